@@ -1,0 +1,63 @@
+"""Caffe's Datum message, without a built Caffe.
+
+The message is described here at run time and is wire compatible with `caffe.proto`: what one writes the other reads.
+It lives in a descriptor pool of its own, so that `import caffe` may come before or after.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+_FIELDS = (
+    # name, number in caffe.proto, type
+    ("channels", 1, descriptor_pb2.FieldDescriptorProto.TYPE_INT32),
+    ("height", 2, descriptor_pb2.FieldDescriptorProto.TYPE_INT32),
+    ("width", 3, descriptor_pb2.FieldDescriptorProto.TYPE_INT32),
+    ("data", 4, descriptor_pb2.FieldDescriptorProto.TYPE_BYTES),
+    ("label", 5, descriptor_pb2.FieldDescriptorProto.TYPE_INT32),
+    ("float_data", 6, descriptor_pb2.FieldDescriptorProto.TYPE_FLOAT),
+    ("encoded", 7, descriptor_pb2.FieldDescriptorProto.TYPE_BOOL),
+)
+
+
+def _message_class() -> Any:
+    file = descriptor_pb2.FileDescriptorProto(name="renet_datum.proto", package="renet", syntax="proto2")
+    message = file.message_type.add(name="Datum")
+    for name, number, kind in _FIELDS:
+        label = (
+            descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
+            if name == "float_data"
+            else descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
+        )
+        message.field.add(name=name, number=number, type=kind, label=label)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("renet.Datum"))
+
+
+Datum = _message_class()
+
+
+def pack_encoded(encoded: bytes, channels: int, height: int, width: int) -> bytes:
+    """The bytes of a Datum that carries an encoded picture of `channels` x `height` x `width`."""
+    return Datum(channels=channels, height=height, width=width, label=0, data=encoded, encoded=True).SerializeToString(
+        deterministic=True
+    )
+
+
+def unpack_encoded(record: bytes) -> bytes:
+    """The encoded picture within a Datum's bytes.
+
+    Raises:
+        ValueError: the record is no Datum, or its picture is not encoded.
+    """
+    try:
+        datum = Datum.FromString(record)
+    except DecodeError as error:
+        raise ValueError("the record is no Caffe Datum") from error
+    if not datum.encoded or not datum.data:
+        raise ValueError("the Datum holds no encoded picture")
+    return bytes(datum.data)

@@ -1,0 +1,152 @@
+"""What every converter does: splits written, dataset.json beside them."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.command_line import UserError
+from data_prep.dataset import IGNORE_LABEL, Dataset
+from data_prep.split_writer import Sample, Settings, exclusive, write_split
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of every converter of source files: --out, --skip-bad, --image-scale."""
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the prepared dataset goes")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave bad samples out; they are listed here and in dataset.json"
+    )
+    parser.add_argument(
+        "--image-scale",
+        type=_scale,
+        default=1.0,
+        metavar="S",
+        help="shrink images (area averages) and labels (nearest pixel centre) to this part of their size, "
+        "for a quicker training; default 1: as they are",
+    )
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """An argparse type: a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return parse
+
+
+def _scale(text: str) -> float:
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = 0.0
+    if not 0.0 < scale <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number in (0, 1]")
+    return scale
+
+
+def prepare(
+    out: Path,
+    *,
+    name: str,
+    classes: Sequence[str],
+    palette: np.ndarray,
+    splits: Mapping[str, Sequence[Sample]],
+    training: Iterable[str],
+    image_scale: float = 1.0,
+    skip_bad: bool = False,
+    distant_context_classes: Sequence[str] = (),
+) -> Dataset:
+    """Write every split that is not there yet, then dataset.json.
+
+    Args:
+        out: the dataset's folder.
+        name: the dataset's name.
+        classes: names of the labels 0 .. C-1.
+        palette: C x 3, RGB.
+        splits: samples by split name.
+        training: the splits whose pixels give the mean.
+        image_scale: see `Settings`.
+        skip_bad: leave bad samples out; otherwise they are errors.
+        distant_context_classes: see `Dataset`.
+
+    Raises:
+        UserError: bad samples, or `out` holds something else.
+    """
+    with exclusive(out):
+        settings = Settings(classes=len(classes), ignore_label=IGNORE_LABEL, image_scale=image_scale)
+        written = {
+            split: write_split(out / split, samples, settings, skip_bad=skip_bad) for split, samples in splits.items()
+        }
+        trained_on = [written[split] for split in training]
+        sums = np.sum([split.channel_sums for split in trained_on], axis=0)
+        blue, green, red = (round(float(s) / sum(split.pixels for split in trained_on), 4) for s in sums)
+        dataset = Dataset(
+            name=name,
+            classes=tuple(classes),
+            palette=np.asarray(palette, np.uint8),
+            mean=(blue, green, red),
+            ignore_label=IGNORE_LABEL,
+            splits={split: result.summary for split, result in written.items()},
+            folder=out,
+            image_scale=image_scale,
+            distant_context_classes=tuple(distant_context_classes),
+            skipped={split: result.skipped for split, result in written.items()},
+        )
+        dataset.save()
+    report(dataset)
+    return dataset
+
+
+def report(dataset: Dataset) -> None:
+    """Print what there is now, and what was left out."""
+    for split, summary in dataset.splits.items():
+        print(f"{dataset.folder / split}: {summary.count} images")
+    for split, lines in dataset.skipped.items():
+        for line in lines:
+            print(f"{split}: skipped {line}")
+    print(f"{dataset.folder / 'dataset.json'}: {len(dataset.classes)} classes, mean BGR {dataset.mean}")
+
+
+def shuffled(ids: Iterable[str], seed: int) -> list[str]:
+    """The ids in an order that depends on the seed and the ids alone, whatever the machine and the libraries."""
+    return sorted(ids, key=lambda one: hashlib.sha256(f"{seed}/{one}".encode(errors="surrogateescape")).digest())
+
+
+def read_ids(file: Path) -> list[str]:
+    """The ids of a list file, one a line; empty lines and lines that begin with # do not count.
+
+    Raises:
+        UserError: no such file, not text, nothing in it, or an id twice; names the file.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not a text file (UTF-8)") from None
+    ids = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not ids:
+        raise UserError(f"{file}: lists no image")
+    if len(set(ids)) < len(ids):
+        twice = next(one for one in ids if ids.count(one) > 1)
+        raise UserError(f"{file}: lists {twice} twice")
+    return ids
+
+
+def file_fingerprint(*files: Path) -> str:
+    """Size and time of each file (or that it is missing): changes when a file is mended."""
+    parts = []
+    for file in files:
+        try:
+            status = file.stat()
+            parts.append(f"{status.st_size},{status.st_mtime_ns}")
+        except OSError:
+            parts.append("missing")
+    return ";".join(parts)

@@ -1,0 +1,359 @@
+"""Writing a prepared split: beside its place, batch by batch, verified, then renamed.
+
+A split in the making is `.<name>.partial` beside its place. Its split.json says after every committed batch how far the
+conversion has come, so that a killed one goes on there. Once every record has been read back and checked, the folder
+gets its name: a split that is there is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+
+from data_prep.command_line import UserError, progress
+from data_prep.dataset import SplitSummary, sync_folder, write_atomically
+from data_prep.datum import pack_encoded
+from data_prep.images import EncodedImage, encode_png, shrink_image, shrink_label
+from data_prep.split_reader import IMAGES, LABELS, SplitReader, decode_image, make_key, records_sha256
+
+STATE = "split.json"
+FORMAT = 1  # to be raised when the same source would give other records
+SAMPLES_PER_BATCH = 32
+FIRST_MAP_SIZE = 16 * 2**20
+LONGEST_KEY = 511  # LMDB's limit, in bytes
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One sample's content: a picture and its labels, H x W integers (class numbers and the ignored label)."""
+
+    image: EncodedImage
+    label: np.ndarray
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample to be written.
+
+    Attributes:
+        id: what predictions and lists call it.
+        fingerprint: changes when the source's files change (sizes and times, or a seed).
+        read: gives the content; raises UserError that names the file where that is bad.
+        label_where: the label's path, for messages.
+    """
+
+    id: str
+    fingerprint: str
+    read: Callable[[], Pair]
+    label_where: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What, besides the source, decides a split's records."""
+
+    classes: int
+    ignore_label: int
+    image_scale: float = 1.0
+    format: int = FORMAT
+
+
+@dataclass
+class _State:
+    """How far a split is. `chain` is a hash over the first `done` samples; `sha256` is set when all is verified."""
+
+    settings: dict[str, Any]
+    chain: str = ""
+    done: int = 0
+    written: int = 0
+    skipped: list[str] = field(default_factory=list)
+    sha256: str = ""
+    pixels: int = 0
+    channel_sums: list[int] = field(default_factory=lambda: [0, 0, 0])
+
+    def save(self, folder: Path) -> None:
+        write_atomically(folder / STATE, (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> _State | None:
+        try:
+            return cls(**json.loads((folder / STATE).read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+
+@dataclass(frozen=True)
+class WrittenSplit:
+    """A split that is in its place: its summary, its pixels' sums (B, G, R) and what was left out."""
+
+    summary: SplitSummary
+    pixels: int
+    channel_sums: tuple[int, int, int]
+    skipped: list[str]
+
+
+def write_split(folder: Path, samples: Sequence[Sample], settings: Settings, skip_bad: bool = False) -> WrittenSplit:
+    """Write `samples` in their order to the split `folder`, or take over what is already there.
+
+    Args:
+        folder: the split's place.
+        samples: what it is to hold.
+        settings: label range and scale.
+        skip_bad: leave bad samples out and list them; otherwise all of them are named and nothing is put in place.
+
+    Raises:
+        UserError: bad samples; an id twice; or `folder` holds something else.
+    """
+    _check_ids(samples, folder)
+    chains = _chains(samples)
+    if folder.exists():
+        return _take_over(folder, settings, chains, skip_bad)
+    partial = folder.with_name(f".{folder.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    state = _State.load(partial)
+    if state is None or not _fits(state, settings, chains, skip_bad):
+        shutil.rmtree(partial)
+        partial.mkdir()
+        state = _State(asdict(settings), chain=chains[0])
+        state.save(partial)
+    if not state.sha256:
+        try:
+            _write_records(partial, folder, samples, chains, settings, state, skip_bad)
+            _verify(partial, folder, settings, state)
+        except lmdb.Error as error:
+            # LMDB says "Input/output error" where a commit finds the disk full.
+            full = shutil.disk_usage(partial).free < FIRST_MAP_SIZE
+            raise UserError(f"{partial}: {'no space left on the disk' if full else error}") from None
+    for database in (IMAGES, LABELS):
+        (partial / database / "lock.mdb").unlink(missing_ok=True)  # of no use in a split that never changes
+        sync_folder(partial / database)
+    sync_folder(partial)
+    partial.rename(folder)
+    sync_folder(folder.parent)
+    return _written(state)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold `folder` for one conversion at a time.
+
+    Raises:
+        UserError: another conversion holds it.
+    """
+    import fcntl  # not on every system that can read prepared data
+
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another conversion is writing there") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_ids(samples: Sequence[Sample], folder: Path) -> None:
+    if not samples:
+        raise UserError(f"{folder}: the split would hold no image")
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.id in seen:
+            raise UserError(f"{folder}: the id {sample.id} comes twice")
+        seen.add(sample.id)
+        if not sample.id or len(make_key(0, sample.id).encode(errors="replace")) > LONGEST_KEY:
+            raise UserError(f"{folder}: the id {sample.id!r} is empty or too long for a database key")
+
+
+def _chains(samples: Sequence[Sample]) -> list[str]:
+    """chains[n]: a hash over the first n samples' ids and fingerprints."""
+    digest = hashlib.sha256()
+    chains = [digest.hexdigest()]
+    for sample in samples:
+        digest.update(f"{sample.id}\0{sample.fingerprint}\n".encode(errors="surrogateescape"))
+        chains.append(digest.hexdigest())
+    return chains
+
+
+def _fits(state: _State, settings: Settings, chains: Sequence[str], skip_bad: bool) -> bool:
+    return (
+        state.settings == asdict(settings)
+        and state.done < len(chains)
+        and state.chain == chains[state.done]
+        and (skip_bad or not state.skipped)
+    )
+
+
+def _take_over(folder: Path, settings: Settings, chains: Sequence[str], skip_bad: bool) -> WrittenSplit:
+    """The split that is there already, if it is the one wanted."""
+    state = _State.load(folder)
+    if state is None or not state.sha256:
+        raise UserError(f"{folder}: exists and is no prepared split; move it away or choose another --out")
+    if state.skipped and not skip_bad:
+        raise UserError(f"{folder}: was prepared with --skip-bad and lacks samples; delete it to prepare it anew")
+    if state.done != len(chains) - 1 or not _fits(state, settings, chains, skip_bad):
+        raise UserError(
+            f"{folder}: was prepared from other files or with other settings; delete it or choose another --out"
+        )
+    with SplitReader(folder) as reader:
+        if len(reader) != state.written:
+            raise UserError(f"{folder}: holds {len(reader)} images, not {state.written}; delete it to prepare it anew")
+    return _written(state)
+
+
+def _written(state: _State) -> WrittenSplit:
+    blue, green, red = state.channel_sums
+    return WrittenSplit(SplitSummary(state.written, state.sha256), state.pixels, (blue, green, red), state.skipped)
+
+
+def _write_records(
+    partial: Path,
+    place: Path,
+    samples: Sequence[Sample],
+    chains: Sequence[str],
+    settings: Settings,
+    state: _State,
+    skip_bad: bool,
+) -> None:
+    bad: list[str] = []
+    with (
+        _Database(partial / IMAGES, state.written) as images,
+        _Database(partial / LABELS, state.written) as labels,
+        progress(total=len(samples), description=f"{place.parent.name}/{place.name}", unit="image") as bar,
+    ):
+        bar.update(state.done)
+        for start in range(state.done, len(samples), SAMPLES_PER_BATCH):
+            batch = samples[start : start + SAMPLES_PER_BATCH]
+            image_records: list[tuple[bytes, bytes]] = []
+            label_records: list[tuple[bytes, bytes]] = []
+            skipped: list[str] = []
+            for sample in batch:
+                try:
+                    image_record, label_record = _records(sample, settings)
+                except UserError as error:
+                    (skipped if skip_bad else bad).append(f"{sample.id}: {error}")
+                else:
+                    key = make_key(state.written + len(image_records), sample.id).encode()
+                    image_records.append((key, image_record))
+                    label_records.append((key, label_record))
+                bar.update()
+            if bad:
+                continue  # go on reading, to name every bad sample at once
+            images.put(image_records)
+            labels.put(label_records)
+            state.done += len(batch)
+            state.chain = chains[state.done]
+            state.written += len(image_records)
+            state.skipped += skipped
+            state.save(partial)
+    if bad:
+        for line in bad[1:]:
+            print(line, file=sys.stderr)
+        more = f" ({len(bad)} bad samples in all)" if len(bad) > 1 else ""
+        raise UserError(f"{bad[0].partition(': ')[2]}{more}; mend it or leave it out with --skip-bad")
+    if not state.written:
+        raise UserError(f"{place}: every sample is bad, the first: {state.skipped[0]}")
+
+
+def _records(sample: Sample, settings: Settings) -> tuple[bytes, bytes]:
+    """The image's and the label's Datum.
+
+    Raises:
+        UserError: the content is bad; names the file.
+    """
+    try:
+        pair = sample.read()
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{error.filename or sample.id}: {error.strerror}") from None
+    image, label = pair.image, pair.label
+    if label.shape != (image.height, image.width):
+        raise UserError(
+            f"{sample.label_where}: the label is {label.shape[1]} x {label.shape[0]} (width x height), "
+            f"its image {image.width} x {image.height}"
+        )
+    known = ((label >= 0) & (label < settings.classes)) | (label == settings.ignore_label)
+    if not known.all():
+        raise UserError(
+            f"{sample.label_where}: label value {label[~known][0]} is out of range: "
+            f"0..{settings.classes - 1}, or {settings.ignore_label} for pixels to ignore"
+        )
+    label = label.astype(np.uint8)
+    if settings.image_scale != 1.0:
+        pixels = decode_image(image.data)
+        assert pixels is not None
+        pixels = shrink_image(pixels, settings.image_scale)
+        image = EncodedImage(encode_png(pixels), *pixels.shape[:2])
+        label = shrink_label(label, settings.image_scale)
+    return (
+        pack_encoded(image.data, 3, image.height, image.width),
+        pack_encoded(encode_png(label), 1, *label.shape),
+    )
+
+
+def _verify(partial: Path, place: Path, settings: Settings, state: _State) -> None:
+    """Read everything back as a training will, and note the checksum and the pixels' sums in `state`."""
+    sums = np.zeros(3, np.int64)
+    pixels = 0
+    with SplitReader(partial) as reader:
+        description = f"{place.parent.name}/{place.name} verified"
+        for index in progress(range(len(reader)), description=description, unit="image"):
+            image, label = reader.image(index), reader.label(index)
+            if label is None or label.shape != image.shape[:2]:
+                raise UserError(f"{partial}: record {reader.keys()[index]}: image and label differ in size")
+            if ((label >= settings.classes) & (label != settings.ignore_label)).any():
+                raise UserError(f"{partial}: record {reader.keys()[index]}: label out of range")
+            sums += image.reshape(-1, 3).sum(axis=0, dtype=np.int64)
+            pixels += label.size
+        if len(reader) != state.written:
+            raise UserError(f"{partial}: {len(reader)} records instead of {state.written}; delete it and start again")
+        state.sha256 = records_sha256(reader)
+    state.pixels = pixels
+    state.channel_sums = sums.tolist()
+    state.save(partial)
+
+
+class _Database:
+    """An LMDB that is being written and grows as needed; of what an earlier run left, the first `kept` records stay."""
+
+    def __init__(self, folder: Path, kept: int) -> None:
+        folder.mkdir(exist_ok=True)
+        present = folder / "data.mdb"
+        size = max(FIRST_MAP_SIZE, 2 * present.stat().st_size if present.exists() else 0)
+        self._environment = lmdb.open(str(folder), map_size=size, mode=0o644)
+        # A run killed between this commit and the note in split.json left more than was noted.
+        with self._environment.begin() as transaction, transaction.cursor() as cursor:
+            keys = [bytes(key) for key in cursor.iternext(keys=True, values=False)]
+        with self._environment.begin(write=True) as transaction:
+            for key in keys[kept:]:
+                transaction.delete(key)
+
+    def __enter__(self) -> _Database:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._environment.close()
+
+    def put(self, records: Sequence[tuple[bytes, bytes]]) -> None:
+        """Write the records in one transaction."""
+        while True:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    for key, value in records:
+                        transaction.put(key, value)
+                return
+            except lmdb.MapFullError:
+                self._environment.set_mapsize(2 * self._environment.info()["map_size"])

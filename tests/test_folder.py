@@ -1,0 +1,341 @@
+"""The converter of a user's own pictures."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from data_prep_helpers import complaint, convert, stock_decodings, succeeded
+from PIL import ExifTags, Image
+
+from data_prep.command_line import UserError
+from data_prep.dataset import Dataset
+from data_prep.folder import read_classes, split_at_random
+from data_prep.images import LabelFrame, normalise, read_index_png
+from data_prep.split_reader import SplitReader, decode_image
+
+SCRIPT = "folder.py"
+HEIGHT, WIDTH = 24, 32
+
+
+def photo(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """A smooth RGB picture, so that JPEG hardly changes it, no two corners alike."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x * 255 / width, y * 255 / height, 255 - (x + y) * 255 / (width + height)], axis=2).astype(
+        np.uint8
+    )
+
+
+def label(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    values = np.zeros((height, width), np.uint8)
+    values[: height // 2, width // 2 :] = 1
+    values[-3:, :5] = 255
+    return values
+
+
+def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation] = orientation
+    return tags
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """Five photographs with labels, as a user has them."""
+    folder = tmp_path / "mine"
+    for part in ("photos", "labels"):
+        (folder / part).mkdir(parents=True)
+    for number in range(5):
+        Image.fromarray(photo()).save(folder / "photos" / f"p{number}.JPG", quality=90 + number)
+        Image.fromarray(label()).save(folder / "labels" / f"p{number}.png")
+    (folder / "photos" / "notes.txt").write_text("no picture")
+    (folder / "classes.txt").write_text("ground #102030\ngarden gate 170 60 45\n")
+    return folder
+
+
+def prepared(mine: Path, out: Path, *more: object) -> subprocess.CompletedProcess[str]:
+    sources = ("--images", mine / "photos", "--labels", mine / "labels", "--classes", mine / "classes.txt")
+    return convert(SCRIPT, *sources, "--out", out, *more)
+
+
+def read_all(split: Path) -> dict[str, tuple[np.ndarray, np.ndarray, bytes]]:
+    with SplitReader(split) as reader:
+        return {one: (reader.image(n), reader.label(n), reader.image_bytes(n)) for n, one in enumerate(reader.ids())}  # type: ignore[misc]
+
+
+def test_plain_photographs_keep_their_bytes(mine: Path, tmp_path: Path) -> None:
+    succeeded(prepared(mine, tmp_path / "out"))
+    dataset = Dataset.load(tmp_path / "out")
+    assert dataset.name == "out"
+    assert dataset.classes == ("ground", "garden gate")
+    assert dataset.palette.tolist() == [[16, 32, 48], [170, 60, 45]]
+    assert {name: split.count for name, split in dataset.splits.items()} == {"train": 4, "test": 1}
+    everything = read_all(tmp_path / "out/train") | read_all(tmp_path / "out/test")
+    assert sorted(everything) == [f"p{n}" for n in range(5)]
+    for one, (image, values, data) in everything.items():
+        assert data == (mine / "photos" / f"{one}.JPG").read_bytes()
+        assert np.array_equal(values, label())
+        assert np.abs(image[:, :, ::-1].astype(int) - photo()).max() < 20
+
+
+ODD_KINDS = {
+    "grey.jpg": (encoded(Image.fromarray(photo()).convert("L"), "JPEG", quality=95), "grey"),
+    "cmyk.jpg": (encoded(Image.fromarray(photo()).convert("CMYK"), "JPEG", quality=95), "colour"),
+    "bitmap.bmp": (encoded(Image.fromarray(photo()), "BMP"), "colour"),
+    "palette.png": (encoded(Image.fromarray(photo()).quantize(64), "PNG"), "palette"),
+    "deep.png": (cv2.imencode(".png", photo()[:, :, ::-1].astype(np.uint16) * 257)[1].tobytes(), "colour"),
+    "deep_grey.png": (
+        cv2.imencode(".png", np.asarray(Image.fromarray(photo()).convert("L")).astype(np.uint16) * 257)[1].tobytes(),
+        "grey",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD_KINDS)
+def test_odd_kinds_read_the_same_in_every_reader(mine: Path, tmp_path: Path, name: str) -> None:
+    data, kind = ODD_KINDS[name]
+    (mine / "photos" / name).write_bytes(data)
+    Image.fromarray(label()).save(mine / "labels" / f"{Path(name).stem}.png")
+    succeeded(prepared(mine, tmp_path / "out", "--test-fraction", 0))
+    image, values, stored = read_all(tmp_path / "out/train")[Path(name).stem]
+    for decoded in stock_decodings(stored):
+        assert np.array_equal(decoded, image)
+    if kind == "grey":
+        expected = np.repeat(np.asarray(Image.fromarray(photo()).convert("L"))[:, :, None], 3, axis=2)
+    else:
+        expected = photo()
+    difference = np.abs(image[:, :, ::-1].astype(int) - expected)
+    assert difference.max() <= {"palette": 40}.get(kind, 20)
+    assert difference.mean() < {"palette": 12}.get(kind, 3)
+    if name.startswith("deep") or name.endswith("bmp"):
+        assert difference.max() == 0
+    assert np.array_equal(values, label())
+
+
+def test_16_bits_are_rounded() -> None:
+    deep = np.array([[0, 128, 129, 256, 385, 386, 65535]], np.uint16)
+    image = decode_image(normalise(cv2.imencode(".png", deep)[1].tobytes(), "x").data)
+    assert image is not None
+    assert image[0, :, 0].tolist() == [0, 0, 1, 1, 1, 2, 255]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_transparency_is_laid_on_white(deep: bool) -> None:
+    pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 128]]], np.uint8)  # B, G, R, A
+    content = pixels.astype(np.uint16) * 257 if deep else pixels
+    image = decode_image(normalise(cv2.imencode(".png", content)[1].tobytes(), "x").data)
+    assert image is not None
+    assert image[0, 0].tolist() == [10, 20, 30]
+    assert image[0, 1].tolist() == [255, 255, 255]
+    assert image[0, 2].tolist() == [127, 127, 127]
+
+
+def test_transparent_palette_colour_is_laid_on_white() -> None:
+    picture = Image.fromarray(np.array([[0, 1]], np.uint8), "L").convert("P")
+    picture.putpalette([200, 0, 0, 0, 200, 0])
+    data = encoded(picture, "PNG", transparency=1)
+    image = decode_image(normalise(data, "x").data)
+    assert image is not None
+    assert image.tolist() == [[[0, 0, 200], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_phone_pictures_are_turned_where_the_label_is_upright(kind: str, orientation: int) -> None:
+    upright = photo()
+    # What a camera stores, for each value of the tag: the inverse of what a viewer does.
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: np.rot90(upright, 2).transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif(orientation), quality=95)
+
+    def close(image: np.ndarray | None, to: np.ndarray) -> bool:
+        return image is not None and image.shape == to.shape and np.abs(image[:, :, ::-1].astype(int) - to).max() < 20
+
+    if orientation == 1:
+        assert normalise(data, "x", (HEIGHT, WIDTH)).data == data
+    elif orientation >= 5:
+        turned = normalise(data, "x", (HEIGHT, WIDTH))
+        assert all(close(decoded, upright) for decoded in stock_decodings(turned.data))
+        assert (turned.height, turned.width) == (HEIGHT, WIDTH)
+        with pytest.raises(UserError, match="not upright"):
+            normalise(data, "x", (WIDTH, HEIGHT))
+    else:
+        with pytest.raises(UserError, match="does not tell"):
+            normalise(data, "x", (HEIGHT, WIDTH))
+    shown = normalise(data, "x", (HEIGHT, WIDTH), LabelFrame.UPRIGHT)
+    assert close(decode_image(shown.data), upright)
+    raw = normalise(data, "x", stored.shape[:2], LabelFrame.STORED)
+    assert all(close(decoded, stored) for decoded in stock_decodings(raw.data))
+
+
+def test_square_phone_picture_is_an_error_until_the_user_says(mine: Path, tmp_path: Path) -> None:
+    square = photo(20, 20)
+    Image.fromarray(np.ascontiguousarray(np.rot90(square, 1))).save(
+        mine / "photos/square.jpg", exif=exif(6), quality=95
+    )
+    Image.fromarray(label(20, 20)).save(mine / "labels/square.png")
+    line = complaint(prepared(mine, tmp_path / "out"))
+    assert str(mine / "photos/square.jpg") in line
+    assert "--label-frame" in line
+    succeeded(prepared(mine, tmp_path / "out", "--label-frame", "upright", "--test-fraction", 0))
+    image, _, _ = read_all(tmp_path / "out/train")["square"]
+    assert np.abs(image[:, :, ::-1].astype(int) - square).max() < 20
+
+
+def labelled(values: np.ndarray, mode: str) -> bytes:
+    picture = Image.fromarray(values)
+    if mode == "P":
+        picture = picture.convert("P")
+        picture.putpalette([200, 30, 40] * 256)
+    return encoded(picture, "PNG")
+
+
+def test_labels_of_every_bit_depth_hold_numbers() -> None:
+    values = label()
+    assert np.array_equal(read_index_png(labelled(values, "L"), "x"), values)
+    assert np.array_equal(read_index_png(labelled(values, "P"), "x"), values)
+    few = np.minimum(values, 3)
+    palette = Image.fromarray(few).convert("P")
+    palette.putpalette([0, 0, 0, 9, 9, 9, 8, 8, 8, 7, 7, 7])
+    for bits in (2, 4):
+        assert np.array_equal(read_index_png(encoded(palette, "PNG", bits=bits), "x"), few)
+    for bits in (2, 4):  # grey of few bits: written by hand, since Pillow writes 1, 8 and 16 only
+        assert np.array_equal(read_index_png(grey_png(few, bits), "x"), few)
+    assert np.array_equal(read_index_png(encoded(Image.fromarray(few > 0), "PNG"), "x"), few > 0)
+    deep = values.astype(np.uint16)
+    assert np.array_equal(read_index_png(encoded(Image.fromarray(deep), "PNG"), "x"), values)
+    assert read_index_png(encoded(Image.fromarray(deep + 300), "PNG"), "x").min() == 300
+
+
+def grey_png(values: np.ndarray, bits: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = values.shape
+    planes = (values[:, :, None] >> np.arange(bits - 1, -1, -1)) & 1
+    rows = np.packbits(planes.reshape(height, width * bits), axis=1)
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (encoded(Image.fromarray(photo()), "PNG"), "colours and not class numbers"),
+        (encoded(Image.fromarray(photo()).convert("RGBA"), "PNG"), "colours and not class numbers"),
+        (encoded(Image.fromarray(label()), "JPEG"), "must be a PNG"),
+        (labelled(label(), "L")[:60], "not a PNG that can be read"),
+        (b"", "must be a PNG"),
+        (labelled(label() + 1, "P"), "label value 2 is out of range: 0..1, or 255"),
+        (encoded(Image.fromarray(label().astype(np.uint16) + 300), "PNG"), "label value 300 is out of range"),
+        (labelled(label(HEIGHT, WIDTH + 1), "L"), "the label is 33 x 24 (width x height), its image 32 x 24"),
+        (None, "no such file"),
+    ],
+)
+def test_bad_labels_are_named(mine: Path, tmp_path: Path, content: bytes | None, words: str) -> None:
+    file = mine / "labels/p2.png"
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    line = complaint(prepared(mine, tmp_path / "out", "--test-fraction", 0))
+    assert str(file) in line
+    assert words in line
+    assert not (tmp_path / "out/train").exists()
+    succeeded(prepared(mine, tmp_path / "out", "--test-fraction", 0, "--skip-bad"))
+    assert Dataset.load(tmp_path / "out").splits["train"].count == 4
+    assert str(file) in Dataset.load(tmp_path / "out").skipped["train"][0]
+
+
+JPEG = encoded(Image.fromarray(photo()), "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("p2.JPG", JPEG[: len(JPEG) * 2 // 3], "not a picture that can be read"),
+        ("p2.JPG", b"", "not a picture that can be read"),
+        ("p2.JPG", b"<html>not found</html>", "not a picture that can be read"),
+        ("p2.tif", encoded(Image.fromarray(np.ones((HEIGHT, WIDTH), np.float32)), "TIFF"), "real numbers"),
+    ],
+)
+def test_bad_pictures_are_named(mine: Path, tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (mine / "photos/p2.JPG").unlink()
+    (mine / "photos" / name).write_bytes(content)
+    line = complaint(prepared(mine, tmp_path / "out"))
+    assert str(mine / "photos" / name) in line
+    assert words in line
+
+
+def test_splits(mine: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("p3\np1\n")
+    (tmp_path / "test.txt").write_text("# held out\np0\n")
+    lists = ("--train-list", tmp_path / "train.txt", "--test-list", tmp_path / "test.txt")
+    succeeded(prepared(mine, tmp_path / "out", *lists))
+    assert list(read_all(tmp_path / "out/train")) == ["p3", "p1"]
+    assert list(read_all(tmp_path / "out/test")) == ["p0"]
+    (tmp_path / "test.txt").write_text("p3\n")
+    assert "p3, which is in" in complaint(prepared(mine, tmp_path / "other", *lists))
+    (tmp_path / "test.txt").write_text("p9\n")
+    assert "lists p9" in complaint(prepared(mine, tmp_path / "other", *lists))
+    assert "--train-list" in complaint(prepared(mine, tmp_path / "other", "--test-list", tmp_path / "test.txt"))
+    ids = [f"{n}" for n in range(10)]
+    assert split_at_random(ids, 0.3, 1) == split_at_random(ids, 0.3, 1) != split_at_random(ids, 0.3, 2)
+    assert [len(part) for part in split_at_random(ids, 0.3, 1).values()] == [7, 3]
+    assert [len(part) for part in split_at_random(ids[:2], 0.01, 1).values()] == [1, 1]
+    with pytest.raises(UserError, match="--test-fraction 0"):
+        split_at_random(ids[:1], 0.2, 0)
+
+
+def test_class_file(tmp_path: Path) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_text("\ufeffsky\n\n  garden   gate  #fff\nroute 66\nlawn 1 2 3\n", encoding="utf-8")
+    names, palette = read_classes(file)
+    assert names == ["sky", "garden gate", "route 66", "lawn"]
+    assert palette[1].tolist() == [255, 255, 255]
+    assert palette[3].tolist() == [1, 2, 3]
+    file.write_text("\n".join(f"class{n}" for n in range(30)))
+    _, palette = read_classes(file)
+    assert len({tuple(colour) for colour in palette.tolist()}) == 30
+    for text, words in (
+        ("", "names no class"),
+        ("a\nb\na\n", "line 3: the class 'a' comes twice"),
+        ("a #zzz", "line 1: #zzz is no colour"),
+        ("a 1 2 256", "above 255"),
+        ("\n".join(map(str, range(256))), "at most 255"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=words):
+            read_classes(file)
+
+
+def test_bad_arguments(mine: Path, tmp_path: Path) -> None:
+    shutil.copy(mine / "photos/p1.JPG", mine / "photos/p1.png")
+    assert "same id" in complaint(prepared(mine, tmp_path / "out"))
+    shutil.rmtree(mine / "photos")
+    assert "photos: no such folder" in complaint(prepared(mine, tmp_path / "out"))
+    (mine / "photos").mkdir()
+    assert "no picture in it" in complaint(prepared(mine, tmp_path / "out"))
+    assert "required" in complaint(convert(SCRIPT, "--images", mine))
+    assert "[0, 1)" in complaint(prepared(mine, tmp_path / "out", "--test-fraction", "1"))
