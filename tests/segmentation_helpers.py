@@ -1,0 +1,90 @@
+"""Small prepared datasets and tool calls for the tests of the tools."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import lmdb
+import numpy as np
+from PIL import Image
+
+from data_prep.datum import pack_encoded
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PALETTE = [[200, 30, 30], [30, 160, 30], [30, 60, 220]]
+CLASSES = ["brick", "leaf", "lake"]
+
+
+def call_tool(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a tool as a user does, from a folder that is not the repository's."""
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "tools" / name), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=120,
+    )
+
+
+def only_line(result: subprocess.CompletedProcess[str], tool: str) -> str:
+    """The one line on stderr that a user's error gives, after progress; asserts that it is so."""
+    assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith(f"{tool}: ")]
+    assert len(lines) == 1, result.stderr
+    assert result.stderr.splitlines()[-1] == lines[0]
+    return lines[0]
+
+
+def save_labels(file: Path, labels: np.ndarray, mode: str = "P") -> None:
+    """Write an H x W label map as a palette (P) or grey (L) PNG."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(labels.astype(np.uint8))
+    if mode == "P":
+        image.putpalette(np.pad(np.ravel(PALETTE), (0, 768 - 9)).tolist())
+    image.save(file)
+
+
+def write_dataset_json(
+    folder: Path, classes: list[str] = CLASSES, palette: list[list[int]] = PALETTE, **more: object
+) -> Path:
+    """A dataset.json of the contract's form."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "name": "three_things",
+        "classes": classes,
+        "palette": palette,
+        "ignore_label": 255,
+        "mean": [10.0, 20.0, 30.0],
+        "splits": {"test": {"count": 0, "sha256": ""}},
+        **more,
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder / "dataset.json"
+
+
+def write_split(folder: Path, samples: Mapping[str, tuple[np.ndarray, np.ndarray | None]]) -> Path:
+    """A prepared split from BGR images and labels, by image id."""
+    for name, column in (("images.lmdb", 0), ("labels.lmdb", 1)):
+        (folder / name).mkdir(parents=True)
+        with (
+            lmdb.open(str(folder / name), map_size=1 << 26) as environment,
+            environment.begin(write=True) as transaction,
+        ):
+            for index, (image_id, pair) in enumerate(samples.items()):
+                pixels = pair[column]
+                if pixels is None:
+                    continue
+                encoded = cv2.imencode(".png", pixels)[1].tobytes()
+                channels = 1 if pixels.ndim == 2 else 3
+                transaction.put(f"{index:08d}_{image_id}".encode(), pack_encoded(encoded, channels, *pixels.shape[:2]))
+    if all(label is None for _, label in samples.values()):
+        for file in (folder / "labels.lmdb").iterdir():
+            file.unlink()
+        (folder / "labels.lmdb").rmdir()
+    return folder

@@ -1,0 +1,360 @@
+"""predict.py with tiny networks whose answers NumPy can give, too."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from segmentation_helpers import CLASSES, PALETTE, call_tool, only_line, write_dataset_json, write_split
+
+from data_prep.command_line import UserError
+from data_prep.dataset import Dataset
+from tools.native_process import last_words
+from tools.overlay import blend, draw_overlay
+from tools.prediction import PredictionSettings, Predictor, check_weights
+
+caffe = pytest.importorskip("caffe", reason="pycaffe is not built")
+
+MEAN, SCALE = np.array([10.0, 20.0, 30.0]), 0.02
+RNG = np.random.default_rng(7)
+CONVOLUTION = RNG.normal(size=(3, 3, 3, 3)).astype(np.float32)  # classes x channels x height x width
+BIAS = RNG.normal(size=3).astype(np.float32)
+
+TRANSFORM = "transform_param { mean_value: 10 mean_value: 20 mean_value: 30 scale: 0.02 }"
+DEPLOY = """
+name: "tiny"
+layer { name: "data" type: "Input" top: "data" TRANSFORM input_param { shape { dim: 1 dim: 3 dim: 4 dim: 4 } } }
+layer {
+  name: "classify" type: "Convolution" bottom: "data" top: "upsample"
+  convolution_param { num_output: CLASSES kernel_size: 3 pad: 1 }
+}
+layer { name: "prob" type: "Softmax" bottom: "upsample" top: "prob" }
+""".replace("TRANSFORM", TRANSFORM)
+
+
+def expected_probabilities(image: np.ndarray) -> np.ndarray:
+    """H x W x 3 BGR to C x H x W in float64: 3 x 3 convolution with zeros around, softmax."""
+    height, width = image.shape[:2]
+    values = np.pad((image - MEAN) * SCALE, ((1, 1), (1, 1), (0, 0)))
+    score = np.zeros((3, height, width)) + BIAS[:, None, None]
+    for row in range(3):
+        for column in range(3):
+            window = values[row : row + height, column : column + width]
+            score += np.einsum("hwc,kc->khw", window, CONVOLUTION[:, :, row, column].astype(np.float64))
+    score = np.exp(score - score.max(axis=0))
+    return score / score.sum(axis=0)
+
+
+def write_model(file: Path, text: str = DEPLOY, classes: int = 3) -> Path:
+    file.write_text(text.replace("CLASSES", str(classes)))
+    return file
+
+
+def write_weights(file: Path, blobs: dict[str, list[np.ndarray]]) -> Path:
+    """A caffemodel, written through the message itself, so that it need not fit any network."""
+    from caffe.proto import caffe_pb2
+
+    network = caffe_pb2.NetParameter(name="tiny")
+    for name, arrays in blobs.items():
+        layer = network.layer.add(name=name, type="Convolution")
+        for array in arrays:
+            blob = layer.blobs.add()
+            blob.shape.dim.extend(array.shape)
+            blob.data.extend(array.ravel().tolist())
+    file.write_bytes(network.SerializeToString())
+    return file
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+SIZES = {"odd": (7, 5), "point": (1, 1), "line": (1, 9), "wide": (6, 31)}
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory) -> Path:
+    """A model, its weights, a folder of pictures and a split of the same pictures."""
+    folder = tmp_path_factory.mktemp("predict")
+    write_model(folder / "deploy.prototxt")
+    write_weights(folder / "net.caffemodel", {"classify": [CONVOLUTION, BIAS]})
+    write_dataset_json(folder / "data")
+    (folder / "pictures").mkdir()
+    samples = {}
+    for seed, (image_id, size) in enumerate(SIZES.items()):
+        image = picture(*size, seed)
+        cv2.imwrite(str(folder / "pictures" / f"{image_id}.png"), image)
+        samples[image_id] = (image, None)
+    (folder / "pictures/notes.txt").write_text("not a picture")
+    write_split(folder / "data/test", samples)
+    return folder
+
+
+def predict(workshop: Path, out: Path, *more: object, **options: object):
+    """predict.py on the folder of pictures; `options` replaces option values, None leaves one out."""
+    values: dict[str, object] = {
+        "model": "deploy.prototxt", "weights": "net.caffemodel", "input": "pictures", "dataset": "data/dataset.json",
+    } | options  # fmt: skip
+    arguments = [word for name, value in values.items() if value is not None for word in (f"--{name}", value)]
+    return call_tool("predict.py", *arguments, "--out", out, *more, cwd=workshop)
+
+
+def labels_of(file: Path) -> np.ndarray:
+    with Image.open(file) as image:
+        assert image.mode == "P"
+        assert np.array_equal(np.array(image.getpalette()[:9]).reshape(3, 3), PALETTE)
+        return np.array(image)
+
+
+def test_files_of_any_size_are_labelled_as_computed_by_hand(workshop, tmp_path):
+    result = predict(workshop, tmp_path / "out", "--probabilities", "--overlay")
+    assert result.returncode == 0, result.stderr
+    assert "4 pictures labelled" in result.stdout
+    for seed, (image_id, (height, width)) in enumerate(SIZES.items()):
+        expected = expected_probabilities(picture(height, width, seed))
+        probabilities = np.load(tmp_path / f"out/probabilities/{image_id}.npz")["probabilities"]
+        assert probabilities.dtype == np.float16 and probabilities.shape == (3, height, width)
+        assert np.abs(probabilities - expected).max() < 2e-3
+        assert np.array_equal(labels_of(tmp_path / f"out/{image_id}.png"), expected.argmax(axis=0))
+        with Image.open(tmp_path / f"out/overlay/{image_id}.jpg") as overlay:
+            assert overlay.width >= width and overlay.height > height
+    record = json.loads((tmp_path / "out/prediction.json").read_text())
+    assert record["timed_images"] == 4 and record["device"] == "CPU"
+    assert sorted(f.name for f in (tmp_path / "out").glob("*.png")) == sorted(f"{i}.png" for i in SIZES)
+
+
+def test_a_split_gives_the_same_and_finds_its_dataset(workshop, tmp_path):
+    assert predict(workshop, tmp_path / "files").returncode == 0
+    result = predict(workshop, tmp_path / "split", input=None, dataset=None, split="data/test")
+    assert result.returncode == 0, result.stderr
+    for image_id in SIZES:
+        name = f"{image_id}.png"
+        assert (tmp_path / "files" / name).read_bytes() == (tmp_path / "split" / name).read_bytes()
+
+
+def test_one_file_flip_and_min_size(workshop, tmp_path):
+    image = picture(*SIZES["odd"], 0)
+    arguments = ("--flip", "--min-size", "20x6", "--probabilities")
+    result = predict(workshop, tmp_path / "out", *arguments, input="pictures/odd.png")
+    assert result.returncode == 0, result.stderr
+    # reflection without the edge repeated, at the bottom (again, where the padding exceeds the picture) and the right
+    rows = [abs((row + 6) % 12 - 6) for row in range(20)]
+    columns = [0, 1, 2, 3, 4, 3]
+    plain = expected_probabilities(image[rows][:, columns])[:, :7, :5]
+    mirrored = expected_probabilities(image[:, ::-1][rows][:, columns])[:, :7, :5][:, :, ::-1]
+    probabilities = np.load(tmp_path / "out/probabilities/odd.npz")["probabilities"]
+    assert np.abs(probabilities - (plain + mirrored) / 2).max() < 2e-3
+    assert np.abs(probabilities - plain).max() > 2e-2  # the test would see it if nothing was mirrored
+    assert labels_of(tmp_path / "out/odd.png").shape == (7, 5)
+
+
+def test_image_scale_predicts_small_and_answers_at_full_size(workshop, tmp_path):
+    out = tmp_path / "out"
+    result = predict(workshop, out, "--image-scale", 0.5, "--probabilities", input="pictures/wide.png")
+    assert result.returncode == 0, result.stderr
+    image = picture(*SIZES["wide"], 3)
+    small = expected_probabilities(cv2.resize(image, (16, 3), interpolation=cv2.INTER_AREA))
+    expected = np.stack([cv2.resize(plane, (31, 6), interpolation=cv2.INTER_LINEAR) for plane in small])
+    probabilities = np.load(out / "probabilities/wide.npz")["probabilities"]
+    assert np.abs(probabilities - expected).max() < 2e-3
+    assert labels_of(out / "wide.png").shape == (6, 31)
+    assert predict(workshop, tmp_path / "point", "--image-scale", 0.5, input="pictures/point.png").returncode == 0
+
+
+def test_a_second_call_does_only_what_is_left(workshop, tmp_path):
+    out = tmp_path / "out"
+    assert predict(workshop, out).returncode == 0
+    (out / "line.png").unlink()
+    kept = (out / "odd.png").stat().st_mtime_ns
+    result = predict(workshop, out)
+    assert "3 of 4 pictures are done already" in result.stdout and "1 pictures labelled" in result.stdout
+    assert (out / "line.png").is_file() and (out / "odd.png").stat().st_mtime_ns == kept
+    assert "nothing left to do" in predict(workshop, out).stdout
+    # overlays are asked for later: all pictures lack one
+    assert "4 pictures labelled" in predict(workshop, out, "--overlay").stdout
+    write_weights(workshop / "other.caffemodel", {"classify": [-CONVOLUTION, BIAS]})
+    message = only_line(predict(workshop, out, weights="other.caffemodel"), "predict.py")
+    assert "holds predictions of another network" in message
+    before = (out / "wide.png").read_bytes()
+    result = predict(workshop, out, "--overwrite", weights="other.caffemodel", input="pictures/wide.png")
+    assert result.returncode == 0 and (out / "wide.png").read_bytes() != before
+    assert [file.name for file in out.glob("*.png")] == ["wide.png"]
+
+
+EXPECTED = {"classify": [(3, 3, 3, 3), (3,)]}
+
+
+@pytest.mark.parametrize(
+    "blobs, message",
+    [
+        ({"classify": [CONVOLUTION[:, :2], BIAS]}, "blob 0 is 3 x 2 x 3 x 3, the network expects 3 x 3 x 3 x 3"),
+        ({"classify": [CONVOLUTION]}, 'layer "classify" has 1 parameter blobs, the network expects 2'),
+        ({"another": [CONVOLUTION, BIAS]}, 'no weights for layer "classify" (1 of 1 layers are missing)'),
+        ({}, "holds no weights"),
+        (None, "not a caffemodel, or a damaged one"),
+    ],
+    ids=["shape", "count", "layer", "empty", "damaged"],
+)
+def test_weights_that_do_not_fit(workshop, tmp_path, blobs, message):
+    file = tmp_path / "bad.caffemodel"
+    if blobs is None:
+        file.write_bytes((workshop / "net.caffemodel").read_bytes()[:-7])
+    else:
+        write_weights(file, blobs)
+    with pytest.raises(UserError, match=re.escape(f"{file}: ") + ".*" + re.escape(message)):
+        check_weights(file, EXPECTED)
+
+
+def test_weights_of_the_old_formats_fit(tmp_path):
+    from caffe.proto import caffe_pb2
+
+    network = caffe_pb2.NetParameter()
+    layer = network.layers.add(name="classify")  # as before 2015, with four numbers in place of a shape
+    layer.blobs.add(num=3, channels=3, height=3, width=3, data=[0.0] * 81)
+    layer.blobs.add(num=1, channels=1, height=1, width=3, data=[0.0] * 3)
+    (tmp_path / "old.caffemodel").write_bytes(network.SerializeToString())
+    check_weights(tmp_path / "old.caffemodel", EXPECTED)
+    with pytest.raises(UserError, match="blob 1 is 1 x 1 x 1 x 3, the network expects 4"):
+        check_weights(tmp_path / "old.caffemodel", {"classify": [(3, 3, 3, 3), (4,)]})
+
+
+def test_missing_and_wrong_weights_end_in_one_line(workshop, tmp_path):
+    write_weights(workshop / "wrong.caffemodel", {"classify": [CONVOLUTION[:2], BIAS[:2]]})
+    line = only_line(predict(workshop, tmp_path / "out", weights="wrong.caffemodel"), "predict.py")
+    assert 'wrong.caffemodel: layer "classify", blob 0 is 2 x 3 x 3 x 3' in line
+    # a call that failed does not bar the next from the same folder
+    file = write_weights(tmp_path / "other.caffemodel", {"another": [CONVOLUTION, BIAS]})
+    assert predict(workshop, tmp_path / "out", "--allow-missing", weights=file).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        (TRANSFORM, "", 'layer "data" has no transform_param'),
+        ('type: "Input"', 'type: "DummyData"', 'it has no layer of type "Input"'),
+        ("kernel_size", "kernel_sice", "not a network description: 6:"),
+        ('name: "prob" type: "Softmax" bottom: "upsample" top: "prob"',
+         'name: "p" type: "Softmax" bottom: "upsample" top: "p"', 'has no output "prob" (it has: p)'),
+        ("pad: 1", "pad: 0", 'for an input of 5 x 7 the output "prob" is 1 x 3 x 5 x 3, expected 1 x 3 x 7 x 5'),
+    ],
+    ids=["transform", "input", "syntax", "output", "size"],
+)  # fmt: skip
+def test_models_that_do_not_serve(workshop, tmp_path, old, new, message):
+    model = write_model(tmp_path / "deploy.prototxt", DEPLOY.replace(old, new))
+    with pytest.raises(UserError, match=re.escape(f"{model}: ") + ".*" + re.escape(message)):
+        Predictor(model, workshop / "net.caffemodel").probabilities(picture(7, 5), PredictionSettings())
+
+
+def test_a_network_of_other_classes(workshop, tmp_path):
+    model = write_model(tmp_path / "deploy.prototxt", classes=4)
+    bigger = [np.zeros((4, 3, 3, 3), np.float32), np.zeros(4, np.float32)]
+    weights = write_weights(tmp_path / "four.caffemodel", {"classify": bigger})
+    line = only_line(predict(workshop, tmp_path / "out", model=model, weights=weights), "predict.py")
+    assert f"{model}: tells 4 classes apart, the dataset three_things has 3" in line
+
+
+def test_a_network_that_caffe_refuses(workshop, tmp_path):
+    model = write_model(tmp_path / "deploy.prototxt", DEPLOY.replace('bottom: "data"', 'bottom: "date"'))
+    line = only_line(predict(workshop, tmp_path / "out", model=model), "predict.py")
+    assert f"{model}: Caffe cannot make this network: " in line and "Unknown bottom blob 'date'" in line
+
+
+def test_a_size_that_a_layer_cannot_take_names_the_picture(workshop, tmp_path):
+    # without padding a 3 x 3 convolution of 1 x 1 pixels has no output, and Caffe aborts
+    model = write_model(tmp_path / "deploy.prototxt", DEPLOY.replace("pad: 1", "pad: 0"))
+    line = only_line(predict(workshop, tmp_path / "out", model=model, input="pictures/point.png"), "predict.py")
+    assert "pictures/point.png: Caffe stopped at this picture: Check failed: " in line
+
+
+def test_bad_inputs_are_named(workshop, tmp_path):
+    cases: list[tuple[dict[str, object], tuple[object, ...], str]] = [
+        ({"weights": "none.caffemodel"}, (), "none.caffemodel: no such file"),
+        ({"model": "none.prototxt"}, (), "none.prototxt: no such file"),
+        ({"input": "nowhere"}, (), "nowhere: no such file or folder"),
+        ({"dataset": None}, (), "--dataset is needed with --input"),
+        ({"input": None, "split": "pictures"}, (), "pictures: not a prepared split"),
+        ({}, ("--min-size", "20"), "is not HEIGHTxWIDTH"),
+        ({}, ("--image-scale", "2"), "is no factor over 0 and up to 1"),
+    ]
+    for options, more, message in cases:
+        assert message in only_line(predict(workshop, tmp_path / "out", *more, **options), "predict.py")
+
+
+def test_bad_pictures_are_named(workshop, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    assert "no pictures in this folder" in only_line(predict(workshop, tmp_path / "out", input=folder), "predict.py")
+    whole = (workshop / "pictures/wide.png").read_bytes()
+    (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
+    line = only_line(predict(workshop, tmp_path / "out", input=folder), "predict.py")
+    assert f"{folder}/torn.png: not a picture that can be read" in line
+    cv2.imwrite(str(folder / "torn.png"), picture(2, 2))
+    assert "would overwrite the picture" in only_line(predict(workshop, folder, input=folder), "predict.py")
+    cv2.imwrite(str(folder / "torn.jpg"), picture(2, 2))
+    assert "has the same image id as" in only_line(predict(workshop, tmp_path / "out", input=folder), "predict.py")
+
+
+def test_foreign_files_are_not_overwritten(workshop, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "odd.png").write_bytes(b"somebody's work")
+    assert "odd.png: exists and is not known" in only_line(predict(workshop, out), "predict.py")
+    assert (out / "odd.png").read_bytes() == b"somebody's work"
+
+
+def test_grey_and_turned_pictures(workshop, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    grey = picture(5, 8)[:, :, 0]
+    cv2.imwrite(str(folder / "grey.png"), grey)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    Image.fromarray(picture(5, 8)).save(folder / "phone.png", exif=exif)
+    assert predict(workshop, tmp_path / "out", input=folder).returncode == 0
+    expected = expected_probabilities(np.repeat(grey[:, :, None], 3, axis=2)).argmax(axis=0)
+    assert np.array_equal(labels_of(tmp_path / "out/grey.png"), expected)
+    turned = np.rot90(picture(5, 8)[:, :, ::-1], -1)
+    assert np.array_equal(labels_of(tmp_path / "out/phone.png"), expected_probabilities(turned).argmax(axis=0))
+
+
+def test_a_missing_gpu_is_told(workshop, tmp_path):
+    line = only_line(predict(workshop, tmp_path / "out", "--gpu", 99), "predict.py")
+    assert "--gpu 99: this device cannot be used: " in line
+
+
+class TestOverlay:
+    def dataset(self, tmp_path: Path) -> Dataset:
+        return Dataset.load(write_dataset_json(tmp_path))
+
+    def test_blend(self, tmp_path):
+        image = np.full((1, 3, 3), (0, 0, 100), np.uint8)  # red, in BGR
+        mixed = blend(image, np.array([[0, 2, 255]], np.uint8), self.dataset(tmp_path), opacity=0.5)
+        assert mixed.tolist() == [[[150, 15, 15], [65, 30, 110], [100, 0, 0]]]
+
+    def test_legend_names_what_is_present(self, tmp_path):
+        dataset = self.dataset(tmp_path)
+        one = draw_overlay(picture(60, 200), np.zeros((60, 200), np.uint8), dataset)
+        both = draw_overlay(picture(60, 200), np.arange(12000).reshape(60, 200).astype(np.uint8) % 2, dataset)
+        assert one.size == both.size and one.width == 200 and one.height > 60
+        assert not np.array_equal(np.asarray(one)[60:], np.asarray(both)[60:])
+        assert len(dataset.classes) == len(CLASSES)
+
+
+class TestLastWords:
+    def test_a_failed_check(self):
+        text = (
+            "W1122 17:00:00.0 7 a.cpp:1] warning\n"
+            "F20261122 17:48:39.123456  1234 net.cpp:123] Check failed: a == b (1 vs. 2) \nmore of it\n"
+            "*** Check failure stack trace: ***\n    @ 0x7f  google::LogMessage\n"
+        )
+        assert last_words(text, -6) == "Check failed: a == b (1 vs. 2) more of it (net.cpp)"
+
+    def test_a_signal(self):
+        assert "SIGKILL, probably for want of memory" in last_words("", -9)
+        assert last_words("terminate called\n", -6).endswith("SIGABRT; its last line: terminate called")
+        assert last_words("", 3) == "the working process ended with status 3"

@@ -1,0 +1,196 @@
+"""Score predicted label maps against the truth: pixel accuracy, class accuracy, IoU of every class and their mean."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_prep.command_line import UserError, progress, run
+from data_prep.dataset import Dataset, write_atomically
+from data_prep.known_datasets import KNOWN_NAMES, load_dataset
+from data_prep.prepare import read_ids
+from data_prep.split_reader import IMAGES, SplitReader
+from tools.comp6 import write_comp6
+from tools.evaluation import Evaluation, LabelSource, evaluate_images
+from tools.paper_results import PaperResults, paper_results
+
+EXAMPLES = """examples:
+  tools/evaluate.py --predictions runs/n_renet/predictions --labels data/stanford_background/fold0/test \\
+      --dataset stanford_background --json runs/n_renet/evaluation.json
+  tools/evaluate.py --predictions predictions --labels VOC2012/SegmentationClass \\
+      --list VOC2012/ImageSets/Segmentation/val.txt --dataset voc2012
+  tools/evaluate.py --predictions predictions --list VOC2012/ImageSets/Segmentation/test.txt \\
+      --dataset voc2012 --comp6 submission
+
+The scores come from one confusion matrix over the whole set, as in the VOC development kit; pixels labelled 255 in the
+truth count nowhere. A class that neither truth nor prediction holds has no IoU and is left out of the mean."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="evaluate.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--predictions", type=Path, required=True, metavar="DIR", help="predicted label maps, <image id>.png"
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="DIR|SPLIT", help="the truth: label PNGs named by image id, or a prepared split"
+    )
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        metavar="NAME|DATASET.JSON",
+        help=f"class names: {', '.join(KNOWN_NAMES)}, or a prepared dataset's dataset.json",
+    )
+    parser.add_argument("--list", type=Path, metavar="FILE", help="score these image ids only (one a line)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the scores and the confusion matrix here")
+    parser.add_argument("--comp6", type=Path, metavar="DIR", help="write a VOC submission's folder tree, and check it")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="images scored at once (default: one for each core)",
+    )
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Score, print the table, and write what was asked for.
+
+    Raises:
+        UserError: bad input, named.
+    """
+    dataset = load_dataset(arguments.dataset)
+    if arguments.comp6 and dataset.name != "voc2012":
+        raise UserError(f"--comp6 is a VOC2012 submission; the dataset is {dataset.name}")
+    if arguments.labels is None and not arguments.comp6:
+        raise UserError("--labels is needed to score (--comp6 alone does without)")
+    if arguments.labels is None and arguments.json:
+        raise UserError("--json needs --labels: without the truth there are no scores")
+    ids = read_ids(arguments.list) if arguments.list else None
+    sizes = None
+    if arguments.labels is not None:
+        if _is_split_without_labels(arguments.labels):
+            if not arguments.comp6:
+                raise UserError(f"{arguments.labels}: this split has no labels, so nothing can be scored")
+            sizes = _image_sizes(arguments.labels)
+            ids = list(sizes) if ids is None else ids
+            unknown = [image_id for image_id in ids if image_id not in sizes]
+            if unknown:
+                raise UserError(f"{arguments.labels}: no image {unknown[0]!r}")
+        else:
+            evaluation = _score(arguments, dataset, ids)
+            ids = list(LabelSource.open(arguments.labels, ids).ids)
+            print(format_table(evaluation, dataset.name))
+            if arguments.json:
+                arguments.json.parent.mkdir(parents=True, exist_ok=True)
+                text = json.dumps({"dataset": dataset.name, **evaluation.as_json()}, indent=1, ensure_ascii=False)
+                write_atomically(arguments.json, (text + "\n").encode())
+    if arguments.comp6:
+        if ids is None:
+            ids = sorted(file.stem for file in arguments.predictions.glob("*.png"))
+            if not ids:
+                raise UserError(f"{arguments.predictions}: no predictions (*.png)")
+        target = write_comp6(arguments.predictions, ids, dataset, arguments.comp6, sizes)
+        print(f"{len(ids)} images written and checked: {target}")
+
+
+def _score(arguments: argparse.Namespace, dataset: Dataset, ids: Sequence[str] | None) -> Evaluation:
+    source = LabelSource.open(arguments.labels, ids)
+    results = evaluate_images(
+        arguments.predictions, source, len(dataset.classes), dataset.ignore_label, arguments.processes
+    )
+    bar = progress(results, total=len(source.ids), description="scoring", unit="image")
+    try:
+        evaluation = Evaluation.of(bar, dataset.classes)
+    except ValueError as error:
+        raise UserError(f"{arguments.labels}: {error}") from None
+    extra = {file.stem for file in arguments.predictions.glob("*.png")} - set(source.ids)
+    if extra:
+        print(f"evaluate.py: {len(extra)} predictions are of images that are not scored", file=sys.stderr)
+    return evaluation
+
+
+def _is_split_without_labels(folder: Path) -> bool:
+    if not (folder / IMAGES).is_dir():
+        return False
+    with SplitReader(folder) as reader:
+        return not reader.has_labels
+
+
+def _image_sizes(folder: Path) -> dict[str, tuple[int, int]]:
+    with SplitReader(folder) as reader:
+        return {image_id: reader.image(index).shape[:2] for index, image_id in enumerate(reader.ids())}
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as percent with one decimal; a dash for None."""
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def format_table(evaluation: Evaluation, dataset_name: str) -> str:
+    """Scores as aligned text: one line for each class, then the overall figures beside the published ones."""
+    paper = paper_results(dataset_name)
+    result = evaluation.scores
+    truth = evaluation.confusion.sum(axis=1)
+    header = ["class", "IoU %", "recall %", "share of truth %"]
+    if paper and paper.class_iou:
+        header.append("paper's IoU %")
+    rows = []
+    for index, name in enumerate(evaluation.classes):
+        row = [name, percent(result.iou[index]), percent(result.recall[index]), percent(truth[index] / truth.sum())]
+        if paper and paper.class_iou:
+            published = paper.class_iou.get(name)
+            row.append("-" if published is None else f"{published:.1f}")
+        rows.append(row)
+    lines = _aligned([header, *rows])
+    if paper and paper.class_iou:
+        lines.append(f"(paper's IoU: {paper.class_iou_source})")
+    absent = [name for name, iou in zip(evaluation.classes, result.iou) if iou is None]
+    if absent:
+        lines.append(f"in neither truth nor prediction, so left out of the mean IoU: {', '.join(absent)}")
+    unseen = [
+        name
+        for name, iou, recall in zip(evaluation.classes, result.iou, result.recall)
+        if recall is None and iou == 0.0
+    ]
+    if unseen:
+        lines.append(f"predicted but not in the truth (IoU 0, left out of the class accuracy): {', '.join(unseen)}")
+    lines += ["", *_aligned(_overall_rows(evaluation, paper)), ""]
+    lines.append(f"{evaluation.images} images, {truth.sum():,} pixels scored, {evaluation.ignored_pixels:,} ignored")
+    return "\n".join(lines)
+
+
+def _overall_rows(evaluation: Evaluation, paper: PaperResults | None) -> list[list[str]]:
+    result = evaluation.scores
+    rows = [
+        ["", "pixel accuracy %", "class accuracy %", "mean IoU %"],
+        ["this", percent(result.pixel_accuracy), percent(result.class_accuracy), percent(result.mean_iou)],
+    ]
+    for row in paper.rows if paper else ():
+        if row.headline:
+            figures = (row.pixel_accuracy, row.class_accuracy, row.mean_iou)
+            texts = ["-" if figure is None else f"{figure:g}" for figure in figures]
+            rows.append([f"{row.name} ({row.where})", *texts])
+    return rows
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns side by side: the first to the left, figures to the right, the first row underlined."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:]))]).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, build_parser()))

@@ -1,0 +1,101 @@
+"""Running Caffe where its death can be told.
+
+Caffe answers bad input (a prototxt, weights, a size that a layer cannot take) by aborting the process. So it works in a
+child process here, and the parent turns the child's last words into one line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+from data_prep.command_line import UserError
+
+# glog: "F20261122 17:48:39.123456  1234 net.cpp:123] Check failed: ..." (older ones: F1122) up to "*** Check failure".
+_FATAL_LINE = re.compile(r"^F\d{4,8} [\d:.]+ +\d+ ([\w.]+):\d+\] (.*?)(?=^\*\*\*|\Z)", re.DOTALL | re.MULTILINE)
+_ITEM, _USER_ERROR, _BUG, _END = range(4)
+
+
+class NativeCrash(Exception):
+    """The child died in native code; the message is what Caffe said last."""
+
+
+def run_native(work: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
+    """Yield what the generator `work(*arguments)` yields, while it runs in a child process.
+
+    Args:
+        work: a module-level generator function; what it takes and yields is pickled.
+        arguments: its arguments.
+
+    Raises:
+        UserError: as raised by `work`.
+        NativeCrash: the child was killed or aborted.
+        RuntimeError: any other exception in `work`, with its traceback.
+    """
+    context = get_context("spawn")  # not forked: OpenMP and OpenBLAS threads do not survive a fork
+    receiver, sender = context.Pipe(duplex=False)
+    with tempfile.NamedTemporaryFile() as said:
+        child = context.Process(target=_child, args=(sender, work, arguments, said.name), daemon=True)
+        child.start()
+        sender.close()
+        try:
+            while True:
+                try:
+                    kind, value = receiver.recv()
+                except EOFError:
+                    child.join()
+                    said.seek(0)
+                    message = last_words(said.read().decode(errors="replace"), child.exitcode or 0)
+                    raise NativeCrash(message) from None
+                if kind == _END:
+                    return
+                if kind == _USER_ERROR:
+                    raise UserError(value)
+                if kind == _BUG:
+                    raise RuntimeError(f"in the working process:\n{value}")
+                yield value
+        finally:
+            receiver.close()
+            child.terminate()
+            child.join()
+
+
+def _child(sender: Connection, work: Callable[..., Iterator[Any]], arguments: tuple[Any, ...], said: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
+    os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), 2)
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Caffe's account of every layer is no news here
+    os.environ.setdefault("GLOG_logtostderr", "1")
+    try:
+        for value in work(*arguments):
+            sender.send((_ITEM, value))
+        sender.send((_END, None))
+    except UserError as error:
+        sender.send((_USER_ERROR, str(error)))
+    except BrokenPipeError:
+        os._exit(1)  # the parent is gone
+    except OSError as error:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        sender.send((_USER_ERROR, f"{where}{error.strerror}") if where else (_BUG, traceback.format_exc()))
+    except BaseException:
+        sender.send((_BUG, traceback.format_exc()))
+
+
+def last_words(text: str, exit_code: int) -> str:
+    """One line on why a child died: Caffe's failed check, or the signal that ended it."""
+    fatal = _FATAL_LINE.search(text)
+    if fatal:
+        return " ".join(fatal[2].split()) + f" ({fatal[1]})"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    end = f"; its last line: {lines[-1]}" if lines else ""
+    if exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        memory = ", probably for want of memory" if -exit_code == signal.SIGKILL else ""
+        return f"the working process was ended by {name}{memory}{end}"
+    return f"the working process ended with status {exit_code}{end}"

@@ -1,0 +1,203 @@
+"""Label pictures with a trained network: palette PNGs at each picture's own size, overlays, probabilities."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from data_prep.command_line import UserError, progress, run
+from data_prep.dataset import FILE_NAME, Dataset
+from data_prep.known_datasets import KNOWN_NAMES, load_dataset
+from tools.native_process import NativeCrash, run_native
+from tools.prediction import PredictionSettings
+from tools.prediction_job import (
+    Finished,
+    Job,
+    Started,
+    items_of_files,
+    items_of_split,
+    open_folder,
+    perform,
+    record_time,
+)
+
+EXAMPLES = """examples:
+  tools/predict.py --model runs/n_renet/deploy.prototxt --weights runs/n_renet/snapshots/n_renet_iter_5000.caffemodel \\
+      --split data/stanford_background/fold0/test --out runs/n_renet/predictions --overlay
+  tools/predict.py --model deploy.prototxt --weights net.caffemodel --dataset stanford_background \\
+      --input holiday/ street.jpg --out labelled --overlay
+
+Writes into DIR:
+  <image id>.png                class indices; the palette shows them in the dataset's colours
+  overlay/<image id>.jpg        with --overlay
+  probabilities/<image id>.npz  with --probabilities: array "probabilities", classes x height x width, float16
+A second call goes on where the first one stopped."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="predict.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="deploy.prototxt")
+    parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help=".caffemodel")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--input", type=Path, nargs="+", metavar="PATH", help="pictures, and folders of pictures")
+    source.add_argument("--split", type=Path, metavar="SPLIT", help="a prepared split, such as data/x/test")
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME|DATASET.JSON",
+        help=f"names and colours: {', '.join(KNOWN_NAMES)}, or a dataset.json (default: the split's own)",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
+    parser.add_argument("--overlay", action="store_true", help="also lay the labels over the pictures, with a legend")
+    parser.add_argument("--probabilities", action="store_true", help="also write the probabilities of all classes")
+    parser.add_argument(
+        "--image-scale",
+        type=image_scale,
+        default=1.0,
+        metavar="FACTOR",
+        help="shrink the picture for the network, if it was trained so; the labels are at full size",
+    )
+    parser.add_argument(
+        "--min-size",
+        type=height_x_width,
+        default=(1, 1),
+        metavar="HxW",
+        help="pad what the network sees to at least this height and width by reflection, and cut the prediction back",
+    )
+    parser.add_argument("--flip", action="store_true", help="average with the prediction of the mirrored picture")
+    parser.add_argument("--gpu", type=int, metavar="N", help="device number (default: the CPU)")
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="keep initial values where the weights lack a layer"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="predict everything anew; removes the folder's predictions of other networks",
+    )
+    return parser
+
+
+def height_x_width(text: str) -> tuple[int, int]:
+    """`240x320` as (240, 320), for argparse."""
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 240x320")
+    return int(match[1]), int(match[2])
+
+
+def image_scale(text: str) -> float:
+    """A factor over 0 and up to 1, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no factor over 0 and up to 1")
+    return value
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Predict what is not predicted yet.
+
+    Raises:
+        UserError: bad input, named.
+    """
+    job = build_job(arguments)
+    left = open_folder(job, arguments.overwrite)
+    if len(left) < len(job.items):
+        print(f"{len(job.items) - len(left)} of {len(job.items)} pictures are done already")
+    if not left:
+        print(f"nothing left to do in {job.out}")
+        return
+    start = time.perf_counter()
+    seconds = predict_all(replace(job, items=left))
+    record_time(job.out, seconds, "CPU" if job.gpu is None else f"GPU {job.gpu}")
+    rate = len(seconds) / (time.perf_counter() - start)
+    print(f"{len(seconds)} pictures labelled, {rate:.2f} a second: {job.out}")
+
+
+def build_job(arguments: argparse.Namespace) -> Job:
+    """What the arguments ask for.
+
+    Raises:
+        UserError: an input is missing.
+    """
+    for file in (arguments.model, arguments.weights):
+        if not file.is_file():
+            raise UserError(f"{file}: no such file")
+    items = items_of_split(arguments.split) if arguments.split else items_of_files(arguments.input)
+    if not items:
+        raise UserError(f"{arguments.split}: an empty split")
+    return Job(
+        model=arguments.model,
+        weights=arguments.weights,
+        dataset=find_dataset(arguments.dataset, arguments.split),
+        out=arguments.out,
+        items=items,
+        split=arguments.split,
+        settings=PredictionSettings(arguments.image_scale, arguments.min_size, arguments.flip),
+        overlay=arguments.overlay,
+        probabilities=arguments.probabilities,
+        gpu=arguments.gpu,
+        allow_missing=arguments.allow_missing,
+    )
+
+
+def find_dataset(name_or_path: str | None, split: Path | None) -> Dataset:
+    """The dataset that is named, or the one that the split belongs to (the nearest dataset.json above it).
+
+    Raises:
+        UserError: there is none.
+    """
+    if name_or_path is not None:
+        return load_dataset(name_or_path)
+    if split is None:
+        raise UserError("--dataset is needed with --input: it gives the classes' names and colours")
+    for folder in split.resolve().parents:
+        if (folder / FILE_NAME).is_file():
+            return Dataset.load(folder)
+    raise UserError(f"{split}: no {FILE_NAME} in the folders above it; name one with --dataset")
+
+
+def predict_all(job: Job) -> list[float]:
+    """Predict the job's pictures with a progress bar.
+
+    Returns:
+        Seconds that the network took for each picture.
+
+    Raises:
+        UserError: what went wrong with which file, also where Caffe aborted.
+    """
+    seconds: list[float] = []
+    current: str | None = None
+    try:
+        with progress(total=len(job.items), description="predicting", unit="image") as bar:
+            for event in run_native(perform, job):
+                if isinstance(event, Started):
+                    current = event.image_id
+                elif isinstance(event, Finished):
+                    seconds.append(event.seconds)
+                    bar.update()
+    except NativeCrash as crash:
+        raise UserError(f"{_place(job, current, str(crash))}: {crash}") from None
+    return seconds
+
+
+def _place(job: Job, image_id: str | None, message: str) -> str:
+    """What Caffe was at: finding the device, loading the network, or a picture."""
+    if image_id is not None:
+        item = next(item for item in job.items if item.image_id == image_id)
+        return f"{item.file or image_id}: Caffe stopped at this picture"
+    if job.gpu is not None and ("CPU-only" in message or "cuda" in message):
+        return f"--gpu {job.gpu}: this device cannot be used"
+    return f"{job.model}: Caffe cannot make this network"
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, build_parser()))
