@@ -1,0 +1,214 @@
+"""One self-contained HTML page on one or several trained networks: scores beside the paper's, curves, pictures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from data_prep.command_line import UserError, run
+from data_prep.dataset import Dataset, write_atomically
+from tools.curves import learning_rate_curves, loss_curves, score_curves
+from tools.paper_results import PaperResults, paper_results
+from tools.predict import find_dataset
+from tools.report_content import ClassGroup, Entry, class_groups, description_lines, gather, pictures
+
+TEMPLATES = Path(__file__).with_name("templates")
+EXAMPLES = """examples:
+  tools/report.py --run runs/n_renet --labels data/stanford_background/fold0/test --out page.html
+  tools/report.py --run runs/n_renet --run runs/convolutional --labels data/scenes/test --out comparison.html
+  tools/report.py --predictions mine --predictions theirs --labels data/own/test --out page.html
+
+A run's predictions are those in its folder predictions/ (predict.py --out RUN/predictions) unless --predictions names
+others, one for each run in the same order."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="report.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--run", type=Path, action="append", default=[], metavar="RUN", help="a run folder; may be repeated"
+    )
+    parser.add_argument(
+        "--predictions", type=Path, action="append", default=[], metavar="DIR", help="label maps; may be repeated"
+    )
+    parser.add_argument(
+        "--name", action="append", default=[], metavar="TEXT", help="what the page calls each run; may be repeated"
+    )
+    parser.add_argument("--labels", type=Path, metavar="SPLIT", help="the prepared test split: images and truth")
+    parser.add_argument(
+        "--dataset", metavar="NAME|DATASET.JSON", help="names and colours of the classes (default: the split's own)"
+    )
+    parser.add_argument(
+        "--images", type=int, default=60, metavar="N", help="most pictures on the page (default: %(default)s)"
+    )
+    parser.add_argument("--title", metavar="TEXT", help="the page's heading")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML page")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Write the page.
+
+    Raises:
+        UserError: bad input, named.
+    """
+    if not arguments.run and not arguments.predictions:
+        raise UserError("nothing to report: give --run or --predictions")
+    dataset = None
+    if arguments.labels is not None or arguments.dataset is not None:
+        dataset = find_dataset(arguments.dataset, arguments.labels)
+    entries = gather(arguments.run, arguments.predictions, arguments.name, arguments.labels, dataset)
+    page = render(entries, arguments.labels, dataset, arguments.images, arguments.title)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(arguments.out, page.encode())
+    print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.1f} MB")
+
+
+def render(
+    entries: Sequence[Entry], split: Path | None, dataset: Dataset | None, image_count: int, title: str | None = None
+) -> str:
+    """The page as HTML.
+
+    Args:
+        entries: what it reports on; one column each.
+        split: the prepared test split; None leaves the pictures out.
+        dataset: classes and colours; None leaves the classes' table out where no run was scored.
+        image_count: most pictures shown.
+        title: heading; None makes one.
+
+    Raises:
+        UserError: scores of different classes cannot stand side by side, or a damaged picture.
+    """
+    scored = [entry for entry in entries if entry.evaluation is not None]
+    if dataset is None:
+        dataset = _dataset_of_scores(scored)
+    for entry in scored:
+        assert entry.evaluation is not None and dataset is not None, "scored entries have classes"
+        if entry.evaluation.classes != dataset.classes:
+            raise UserError(f"{entry.name}: its scores are of other classes than those of {dataset.name}")
+    paper = paper_results(dataset.name) if dataset is not None else None
+    groups = class_groups(scored, dataset, paper.class_iou if paper else {}) if dataset and scored else []
+    shown = [entry for entry in entries if entry.predictions is not None]
+    gallery = pictures(entries, split, dataset, image_count) if split is not None and dataset is not None else []
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template("report.html.j2").render(
+        title=title or " and ".join(entry.name for entry in entries),
+        subtitle=_subtitle(entries, dataset, split),
+        scored=scored,
+        shown=shown,
+        cards=_cards(scored, groups, paper) if scored else [],
+        paper=paper,
+        groups=groups,
+        columns=1 + len(scored) + (len(scored) == 2) + bool(paper and paper.class_iou),
+        absent=_absent(scored),
+        curves=_curves(entries),
+        pictures=gallery,
+        total=len(shown[0].images) if shown else 0,
+        legend=[row for group in groups for row in group.rows],
+        runs=[
+            {"name": entry.name, "facts": description_lines(entry.run), "sources": entry.run.sources}
+            for entry in entries
+            if entry.run is not None
+        ],
+        measured_on=lambda entry: _measured_on(entry, split),
+        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    )
+
+
+def _dataset_of_scores(scored: Sequence[Entry]) -> Dataset | None:
+    """Class names from the scores alone, in neutral colours, where neither dataset nor split was named."""
+    import numpy as np
+
+    if not scored or scored[0].evaluation is None:
+        return None
+    classes = scored[0].evaluation.classes
+    grey = np.full((len(classes), 3), 128, np.uint8)
+    return Dataset("the test split", classes, grey, (0.0, 0.0, 0.0), 255, {}, Path())
+
+
+def _subtitle(entries: Sequence[Entry], dataset: Dataset | None, split: Path | None) -> str:
+    parts = ["Semantic segmentation"]
+    if dataset is not None:
+        parts.append(f"{dataset.name}, {len(dataset.classes)} classes")
+    if split is not None and dataset is not None:
+        parts.append(f"test split {_split_name(split, dataset)}")
+    trained = [entry.run.training[-1]["iteration"] for entry in entries if entry.run and entry.run.training]
+    if trained:
+        parts.append(" and ".join(f"{iteration:,}" for iteration in trained) + " iterations")
+    return " · ".join(parts)
+
+
+def _split_name(split: Path, dataset: Dataset) -> str:
+    try:
+        return split.resolve().relative_to(dataset.folder.resolve()).as_posix()
+    except ValueError:
+        return split.name
+
+
+def _measured_on(entry: Entry, split: Path | None) -> str:
+    assert entry.evaluation is not None, "only scored entries are in the table"
+    return f"{entry.evaluation.images} images" + (
+        f" of {split.parent.name}/{split.name}" if split and entry.images else ""
+    )
+
+
+def _cards(scored: Sequence[Entry], groups: Sequence[ClassGroup], paper: PaperResults | None) -> list[dict[str, Any]]:
+    """The figures at the head of the page, each with the paper's own."""
+    cards: list[dict[str, Any]] = []
+    for key, title in (
+        ("pixel_accuracy", "Pixel accuracy"),
+        ("class_accuracy", "Class accuracy"),
+        ("mean_iou", "Mean IoU"),
+    ):
+        published = [
+            (row.name, f"{getattr(row, key):g}")
+            for row in (paper.rows if paper else ())
+            if row.headline and getattr(row, key) is not None
+        ]
+        values = [getattr(entry.evaluation.scores, key) for entry in scored if entry.evaluation]
+        cards.append({"title": title, "values": values, "published": published, "highlight": False})
+    for group in groups:
+        if group.highlighted and group.mean:
+            title = "Mean IoU where distant context decides"
+            cards.insert(0, {"title": title, "values": group.mean.ious, "published": [], "highlight": True})
+    return cards
+
+
+def _absent(scored: Sequence[Entry]) -> list[str]:
+    """For each entry that lacks classes, which they are."""
+    texts = []
+    for entry in scored:
+        assert entry.evaluation is not None
+        missing = [c for c, iou in zip(entry.evaluation.classes, entry.evaluation.scores.iou) if iou is None]
+        if missing:
+            names = ", ".join(missing)
+            texts.append(f"{entry.name}: {names}" if len(scored) > 1 else names)
+    return texts
+
+
+def _curves(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    runs = [entry.run for entry in entries if entry.run is not None]
+    candidates = (
+        (loss_curves(runs), "Loss while training (running mean over a fiftieth of it), and on the test split.", False),
+        (learning_rate_curves(runs), "Learning rate.", False),
+        (score_curves(runs), "Scores on the test split while training.", True),
+    )
+    return [{"svg": svg, "caption": caption, "wide": wide} for svg, caption, wide in candidates if svg is not None]
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, build_parser()))
