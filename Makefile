@@ -1,0 +1,137 @@
+# The only door: every command that a person needs is a target here. `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -e -u -o pipefail -c
+.ONESHELL:
+.NOTPARALLEL:
+.DEFAULT_GOAL := setup
+MAKEFLAGS += --no-print-directory
+
+JOBS ?= $(shell nproc)
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+OS_RELEASE ?= /etc/os-release
+
+LOGS := build/logs
+PYTHON := .venv/bin/python
+PACKAGES := $(shell sed '/^\#/d' packages.txt)
+
+# Shell functions for the recipes. Every recipe that changes build/ or .venv holds the lock, so that a second make in
+# this folder waits for the first. A failed step ends in one line that names it and its log.
+define BEGIN
+mkdir -p $(LOGS)
+exec 9>build/.lock
+flock -n 9 || { echo "waiting for another make in this folder"; flock 9; }
+failed() { echo "make: the step '$$1' failed; its log is $(LOGS)/$$2.log" >&2; exit 1; }
+quietly() { local name=$$1 log=$$2; shift 2; echo "== $$name"; "$$@" >$(LOGS)/$$log.log 2>&1 || failed "$$name" $$log; }
+shown() { local name=$$1 log=$$2; shift 2; echo "== $$name"; "$$@" 2>&1 | tee $(LOGS)/$$log.log || failed "$$name" $$log; }
+endef
+
+.PHONY: setup
+setup: caffe ## system packages, .venv and Caffe with our layers; what `make` alone does
+	@echo "ready: build/cpu/bin/caffe, and 'import caffe' in .venv/bin/python; next: make demo"
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: system
+system:
+	@NAME=unknown; ID=; VERSION_ID=; [[ ! -r $(OS_RELEASE) ]] || . $(OS_RELEASE)
+	if [[ "$$ID $$VERSION_ID" != "debian 12" ]]; then
+	  echo "make: set-up is for Debian 12 and this system is $$NAME $$VERSION_ID; a container serves instead:" \
+	    "docker run -it -v \"\$$PWD:/renet\" -w /renet debian:12 bash -c 'apt-get update && apt-get install -y git make python3 && make'" >&2
+	  exit 2
+	fi
+
+.PHONY: packages
+packages: system
+	@$(BEGIN)
+	installed=$$(dpkg-query -W -f='$${Package} $${db:Status-Abbrev}\n' $(PACKAGES) 2>/dev/null | awk '$$2 == "ii" { print $$1 }' || true)
+	missing=$$(comm -23 <(printf '%s\n' $(PACKAGES) | sort) <(sort <<<"$$installed"))
+	[[ -n $$missing ]] || exit 0
+	sudo=
+	if [[ $$(id -u) != 0 ]]; then
+	  sudo=sudo
+	  command -v sudo >/dev/null || { echo "make: neither root nor sudo: let an administrator install:" $$missing >&2; exit 2; }
+	fi
+	install() {
+	  # a killed installation leaves packages half configured
+	  $$sudo dpkg --configure -a && $$sudo apt-get update && $$sudo env DEBIAN_FRONTEND=noninteractive \
+	    apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $$missing
+	}
+	quietly "system packages: $$(tr '\n' ' ' <<<"$$missing")" packages install
+
+.PHONY: venv
+venv: packages
+	@$(BEGIN)
+	site=.venv/lib/python3.11/site-packages
+	paths=$$(printf '%s\n' "$$PWD" "$$PWD/build/cpu/python")
+	stamp=.venv/requirements.installed
+	if ! cmp -s <(cat requirements.txt requirements-dev.txt) $$stamp || ! $(PYTHON) -c ''; then
+	  create() {
+	    # without its stamp .venv was left half made: it is made anew
+	    [[ -f $$stamp ]] && $(PYTHON) -c '' || /usr/bin/python3.11 -m venv --clear .venv || return
+	    rm -f $$stamp
+	    $(PYTHON) -m pip install --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	  }
+	  quietly "Python packages into .venv" venv create
+	  cat requirements.txt requirements-dev.txt >$$stamp
+	fi
+	# makes caffe, data_prep and tools importable from every folder
+	[[ "$$(cat $$site/renet-caffe.pth 2>/dev/null || true)" == "$$paths" ]] || echo "$$paths" >$$site/renet-caffe.pth
+
+define BUILD
+# a copied or moved folder still has the old place's paths in it
+[[ ! -f build/cpu/CMakeCache.txt ]] || grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$$PWD/caffe_layers" build/cpu/CMakeCache.txt || rm -rf build/cpu
+[[ -z "$${CAFFE_SOURCE:-}" ]] || export CAFFE_SOURCE="$$(realpath -m -- "$$CAFFE_SOURCE")"
+[[ -f build/cpu/build.ninja ]] || shown "configuring Caffe" configure cmake -G Ninja -S caffe_layers -B build/cpu
+endef
+
+.PHONY: caffe
+caffe: venv ## Caffe with our layers alone, into build/cpu
+	@$(BEGIN)
+	$(BUILD)
+	shown "building Caffe with our layers" caffe cmake --build build/cpu --parallel $(JOBS)
+
+.PHONY: caffe-tests
+caffe-tests: caffe ## the C++ test program, Caffe's own tests and ours
+	@$(BEGIN)
+	shown "building the C++ tests" caffe-tests cmake --build build/cpu --parallel $(JOBS) --target caffe-tests
+
+.PHONY: lint
+lint: venv ## ruff over all Python
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+
+.PHONY: test
+test: caffe-tests ## every test: lint, Caffe's and our C++ tests, pycaffe's, pytest
+	@mkdir -p $(LOGS)
+	status=0
+	echo "== lint"
+	$(MAKE) lint || status=1
+	echo "== C++ tests: Caffe's own and ours"
+	# Caffe's tests find their files from the source's root; idle threads sleep, as tests may share the processors
+	(cd build/caffe-source && OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ../cpu/bin/caffe-tests --gtest_filter='-*GPU*') \
+	  >$(LOGS)/test-cpp.log 2>&1 || { status=1; echo "C++ tests failed; the log is $(LOGS)/test-cpp.log"; }
+	sed -n '/^\[==========\] .* ran/,$$p' $(LOGS)/test-cpp.log
+	echo "== pycaffe's tests"
+	$(PYTHON) -m unittest discover -s build/caffe-source/python/caffe/test \
+	  >$(LOGS)/test-pycaffe.log 2>&1 || { status=1; echo "pycaffe's tests failed; the log is $(LOGS)/test-pycaffe.log"; }
+	tail -n 3 $(LOGS)/test-pycaffe.log
+	echo "== pytest"
+	$(PYTHON) -m pytest $(PYTEST_ARGS) 2>&1 | tee $(LOGS)/test-pytest.log || status=1
+	exit $$status
+
+.PHONY: demo
+demo: caffe ## the whole path on drawn scenes: data, training, prediction, scores, a page with pictures
+	@$(PYTHON) tools/demo.py $(DEMO_ARGS)
+
+.PHONY: bench
+bench: caffe ## speed of the ReNet layers beside a peer's
+	@$(PYTHON) tools/benchmark.py $(BENCH_ARGS)
+
+.PHONY: clean
+clean: ## removes what was built, not what was downloaded, prepared or trained
+	@$(BEGIN)
+	find build -mindepth 1 -maxdepth 1 ! -name downloads ! -name .lock -exec rm -rf {} +

@@ -1,0 +1,127 @@
+#ifndef CAFFE_SEGMENTATION_DATA_LAYER_HPP_
+#define CAFFE_SEGMENTATION_DATA_LAYER_HPP_
+
+#ifdef USE_OPENCV
+#ifdef USE_LMDB
+
+#include <cstdint>
+#include <memory>
+#include <opencv2/core/core.hpp>
+#include <string>
+#include <vector>
+
+#include "caffe/blob.hpp"
+#include "caffe/layer.hpp"
+#include "caffe/proto/caffe.pb.h"
+#include "caffe/util/lmdb_reader.hpp"
+#include "caffe/util/prefetch_pool.hpp"
+#include "caffe/util/sample_order.hpp"
+
+namespace caffe {
+
+/**
+ * @brief Feeds images and their label maps from prepared splits, with random
+ *        crops and flips that image and label share.
+ *
+ * Tops:
+ *  - data  @f$ (N \times 3 \times H \times W) @f$: (pixel - mean_value) * scale,
+ *    channels B, G, R, pixels 0..255.
+ *  - label @f$ (N \times 1 \times H \times W) @f$, may be left out: the class of
+ *    each pixel; the value 255, which prepared splits give to pixels without a
+ *    class, comes out as ignore_label.
+ *
+ * With segmentation_data_param
+ *  - source: folders of splits, each with images.lmdb and labels.lmdb (Datums
+ *    with encoded images under the same keys; labels 8 bits, one channel). All
+ *    of them are read as one data set, in the order given.
+ *  - crop_height, crop_width: H and W. An image that is smaller is first
+ *    enlarged by reflection at the bottom and the right (the border pixel is not
+ *    repeated; again and again where one reflection does not suffice), its label
+ *    alike. Both 0: whole images, N = 1, and the tops change their size from one
+ *    forward pass to the next.
+ *  - mirror: flips every second sample, drawn at random.
+ *  - shuffle: a new order each epoch.
+ *
+ * Which item, crop and flip come next is a pure function of (seed, sample
+ * number), see SampleOrder. Forward pass f gives the samples
+ * @f$ (f R + r) N + i, \; i = 0 .. N - 1 @f$, where rank r of R data-parallel
+ * solvers reads its own share in the TRAIN phase; in the TEST phase every rank
+ * reads all (r = 0, R = 1). ResumeAt sets f, so a run that goes on from a
+ * snapshot sees what it would have seen without the interruption.
+ *
+ * Decoding happens in prefetch_threads threads, at most `prefetch` batches
+ * ahead. They start at the first forward pass.
+ */
+template <typename Dtype>
+class SegmentationDataLayer : public Layer<Dtype> {
+ public:
+  explicit SegmentationDataLayer(const LayerParameter& param)
+      : Layer<Dtype>(param) {}
+
+  virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top);
+  // There are no bottoms to follow: LayerSetUp and Forward shape the tops.
+  virtual void Reshape(const vector<Blob<Dtype>*>& /* bottom */,
+      const vector<Blob<Dtype>*>& /* top */) {}
+
+  virtual inline const char* type() const { return "SegmentationData"; }
+  virtual inline int ExactNumBottomBlobs() const { return 0; }
+  virtual inline int MinTopBlobs() const { return 1; }
+  virtual inline int MaxTopBlobs() const { return 2; }
+
+  /// The next forward pass is number forward_passes (0 is the first).
+  virtual void ResumeAt(int forward_passes) override;
+
+ protected:
+  // Forward_gpu is Layer's, which calls Forward_cpu: the images start in main
+  // memory and the tops' blobs carry them to the device at their first use.
+  virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top);
+  virtual void Backward_cpu(const vector<Blob<Dtype>*>& /* top */,
+      const vector<bool>& /* propagate_down */,
+      const vector<Blob<Dtype>*>& /* bottom */) {}
+
+  struct Source {
+    string folder;
+    std::shared_ptr<const LmdbReader> images;
+    std::shared_ptr<const LmdbReader> labels;  // empty without a label top
+    int64_t first;  // number of this source's first item in the whole data set
+  };
+  struct Batch {
+    int height;
+    int width;
+    vector<Dtype> data;   // N x 3 x height x width
+    vector<Dtype> label;  // N x 1 x height x width, empty without a label top
+  };
+
+  void CheckParameters() const;
+  void OpenSources();
+  const Source& SourceOf(int64_t item) const;
+  string Describe(const Source& source, int64_t item) const;
+  cv::Mat Decode(const Source& source, int64_t item, bool label) const;
+  void LoadItem(Batch* batch, int64_t forward_pass, int item) const;
+
+  bool has_label_;
+  bool whole_image_;
+  int crop_height_;
+  int crop_width_;
+  int batch_size_;
+  vector<Source> sources_;
+  std::unique_ptr<const SampleOrder> order_;
+  // What each of the 256 pixel values becomes, by channel; and each label.
+  vector<Dtype> data_value_;   // 3 x 256
+  vector<Dtype> label_value_;  // 256
+  int solver_count_;
+  int solver_rank_;
+  int64_t next_forward_pass_;
+  vector<Batch> batches_;
+  // The last member, so that its threads end before what they use is gone.
+  std::unique_ptr<PrefetchPool> pool_;
+};
+
+}  // namespace caffe
+
+#endif  // USE_LMDB
+#endif  // USE_OPENCV
+
+#endif  // CAFFE_SEGMENTATION_DATA_LAYER_HPP_

@@ -1,0 +1,195 @@
+#include "caffe/layers/renet_layer.hpp"
+
+#include <algorithm>
+#include <climits>
+#include <vector>
+
+#include "caffe/filler.hpp"
+
+namespace caffe {
+
+template <typename Dtype>
+void ReNetLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
+    const vector<Blob<Dtype>*>& /* top */) {
+  const ReNetParameter& param = this->layer_param_.renet_param();
+  const char* name = this->layer_param_.name().c_str();
+  CHECK_GT(param.num_output(), 0) << this->type() << " layer \"" << name
+      << "\": renet_param.num_output, the hidden units of one scan, must be"
+      << " given and positive.";
+  CHECK_GT(param.patch_height(), 0) << this->type() << " layer \"" << name
+      << "\": renet_param.patch_height must be at least 1.";
+  CHECK_GT(param.patch_width(), 0) << this->type() << " layer \"" << name
+      << "\": renet_param.patch_width must be at least 1.";
+  if (unit_ != RENET_LSTM) {
+    CHECK(!param.peephole()) << this->type() << " layer \"" << name
+        << "\": renet_param.peephole is for ReNetLSTM alone.";
+    CHECK(!param.has_forget_bias()) << this->type() << " layer \"" << name
+        << "\": renet_param.forget_bias is for ReNetLSTM alone; this unit has"
+        << " no forget gate.";
+    CHECK_EQ(param.output(), ReNetParameter::HIDDEN) << this->type()
+        << " layer \"" << name << "\": renet_param.output: CELL is for"
+        << " ReNetLSTM alone; this unit has no cell.";
+  }
+  CHECK_EQ(bottom[0]->num_axes(), 4) << this->type() << " layer \"" << name
+      << "\": the bottom must be N x C x H x W, but its shape is "
+      << bottom[0]->shape_string();
+  hidden_ = param.num_output();
+  channels_ = bottom[0]->channels();
+  inputs_ = channels_ * param.patch_height() * param.patch_width();
+  peephole_ = param.peephole();
+  if (this->blobs_.empty()) {
+    this->blobs_.resize(2 * ScanBlobs());
+    vector<int> input_weights(2), bias(1), recurrent_weights(2), peephole(2);
+    input_weights[0] = bias[0] = recurrent_weights[0] = Gates() * hidden_;
+    input_weights[1] = inputs_;
+    recurrent_weights[1] = peephole[1] = hidden_;
+    peephole[0] = 3;
+    for (int scan = 0; scan < 2; ++scan) {
+      shared_ptr<Blob<Dtype> >* blobs = &this->blobs_[scan * ScanBlobs()];
+      blobs[0].reset(new Blob<Dtype>(input_weights));
+      blobs[1].reset(new Blob<Dtype>(bias));
+      blobs[2].reset(new Blob<Dtype>(recurrent_weights));
+      if (peephole_) {
+        blobs[3].reset(new Blob<Dtype>(peephole));
+      }
+      FillParameters(scan);
+    }
+  }
+  this->param_propagate_down_.resize(this->blobs_.size(), true);
+}
+
+template <typename Dtype>
+FillerParameter ReNetLayer<Dtype>::WeightFiller() const {
+  const ReNetParameter& param = this->layer_param_.renet_param();
+  if (param.has_weight_filler()) {
+    return param.weight_filler();
+  }
+  FillerParameter uniform;
+  uniform.set_type("uniform");
+  uniform.set_min(-0.2f);
+  uniform.set_max(0.2f);
+  return uniform;
+}
+
+template <typename Dtype>
+void ReNetLayer<Dtype>::FillParameters(int scan) {
+  shared_ptr<Filler<Dtype> > weights(GetFiller<Dtype>(WeightFiller()));
+  weights->Fill(ScanBlob(scan, 0));
+  weights->Fill(ScanBlob(scan, 2));
+  shared_ptr<Filler<Dtype> > bias(GetFiller<Dtype>(
+      this->layer_param_.renet_param().bias_filler()));
+  bias->Fill(ScanBlob(scan, 1));
+}
+
+template <typename Dtype>
+void ReNetLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
+    const vector<Blob<Dtype>*>& top) {
+  const ReNetParameter& param = this->layer_param_.renet_param();
+  CHECK_EQ(bottom[0]->num_axes(), 4) << this->type() << " layer \""
+      << this->layer_param_.name() << "\": the bottom must be N x C x H x W,"
+      << " but its shape is " << bottom[0]->shape_string();
+  CHECK_EQ(bottom[0]->channels(), channels_) << this->type() << " layer \""
+      << this->layer_param_.name() << "\": the weights are for " << channels_
+      << " channels, but the bottom's shape is "
+      << bottom[0]->shape_string();
+  CHECK_GT(bottom[0]->count(), 0) << this->type() << " layer \""
+      << this->layer_param_.name() << "\": the bottom is empty: "
+      << bottom[0]->shape_string();
+  const int patch_height = param.patch_height();
+  const int patch_width = param.patch_width();
+  top[0]->Reshape(bottom[0]->num(), 2 * hidden_,
+      (bottom[0]->height() + patch_height - 1) / patch_height,
+      (bottom[0]->width() + patch_width - 1) / patch_width);
+  history_valid_ = false;
+}
+
+template <typename Dtype>
+void ReNetLayer<Dtype>::Grow(size_t count, Blob<Dtype>* blob) {
+  CHECK_LE(count, static_cast<size_t>(INT_MAX)) << "A ReNet layer's work area "
+      << "of " << count << " elements is more than a blob may hold: use a "
+      << "smaller batch or crop.";
+  if (static_cast<size_t>(blob->count()) < count) {
+    blob->Reshape(vector<int>(1, static_cast<int>(count)));
+  }
+}
+
+template <typename Dtype>
+void ReNetLayer<Dtype>::SetSweep(const Blob<Dtype>& bottom) {
+  const ReNetParameter& param = this->layer_param_.renet_param();
+  sweep_.unit = unit_;
+  sweep_.vertical = param.direction() == ReNetParameter::VERTICAL;
+  sweep_.patch_height = param.patch_height();
+  sweep_.patch_width = param.patch_width();
+  sweep_.num = bottom.num();
+  sweep_.channels = channels_;
+  sweep_.height = bottom.height();
+  sweep_.width = bottom.width();
+  sweep_.hidden = hidden_;
+  sweep_.cell_output = param.output() == ReNetParameter::CELL;
+  sweep_.bottom = bottom.cpu_data();
+  for (int scan = 0; scan < 2; ++scan) {
+    sweep_.input_weights[scan] = ScanBlob(scan, 0)->cpu_data();
+    sweep_.bias[scan] = ScanBlob(scan, 1)->cpu_data();
+    sweep_.recurrent_weights[scan] = ScanBlob(scan, 2)->cpu_data();
+    sweep_.peephole[scan] = peephole_ ? ScanBlob(scan, 3)->cpu_data() : NULL;
+  }
+}
+
+template <typename Dtype>
+void ReNetLayer<Dtype>::SweepForward(const Blob<Dtype>& bottom,
+    Blob<Dtype>* top, bool keep_history) {
+  const ReNetKernels<Dtype>& kernels = GetReNetKernels<Dtype>();
+  SetSweep(bottom);
+  kernels.plan(&sweep_);
+  Grow(kernels.workspace_size(sweep_, false), &workspace_);
+  sweep_.workspace = workspace_.mutable_cpu_data();
+  sweep_.history = NULL;
+  if (keep_history) {
+    Grow(kernels.history_size(sweep_), &history_);
+    sweep_.history = history_.mutable_cpu_data();
+  }
+  sweep_.top = top ? top->mutable_cpu_data() : NULL;
+  kernels.forward(sweep_);
+  history_valid_ = keep_history;
+}
+
+template <typename Dtype>
+void ReNetLayer<Dtype>::SweepBackward(const vector<Blob<Dtype>*>& top,
+    const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom) {
+  bool wanted = propagate_down[0];
+  for (size_t i = 0; i < this->blobs_.size(); ++i) {
+    wanted = wanted || this->param_propagate_down_[i];
+  }
+  if (!wanted) {
+    return;
+  }
+  if (!history_valid_) {
+    // The top stays as it is: a layer in place may have changed it since.
+    SweepForward(*bottom[0], NULL, true);
+  }
+  const ReNetKernels<Dtype>& kernels = GetReNetKernels<Dtype>();
+  SetSweep(*bottom[0]);
+  Grow(kernels.workspace_size(sweep_, true), &workspace_);
+  sweep_.workspace = workspace_.mutable_cpu_data();
+  sweep_.history = history_.mutable_cpu_data();
+  sweep_.top_diff = top[0]->cpu_diff();
+  sweep_.bottom_diff =
+      propagate_down[0] ? bottom[0]->mutable_cpu_diff() : NULL;
+  for (int scan = 0; scan < 2; ++scan) {
+    Dtype* diffs[4];
+    for (int i = 0; i < 4; ++i) {
+      diffs[i] = i < ScanBlobs() &&
+          this->param_propagate_down_[scan * ScanBlobs() + i] ?
+          ScanBlob(scan, i)->mutable_cpu_diff() : NULL;
+    }
+    sweep_.input_weights_diff[scan] = diffs[0];
+    sweep_.bias_diff[scan] = diffs[1];
+    sweep_.recurrent_weights_diff[scan] = diffs[2];
+    sweep_.peephole_diff[scan] = diffs[3];
+  }
+  kernels.backward(sweep_);
+}
+
+INSTANTIATE_CLASS(ReNetLayer);
+
+}  // namespace caffe
