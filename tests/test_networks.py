@@ -1,0 +1,246 @@
+"""prototxt/generate.py: what it writes, and the networks themselves in pycaffe."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import caffe
+import numpy as np
+import pytest
+from caffe.proto import caffe_pb2
+from google.protobuf import text_format
+
+from data_prep.dataset import Dataset, SplitSummary
+from prototxt.generate import MODELS, SHIPPED, shipped_files
+
+
+def generate(repository: Path, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(repository / "prototxt" / "generate.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+
+
+def read(file: Path, message: object) -> object:
+    return text_format.Parse(file.read_text(), message)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset.json of five classes; the generator needs no pictures."""
+    folder = tmp_path_factory.mktemp("data") / "five"
+    folder.mkdir()
+    Dataset(
+        "five",
+        ("a", "b", "c", "d", "e"),
+        np.zeros((5, 3), np.uint8),
+        (10.0, 20.0, 30.5),
+        255,
+        {name: SplitSummary(count, "0") for name, count in (("train", 9), ("val", 7), ("fold0/test", 3))},
+        folder,
+    ).save()
+    return folder
+
+
+def deploy_of(model: str, repository: Path, dataset: Path, folder: Path) -> Path:
+    done = generate(repository, "--model", model, "--dataset", dataset, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "deploy.prototxt"
+
+
+def test_shipped_files_are_what_the_generator_writes(repository: Path) -> None:
+    written = shipped_files()
+    on_disk = {*(repository / "prototxt").rglob("*.prototxt"), *(repository / "solvers").glob("*.prototxt")}
+    assert on_disk == set(written)
+    for file, text in written.items():
+        assert file.read_text() == text, f"{file} is out of date: .venv/bin/python prototxt/generate.py --shipped"
+
+
+@pytest.mark.parametrize("item", SHIPPED, ids=lambda item: f"{item.model}-{item.data.name}")
+def test_shipped_solver_leads_to_its_network_and_runs_folder(repository: Path, item: object) -> None:
+    name = f"{item.model}_{item.data.name}"
+    solver = read(repository / "solvers" / f"{name}.prototxt", caffe_pb2.SolverParameter())
+    assert solver.net == f"prototxt/{item.model}/{item.data.name}/train_val.prototxt"
+    network = read(repository / solver.net, caffe_pb2.NetParameter())
+    assert solver.snapshot_prefix == f"runs/{name}"
+    sources = [source for layer in network.layer for source in layer.segmentation_data_param.source]
+    assert sources == [item.data.train, item.data.test]
+    assert not any(Path(source).is_absolute() for source in sources)
+
+
+def test_the_papers_settings(repository: Path) -> None:
+    """Section 4 (crops, batch, labels) and 4.1 (patches, groups); the solver of the released code."""
+    network = read(repository / "prototxt/n_renet/stanford_background/train_val.prototxt", caffe_pb2.NetParameter())
+    layers = {layer.name: layer for layer in network.layer}
+    data = network.layer[0].segmentation_data_param
+    assert (data.batch_size, data.crop_height, data.crop_width, data.mirror) == (10, 240, 320, True)
+    sweeps = [layer.renet_param for layer in network.layer if layer.type == "ReNetLSTM"]
+    assert [sweep.num_output for sweep in sweeps] == [40, 40, 60, 60, 60, 60]
+    assert [sweep.direction for sweep in sweeps] == [0, 1] * 3
+    assert [(sweep.patch_height, sweep.patch_width) for sweep in sweeps] == [(2, 2)] + [(1, 1)] * 5
+    assert all(sweep.weight_filler.min == pytest.approx(-0.2) for sweep in sweeps)
+    assert all(sweep.weight_filler.max == pytest.approx(0.2) for sweep in sweeps)
+    assert layers["score"].convolution_param.num_output == 8
+    solver = read(repository / "solvers/n_renet_stanford_background.prototxt", caffe_pb2.SolverParameter())
+    assert (solver.max_iter, solver.stepsize, solver.test_iter[:]) == (36000, 12000, [143])
+    assert [solver.base_lr, solver.gamma, solver.momentum, solver.weight_decay] == pytest.approx(
+        [0.05, 0.1, 0.9, 0.0005]
+    )
+    released = read(
+        repository / "prototxt/n_renet_released/stanford_background/train_val.prototxt", caffe_pb2.NetParameter()
+    )
+    data = released.layer[0].segmentation_data_param
+    assert (data.batch_size, data.crop_height, data.crop_width) == (20, 240, 321)
+    mixing = [layer for layer in released.layer if layer.name in ("transition1", "transition2")]
+    assert [layer.convolution_param.num_output for layer in mixing] == [80, 120]
+    assert all([(p.lr_mult, p.decay_mult) for p in layer.param] == [(1, 1), (2, 0)] for layer in mixing)
+
+
+def lstm(channels: int, units: int, patch: int = 1) -> int:
+    gate = units * (channels * patch * patch) + units * units + units
+    return 2 * 4 * gate
+
+
+def expected_n_renet(classes: int) -> int:
+    groups = lstm(3, 40, 2) + lstm(80, 40) + lstm(80, 60) + lstm(120, 60) + lstm(120, 60) + lstm(120, 60)
+    return groups + 120 * classes + classes
+
+
+def expected_released(classes: int) -> int:
+    first = lstm(3, 40, 3) + lstm(80, 40) + 80 * 80 + 80
+    second = lstm(80, 60) + lstm(120, 60) + 120 * 120 + 120
+    return first + second + lstm(120, 60) + lstm(120, 60) + 120 * classes + classes
+
+
+def expected_small(classes: int) -> int:
+    return lstm(3, 16, 2) + lstm(32, 16) + lstm(32, 24) + lstm(48, 24) + 48 * classes + classes
+
+
+def parameters(network: caffe.Net) -> int:
+    return sum(blob.count for blobs in network.params.values() for blob in blobs)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [("n_renet", expected_n_renet), ("n_renet_released", expected_released), ("n_renet_small", expected_small)],
+)
+def test_parameter_counts(
+    repository: Path, dataset: Path, tmp_path: Path, model: str, expected: Callable[[int], int]
+) -> None:
+    network = caffe.Net(str(deploy_of(model, repository, dataset, tmp_path)), caffe.TEST)
+    assert parameters(network) == expected(5)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 60])
+def test_conv_small_has_as_many_parameters_as_n_renet_small(
+    repository: Path, dataset: Path, tmp_path: Path, classes: int
+) -> None:
+    content = Dataset.load(dataset)
+    many = tmp_path / "many"
+    many.mkdir()
+    Dataset(
+        "many",
+        tuple(f"c{i}" for i in range(classes)),
+        np.zeros((classes, 3), np.uint8),
+        content.mean,
+        255,
+        content.splits,
+        many,
+    ).save()
+    network = caffe.Net(str(deploy_of("conv_small", repository, many, tmp_path / "net")), caffe.TEST)
+    assert parameters(network) == pytest.approx(expected_small(classes), rel=0.1)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_output_has_the_inputs_size(repository: Path, dataset: Path, tmp_path: Path, model: str) -> None:
+    network = caffe.Net(str(deploy_of(model, repository, dataset, tmp_path)), caffe.TEST)
+    for size in ((1, 3, 33, 47), (2, 3, 32, 48), (1, 3, 5, 1)):
+        network.blobs["data"].reshape(*size)
+        network.blobs["data"].data[...] = np.random.default_rng(0).uniform(-1, 1, size)
+        prob = network.forward()["prob"]
+        assert prob.shape == (size[0], 5, *size[2:])
+        assert np.allclose(prob.sum(axis=1), 1, atol=1e-5)
+
+
+def test_receptive_fields(repository: Path, dataset: Path, tmp_path: Path) -> None:
+    """conv_small's is 31 pixels, by the layers' sizes and by what a changed pixel does; n_renet_small's has no end."""
+    file = deploy_of("conv_small", repository, dataset, tmp_path / "conv")
+    field, jump = 1, 1
+    for layer in read(file, caffe_pb2.NetParameter()).layer:
+        if layer.type == "Convolution":
+            convolution = layer.convolution_param
+            field += (convolution.kernel_size[0] - 1) * jump
+            jump *= convolution.stride[0] if convolution.stride else 1
+    assert field == 31
+    networks = {
+        "conv_small": caffe.Net(str(file), caffe.TEST),
+        "n_renet_small": caffe.Net(
+            str(deploy_of("n_renet_small", repository, dataset, tmp_path / "renet")), caffe.TEST
+        ),
+    }
+    image = np.random.default_rng(1).uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32)
+    reach = {}
+    for name, network in networks.items():
+        scores = []
+        for change in (0.0, 5.0):
+            network.blobs["data"].reshape(*image.shape)
+            network.blobs["data"].data[...] = image
+            network.blobs["data"].data[0, :, 32, 32] += change
+            network.forward()
+            scores.append(network.blobs["score"].data.copy())
+        rows, columns = np.nonzero(np.abs(scores[1] - scores[0]).max(axis=(0, 1)))
+        reach[name] = (int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1)
+    # A pixel lies within the 31 x 31 of 15 or 16 positions in each direction of the halved map.
+    assert all(14 <= extent <= 16 for extent in reach["conv_small"])
+    assert reach["n_renet_small"] == (32, 32)
+
+
+def test_written_network_follows_the_command_line(repository: Path, dataset: Path, tmp_path: Path) -> None:
+    done = generate(
+        repository,
+        *("--model", "n_renet", "--dataset", dataset / "dataset.json", "--crop", "120x160", "--batch", "4"),
+        *("--train-split", "val", "--test-split", "fold0/test", "--solver", "adam", "--iterations", "77"),
+        *("--forget-bias", "0.5", "--dataset-mean", "--out", "net"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    network = read(tmp_path / "net/train_val.prototxt", caffe_pb2.NetParameter())
+    train, test = (layer.segmentation_data_param for layer in network.layer[:2])
+    assert (train.batch_size, train.crop_height, train.crop_width) == (4, 120, 160)
+    assert train.source[:] == [str(dataset / "val")]
+    assert test.source[:] == [str(dataset / "fold0/test")]
+    assert (test.batch_size, test.crop_height, test.mirror) == (1, 0, False)
+    assert list(train.mean_value) == list(test.mean_value) == [10.0, 20.0, 30.5]
+    assert all(layer.renet_param.forget_bias == 0.5 for layer in network.layer if layer.type == "ReNetLSTM")
+    deploy = read(tmp_path / "net/deploy.prototxt", caffe_pb2.NetParameter())
+    assert list(deploy.layer[0].transform_param.mean_value) == [10.0, 20.0, 30.5]
+    assert deploy.layer[0].transform_param.scale == pytest.approx(1 / 128)
+    solver = read(tmp_path / "net/solver.prototxt", caffe_pb2.SolverParameter())
+    assert (solver.type, solver.lr_policy, solver.power, solver.max_iter) == ("Adam", "poly", 1, 77)
+    assert (solver.test_iter[:], solver.clip_gradients) == ([3], 5)
+    assert solver.net == str(tmp_path / "net/train_val.prototxt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "n_renet"], "--dataset is missing"),
+        (["--model", "alexnet"], "invalid choice: 'alexnet'"),
+        (["--shipped", "--model", "n_renet"], "--shipped"),
+        (["--model", "n_renet", "--dataset", "nowhere", "--out", "net"], "nowhere"),
+        (["--model", "n_renet", "--dataset", "DATASET", "--out", "net", "--crop", "120"], "'120' is not HEIGHTxWIDTH"),
+        (["--model", "n_renet", "--dataset", "DATASET", "--out", "net", "--batch", "0"], "'0' is not a whole number"),
+        (["--model", "n_renet", "--dataset", "DATASET", "--out", "net", "--train-split", "x"], "has no split x"),
+    ],
+)
+def test_bad_arguments_are_told_in_one_line(
+    repository: Path, dataset: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    arguments = [str(dataset) if argument == "DATASET" else argument for argument in arguments]
+    done = generate(repository, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert re.fullmatch(r"generate\.py: [^\n]+\n", done.stderr)
+    assert not (tmp_path / "net").exists()
