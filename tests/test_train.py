@@ -1,0 +1,345 @@
+"""tools/train.py as a user runs it: on drawn scenes, with a tiny network."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from caffe.proto import caffe_pb2
+
+from tools import snapshots
+
+ITERATIONS = 80
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
+REPOSITORY = Path(__file__).resolve().parents[1]
+TRAIN = [sys.executable, str(REPOSITORY / "tools" / "train.py")]
+
+
+def train(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [*TRAIN, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    for command in (
+        ["data_prep/synthetic_scenes.py", "--train", "9", "--test", "2", "--size", "48x64", "--out", "scenes"],
+        [
+            *("prototxt/generate.py", "--model", "n_renet_small", "--dataset", "scenes", "--out", "net"),
+            *("--crop", "17x23", "--batch", "2", "--iterations", ITERATIONS),
+        ],
+        ["prototxt/generate.py", "--model", "conv_small", "--dataset", "scenes", "--out", "conv", "--crop", "24x24"],
+    ):
+        script, *arguments = map(str, command)
+        subprocess.run([sys.executable, REPOSITORY / script, *arguments], cwd=folder, check=True, capture_output=True)
+    solver = folder / "net" / "solver.prototxt"
+    text = re.sub(r"(display|snapshot|test_interval): \d+", r"\1: 10", solver.read_text())
+    solver.write_text(re.sub(r"test_interval: 10", "test_interval: 40", text))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(scenes: Path) -> Path:
+    """The run folder of a training that nobody interrupted."""
+    done = train("--solver", "net/solver.prototxt", "--run", "unbroken", "--keep", 2, cwd=scenes)
+    assert done.returncode == 0, done.stderr
+    return scenes / "unbroken"
+
+
+def lines(run: Path, kind: str) -> list[dict]:
+    return [line for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if line["kind"] == kind]
+
+
+def weights(file: Path) -> dict[str, list[bytes]]:
+    network = caffe_pb2.NetParameter.FromString(file.read_bytes())
+    return {
+        layer.name: [np.array(blob.data, np.float32).tobytes() for blob in layer.blobs]
+        for layer in network.layer
+        if layer.blobs
+    }
+
+
+def final_weights(run: Path) -> dict[str, list[bytes]]:
+    (file,) = (run / "snapshots").glob(f"*_iter_{ITERATIONS}.caffemodel")
+    return weights(file)
+
+
+def newest_whole(run: Path) -> int:
+    found, _ = snapshots.newest_whole(run / "snapshots", "Adam")
+    return found.iteration
+
+
+def start_until(run: Path, iteration: int, scenes: Path) -> subprocess.Popen[str]:
+    """Start a training and wait until its metrics have come to `iteration`."""
+    command = [*TRAIN, "--solver", "net/solver.prototxt", "--run", str(run)]
+    process = subprocess.Popen(command, cwd=scenes, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        if (run / "metrics.jsonl").is_file() and f'"iteration": {iteration}' in (run / "metrics.jsonl").read_text():
+            return process
+        time.sleep(0.005)
+    process.kill()
+    raise AssertionError(f"the training never came to iteration {iteration}: {process.communicate()[1]}")
+
+
+def test_run_folder(unbroken: Path, scenes: Path) -> None:
+    assert (unbroken / "train_val.prototxt").read_text() == (scenes / "net/train_val.prototxt").read_text()
+    assert (unbroken / "deploy.prototxt").read_text() == (scenes / "net/deploy.prototxt").read_text()
+    assert f'snapshot_prefix: "{unbroken}/snapshots/unbroken"' in (unbroken / "solver.prototxt").read_text()
+    facts = json.loads((unbroken / "run.json").read_text())
+    assert facts["name"] == "unbroken"
+    assert facts["model"] == "n_renet_small_scenes"
+    assert facts["dataset"] == str(scenes / "scenes")
+    assert (facts["state"], facts["iteration"], facts["seed"], facts["threads"]) == ("finished", ITERATIONS, 0, 2)
+    assert facts["processor_seconds"] > 0
+    assert facts["seconds"] > 0
+    assert facts["started"] <= facts["finished"]
+    assert "train.py --solver net/solver.prototxt" in facts["command"]
+    assert {"caffe", "python", "numpy"} <= facts["versions"].keys()
+    found = sorted(file.name for file in (unbroken / "snapshots").iterdir())
+    assert found == [f"unbroken_iter_{i}.{kind}" for i in (70, 80) for kind in ("caffemodel", "solverstate")]
+    assert "Solving" in (unbroken / "train.log").read_text() or "Initializing" in (unbroken / "train.log").read_text()
+
+
+def test_metrics(unbroken: Path) -> None:
+    learned = lines(unbroken, "train")
+    assert [line["iteration"] for line in learned] == list(range(10, ITERATIONS + 1, 10))
+    assert learned[-1]["loss"] < learned[0]["loss"]
+    # Adam's rate falls linearly; iteration 10 was done with the rate after nine others.
+    assert learned[0]["learning_rate"] == pytest.approx(0.002 * (1 - 9 / ITERATIONS))
+    assert all(line["images_per_second"] > 0 for line in learned)
+    tested = lines(unbroken, "test")
+    assert [line["iteration"] for line in tested] == [40, ITERATIONS]
+    for line in tested:
+        assert 0 < line["mean_iou"] < line["pixel_accuracy"] < 1
+        assert 0 < line["class_accuracy"] < 1
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_interrupted_equals_unbroken(
+    unbroken: Path, scenes: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    run = tmp_path / "run"
+    process = start_until(run, 20, scenes)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == status
+    stopped = snapshots.find(run / "snapshots")[0].iteration
+    assert 10 <= stopped < ITERATIONS, "the signal came too late to prove anything"
+    if number != signal.SIGKILL:
+        assert f"stopped at iteration {stopped}" in said
+        assert json.loads((run / "run.json").read_text())["state"] == "interrupted"
+        assert stopped >= 20, "a signal ends with a snapshot of the present state"
+    resumed = train("--resume", "--run", run, cwd=scenes)
+    assert resumed.returncode == 0, resumed.stderr
+    assert final_weights(run) == final_weights(unbroken)
+    assert lines(run, "test") == lines(unbroken, "test")
+    assert [line["iteration"] for line in lines(run, "train")] == [
+        line["iteration"] for line in lines(unbroken, "train")
+    ]
+
+
+def test_ctrl_c_in_a_terminal(scenes: Path, tmp_path: Path) -> None:
+    """The terminal sends the signal to both processes of the tool; once is still once, and the bar is drawn."""
+    run = tmp_path / "run"
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(scenes)
+        os.execve(TRAIN[0], [*TRAIN, "--solver", "net/solver.prototxt", "--run", str(run)], ENVIRONMENT)
+    termios.tcsetwinsize(terminal, (24, 160))
+    shown, pressed, stopped = b"", False, False
+    while not stopped:
+        try:
+            shown += os.read(terminal, 65536)
+        except OSError:  # the terminal is closed
+            stopped = True
+        if not pressed and re.search(rb"\b[2-6]\d/80", shown):
+            os.write(terminal, b"\x03")
+            pressed = True
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 130
+    assert b"by SIGINT; go on with: tools/train.py --resume" in shown
+    assert re.search(rb"run: .*%.*loss \d\.\d+, rate 0\.\d+, [\d.]+ images/s", shown)
+    assert 20 <= newest_whole(run) < ITERATIONS
+
+
+def test_a_run_is_held_by_one_process(unbroken: Path, scenes: Path) -> None:
+    with open(unbroken / "train.log", "a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = train("--resume", "--run", "unbroken", cwd=scenes)
+    assert done.returncode == 2
+    assert done.stderr == "train.py: unbroken: another process is training there\n"
+
+
+def test_broken_snapshots_are_named_and_skipped(unbroken: Path, scenes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "moved"
+    shutil.copytree(unbroken, run)
+    newest, older = snapshots.find(run / "snapshots")
+    whole = newest.state.read_bytes()
+    network = caffe_pb2.NetParameter.FromString(newest.weights.read_bytes())
+    for broken in (whole[:-2], whole[: len(whole) // 2], b""):
+        newest.state.write_bytes(broken)
+        assert "only a part" in str(newest.fault("Adam"))
+    newest.state.write_bytes(whole)
+    assert newest.fault("Adam") is None
+    del network.layer[-6:]  # cut where one layer ends: still a network that parses
+    assert any(layer.blobs for layer in network.layer)
+    newest.weights.write_bytes(network.SerializeToString())
+    assert newest.fault("Adam") == f"{newest.weights}: only a part of a snapshot"
+    for iterations in (75, ITERATIONS):  # first stop short of the broken one
+        resumed = train("--resume", "--run", run, "--iterations", iterations, cwd=scenes)
+        assert resumed.returncode == 0, resumed.stderr
+        assert f"skipped {newest.weights}: only a part of a snapshot" in resumed.stderr
+        assert newest_whole(run) == iterations
+    assert older.iteration == 70
+
+
+def test_killed_before_the_first_snapshot(unbroken: Path, scenes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(unbroken, run)
+    for snapshot in snapshots.find(run / "snapshots"):
+        snapshot.remove()
+    resumed = train("--resume", "--run", run, cwd=scenes)
+    assert "starting from the beginning" in resumed.stderr
+    assert final_weights(run) == final_weights(unbroken)
+    assert len(lines(run, "train")) == ITERATIONS // 10
+
+
+def test_stock_caffe_gives_the_same_and_resumes_alike(unbroken: Path, scenes: Path, tmp_path: Path) -> None:
+    program = str(REPOSITORY / "build" / "cpu" / "bin" / "caffe")
+    solver = tmp_path / "solver.prototxt"
+    text = (scenes / "net/solver.prototxt").read_text()
+    solver.write_text(re.sub("snapshot_prefix: .*", f'snapshot_prefix: "{tmp_path}/stock"', text))
+    subprocess.run([program, "train", "-solver", solver], check=True, capture_output=True, env=ENVIRONMENT)
+    final = tmp_path / f"stock_iter_{ITERATIONS}.caffemodel"
+    assert weights(final) == final_weights(unbroken)
+    final.unlink()
+    state = tmp_path / "stock_iter_30.solverstate"
+    command = [program, "train", "-solver", solver, "-snapshot", state]
+    subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
+    assert weights(final) == final_weights(unbroken)
+
+
+def test_finished_run_stays_as_it_is(unbroken: Path, scenes: Path) -> None:
+    before = (unbroken / "metrics.jsonl").read_text()
+    again = train("--resume", "--run", "unbroken", cwd=scenes)
+    assert again.returncode == 0
+    assert (unbroken / "metrics.jsonl").read_text() == before
+
+
+def test_seed_and_weights(unbroken: Path, scenes: Path, tmp_path: Path) -> None:
+    start = next((unbroken / "snapshots").glob(f"*_iter_{ITERATIONS}.caffemodel"))
+    for name, arguments in {"seed": ("--seed", 5), "tuned": ("--weights", start)}.items():
+        done = train(
+            "--solver", "net/solver.prototxt", "--run", tmp_path / name, "--iterations", 10, *arguments, cwd=scenes
+        )
+        assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "seed/run.json").read_text())["seed"] == 5
+    assert "seed: 5" in (tmp_path / "seed/train_val.prototxt").read_text()
+    first, other, tuned = (lines(run, "train")[0]["loss"] for run in (unbroken, tmp_path / "seed", tmp_path / "tuned"))
+    assert other != first
+    assert tuned < 0.9 * first
+
+
+def test_divergence_stops_and_keeps_the_last_good_snapshot(scenes: Path, tmp_path: Path) -> None:
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text(
+        f'net: "{scenes}/conv/train_val.prototxt"\nbase_lr: 1e-6 lr_policy: "multistep" stepvalue: 6 gamma: 1e30\n'
+        f'max_iter: 50 snapshot: 3 display: 1 snapshot_prefix: "unused"\n'
+    )
+    run = tmp_path / "run"
+    done = train("--solver", solver, "--run", run, cwd=scenes)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    match = re.search(r"^train\.py: iteration (\d+): .*diverged; the last good snapshot is (\S+)\. Try a lower", last)
+    assert match, done.stderr
+    assert 7 <= int(match[1]) <= 12
+    assert match[2] == str(run / "snapshots/run_iter_6.solverstate")
+    assert snapshots.find(run / "snapshots")[0].fault() is None
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["state"] == "failed"
+    assert "diverged" in facts["message"]
+
+
+def test_what_caffe_cannot_build_is_told_in_one_line(scenes: Path, tmp_path: Path) -> None:
+    text = (scenes / "net/train_val.prototxt").read_text()
+    (tmp_path / "net.prototxt").write_text(text.replace('bottom: "score"', 'bottom: "nothing"'))
+    solver = tmp_path / "odd.prototxt"
+    solver.write_text(f'net: "{tmp_path}/net.prototxt" base_lr: 1 lr_policy: "fixed" max_iter: 1\n')
+    for _ in range(2):  # the folder of the failed start is no obstacle to the next
+        done = train("--solver", solver, "--run", tmp_path / "run", cwd=scenes)
+        assert done.returncode == 2
+        assert re.fullmatch(r"train\.py: Unknown bottom blob 'nothing' .*\(log: .*train\.log\)\n", done.stderr)
+    assert json.loads((tmp_path / "run/run.json").read_text())["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--solver is missing"),
+        (["--solver", "nowhere.prototxt"], "nowhere.prototxt: no such file"),
+        (["--solver", "misspelt.prototxt"], 'misspelt.prototxt:2:1 : .*no field named "base_lrr"'),
+        (["--solver", "no_net.prototxt"], "needs the field net"),
+        (["--solver", "no_rate.prototxt"], "needs base_lr"),
+        (["--solver", "lost_net.prototxt"], "'lost/net.prototxt' leads to nothing"),
+        (["--solver", "lost_data.prototxt"], "layer 'data': no prepared split '.*/lost/train'"),
+        (["--solver", "net/solver.prototxt", "--run", "unbroken"], "exists already; go on with it by --resume"),
+        (["--resume", "--run", "nowhere"], "there is no training to resume"),
+        (["--resume", "--run", "unbroken", "--seed", "1"], "leave out --seed"),
+        (["--solver", "net/solver.prototxt", "--run", "new", "--weights", "lost.caffemodel"], "lost.caffemodel"),
+        (["--solver", "net/solver.prototxt", "--iterations", "0"], "'0' is not a whole number"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(unbroken: Path, scenes: Path, arguments: list[str], message: str) -> None:
+    rate = 'base_lr: 1 lr_policy: "fixed" max_iter: 1'
+    (scenes / "misspelt.prototxt").write_text('net: "net/train_val.prototxt"\nbase_lrr: 1')
+    (scenes / "no_net.prototxt").write_text(rate)
+    (scenes / "no_rate.prototxt").write_text('net: "net/train_val.prototxt" max_iter: 1')
+    (scenes / "lost_net.prototxt").write_text(f'net: "lost/net.prototxt" {rate}')
+    network = (scenes / "net/train_val.prototxt").read_text()
+    (scenes / "lost_data.net").write_text(network.replace("/scenes/train", "/lost/train"))
+    (scenes / "lost_data.prototxt").write_text(f'net: "lost_data.net" {rate}')
+    done = train(*arguments, cwd=scenes)
+    assert done.returncode == 2
+    assert re.fullmatch(r"train\.py: [^\n]+\n", done.stderr), done.stderr
+    assert re.search(message, done.stderr), done.stderr
+    assert not (scenes / "new").exists()
+
+
+def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from tools.watched_process import watched\n"
+        "def work(surroundings):\n"
+        "    surroundings.log_to(Path(sys.argv[1]))\n"
+        "    print('ready', flush=True)\n"
+        "    while True:\n"
+        "        time.sleep(0.01)\n"
+        "raise SystemExit(watched(work))\n"
+    )
+    command = [sys.executable, program, tmp_path / "log"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert "stopped at once" in process.communicate(timeout=20)[1]
+    assert process.returncode == 130
