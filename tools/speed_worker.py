@@ -1,0 +1,264 @@
+"""One side of a speed comparison, in a process of its own: `python -m tools.speed_worker TASK SHAPE PASS THREADS`.
+
+It speaks JSON lines: one line when it is ready (`{"version": ...}`), then one answer for each line that it reads:
+`run` -> `{"milliseconds": ...}`, `results` -> `{"values": {name: [...]}, "peak_mib": ...}`. It needs NumPy and the
+side's own library and nothing else of this project, so that it works in the other library's environment too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+FORWARD, FORWARD_BACKWARD = "forward", "forward+backward"
+SAMPLES = 997  # values of each result that the two sides are compared by
+PRODUCT_SIZE = 2048
+
+
+class Shape(NamedTuple):
+    """A recurrent layer group's shape: a map N x C x H x W and the hidden units d of each scan."""
+
+    num: int
+    channels: int
+    height: int
+    width: int
+    hidden: int
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self))
+
+
+class Task(Protocol):
+    """Something to time."""
+
+    version: str
+
+    def run(self) -> None:
+        """Do the work once."""
+
+    def results(self) -> dict[str, np.ndarray]:
+        """What the last run computed."""
+
+
+def group_inputs(shape: Shape) -> tuple[np.ndarray, np.ndarray, list[list[np.ndarray]]]:
+    """The map (N, C, H, W), the gradient of the top (N, 2d, H, W) and the parameters of a group of two LSTM layers.
+
+    The parameters are those of the vertical and of the horizontal layer as ReNetLSTM has them: W_x, b, W_h of the
+    forward scan and then of the backward scan, gates in the order i, f, o, g. All float32, equal at every call.
+    """
+    random = np.random.default_rng(1)
+    n, c, height, width, d = shape
+    bottom = random.standard_normal((n, c, height, width), dtype=np.float32)
+    top_diff = random.standard_normal((n, 2 * d, height, width), dtype=np.float32)
+    layers = []
+    for inputs in (c, 2 * d):
+        shapes = [(4 * d, inputs), (4 * d,), (4 * d, d)] * 2
+        ranges = [inputs**-0.5, 0.5, d**-0.5] * 2
+        layers.append([random.uniform(-r, r, s).astype(np.float32) for s, r in zip(shapes, ranges, strict=True)])
+    return bottom, top_diff, layers
+
+
+class CaffeGroup:
+    """A vertical and a horizontal ReNetLSTM layer in a Caffe network; for forward alone, of the phase TEST."""
+
+    def __init__(self, shape: Shape, backward: bool, threads: int) -> None:
+        import caffe
+
+        n, c, height, width, d = shape
+        dimensions = " ".join(f"dim: {size}" for size in (n, c, height, width))
+        text = f"""force_backward: true
+            layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ {dimensions} }} }} }}
+            layer {{ name: "vertical" type: "ReNetLSTM" bottom: "data" top: "vertical"
+                     renet_param {{ num_output: {d} direction: VERTICAL }} }}
+            layer {{ name: "horizontal" type: "ReNetLSTM" bottom: "vertical" top: "horizontal"
+                     renet_param {{ num_output: {d} direction: HORIZONTAL }} }}"""
+        caffe.set_mode_cpu()
+        with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
+            file.write(text)
+            file.flush()
+            self._net = caffe.Net(file.name, caffe.TRAIN if backward else caffe.TEST)
+        self._backward = backward
+        self.version = caffe.__version__
+        bottom, top_diff, layers = group_inputs(shape)
+        for name, values in zip(("vertical", "horizontal"), layers, strict=True):
+            for blob, value in zip(self._net.params[name], values, strict=True):
+                blob.data[...] = value
+        self._net.blobs["data"].data[...] = bottom
+        if backward:
+            self._net.blobs["horizontal"].diff[...] = top_diff
+
+    def run(self) -> None:
+        """One pass; gradients start at zero, as in every iteration of a solver."""
+        if self._backward:
+            self._net.clear_param_diffs()
+        self._net.forward()
+        if self._backward:
+            self._net.backward()
+
+    def results(self) -> dict[str, np.ndarray]:
+        """The top and the gradients of the map and of the vertical layer's forward weights W_x."""
+        results = {"output": self._net.blobs["horizontal"].data}
+        if self._backward:
+            results["input gradient"] = self._net.blobs["data"].diff
+            results["weight gradient"] = self._net.params["vertical"][0].diff
+        return results
+
+
+class PyTorchGroup:
+    """The same with two bidirectional torch.nn.LSTM modules: columns as sequences, then rows."""
+
+    def __init__(self, shape: Shape, backward: bool, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._torch, self._shape, self._backward = torch, shape, backward
+        self.version = torch.__version__
+        bottom, top_diff, layers = group_inputs(shape)
+        self._vertical = torch.nn.LSTM(shape.channels, shape.hidden, bidirectional=True)
+        self._horizontal = torch.nn.LSTM(2 * shape.hidden, shape.hidden, bidirectional=True)
+        self._group = torch.nn.ModuleList([self._vertical, self._horizontal]).train(backward)
+        with torch.no_grad():
+            for module, values in zip(self._group, layers, strict=True):
+                for scan, suffix in enumerate(("", "_reverse")):
+                    w_x, b, w_h = values[3 * scan : 3 * scan + 3]
+                    for name, value in (("weight_ih", w_x), ("bias_ih", b), ("weight_hh", w_h)):
+                        getattr(module, f"{name}_l0{suffix}").copy_(torch.from_numpy(self._reorder(value)))
+                    getattr(module, f"bias_hh_l0{suffix}").zero_()
+        self._bottom = torch.from_numpy(bottom).requires_grad_(backward)
+        self._top_diff = torch.from_numpy(top_diff) if backward else None
+
+    @staticmethod
+    def _reorder(rows: np.ndarray) -> np.ndarray:
+        """Gates i, f, o, g to PyTorch's i, f, g, o, and back."""
+        i, f, o, g = np.split(rows, 4)
+        return np.concatenate([i, f, g, o])
+
+    def run(self) -> None:
+        """One pass; gradients start at none, as in every iteration of an optimizer."""
+        if not self._backward:
+            with self._torch.inference_mode():
+                self._forward()
+            return
+        self._group.zero_grad(set_to_none=True)
+        self._bottom.grad = None
+        self._forward()
+        self._top.backward(self._top_diff)
+
+    def _forward(self) -> None:
+        n, c, height, width, d = self._shape
+        x = self._bottom.permute(2, 0, 3, 1).reshape(height, n * width, c)
+        x = self._vertical(x)[0].reshape(height, n, width, 2 * d)
+        x = x.permute(2, 1, 0, 3).reshape(width, n * height, 2 * d)
+        x = self._horizontal(x)[0].reshape(width, n, height, 2 * d)
+        self._top = x.permute(1, 3, 2, 0)
+
+    def results(self) -> dict[str, np.ndarray]:
+        """As CaffeGroup.results."""
+        results = {"output": self._top.detach().numpy()}
+        if self._backward:
+            results["input gradient"] = self._bottom.grad.numpy()
+            results["weight gradient"] = self._reorder(self._vertical.weight_ih_l0.grad.numpy())
+        return results
+
+
+class NumPyProduct:
+    """A product of two large matrices by NumPy's BLAS: what the processor reaches at its best."""
+
+    def __init__(self, shape: Shape, backward: bool, threads: int) -> None:
+        self.version = np.__version__
+        self._a = np.random.default_rng(1).standard_normal((PRODUCT_SIZE, PRODUCT_SIZE), dtype=np.float32)
+        self._product = np.empty_like(self._a)
+
+    def run(self) -> None:
+        """One product."""
+        np.matmul(self._a, self._a, out=self._product)
+
+    def results(self) -> dict[str, np.ndarray]:
+        """The product."""
+        return {"product": self._product}
+
+
+class PyTorchProduct:
+    """The same product by PyTorch's BLAS."""
+
+    def __init__(self, shape: Shape, backward: bool, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._torch = torch
+        self.version = torch.__version__
+        self._a = torch.from_numpy(
+            np.random.default_rng(1).standard_normal((PRODUCT_SIZE, PRODUCT_SIZE), dtype=np.float32)
+        )
+        self._product = torch.empty_like(self._a)
+
+    def run(self) -> None:
+        """One product."""
+        self._torch.mm(self._a, self._a, out=self._product)
+
+    def results(self) -> dict[str, np.ndarray]:
+        """The product."""
+        return {"product": self._product.numpy()}
+
+
+TASKS: dict[str, type[Any]] = {
+    "caffe": CaffeGroup,
+    "pytorch": PyTorchGroup,
+    "numpy-product": NumPyProduct,
+    "pytorch-product": PyTorchProduct,
+}
+
+
+def resident_mib(field: str) -> float:
+    """A size of this process in MiB: VmRSS (now) or VmHWM (at most, since reset_peak)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) / 1024
+    raise KeyError(field)
+
+
+def reset_peak() -> None:
+    """Let VmHWM start anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def sampled(values: np.ndarray) -> list[float]:
+    """Up to SAMPLES values, evenly spread."""
+    flat = values.ravel()
+    return flat[np.linspace(0, flat.size - 1, min(SAMPLES, flat.size)).astype(int)].tolist()
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until the input ends."""
+    name, shape_text, passes, threads = arguments
+    shape = Shape(*map(int, shape_text.split(",")))
+    # Only answers go to the pipe, whatever a library prints.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    # The libraries themselves are no part of the memory that the work takes.
+    __import__("torch" if name.startswith("pytorch") else "caffe" if name == "caffe" else "numpy")
+    reset_peak()
+    before = resident_mib("VmRSS")
+    task: Task = TASKS[name](shape, passes == FORWARD_BACKWARD, int(threads))
+    print(json.dumps({"version": task.version}), file=answers)
+    for line in sys.stdin:
+        if line.strip() == "run":
+            start = time.perf_counter()
+            task.run()
+            answer: dict[str, Any] = {"milliseconds": (time.perf_counter() - start) * 1e3}
+        else:
+            peak = resident_mib("VmHWM") - before
+            values = {key: sampled(value) for key, value in task.results().items()}
+            answer = {"values": values, "peak_mib": peak}
+        print(json.dumps(answer), file=answers)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
