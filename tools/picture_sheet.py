@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""One picture to look at: test images in rows, with their truth and predictions beside them (Figures 4 and 5)."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from data_prep.command_line import UserError, run
+from data_prep.dataset import Dataset, write_atomically
+from data_prep.prepare import whole_number
+from data_prep.split_reader import SplitReader
+from tools.label_maps import read_label_map
+
+MARGIN = 8  # pixels between pictures
+LINE = 22  # pixels of a line of text
+
+
+def colour(labels: np.ndarray, dataset: Dataset) -> Image.Image:
+    """H x W class indices as an RGB picture in the dataset's colours; ignored pixels are white."""
+    palette = np.array(dataset.full_palette(), np.uint8).reshape(256, 3)
+    return Image.fromarray(palette[labels])
+
+
+def sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str], dataset: Dataset, width: int) -> Image.Image:
+    """The rows under their titles, with the classes' colours at the bottom.
+
+    Args:
+        rows: pictures, as many in each row as there are titles.
+        titles: of the columns.
+        dataset: class names and colours for the legend.
+        width: of one picture, pixels; heights follow each picture's shape.
+    """
+    font = ImageFont.load_default(14)
+    scaled = [
+        [p.resize((width, max(1, round(p.height * width / p.width))), Image.Resampling.LANCZOS) for p in row]
+        for row in rows
+    ]
+    total = len(titles) * (width + MARGIN) + MARGIN
+    names = [(name, tuple(rgb)) for name, rgb in zip(dataset.classes, dataset.palette.tolist())]
+    entry = max(int(font.getlength(name)) for name, _ in names) + 36
+    columns = max(1, (total - MARGIN) // entry)
+    height = LINE + sum(row[0].height + MARGIN for row in scaled) + LINE * -(-len(names) // columns) + MARGIN
+    canvas = Image.new("RGB", (total, height), "white")
+    pen = ImageDraw.Draw(canvas)
+    for column, title in enumerate(titles):
+        pen.text((MARGIN + column * (width + MARGIN), 3), title, fill="black", font=font)
+    top = LINE
+    for row in scaled:
+        for column, picture in enumerate(row):
+            canvas.paste(picture, (MARGIN + column * (width + MARGIN), top))
+        top += row[0].height + MARGIN
+    for place, (name, rgb) in enumerate(names):
+        left, line = MARGIN + (place % columns) * entry, top + (place // columns) * LINE
+        pen.rectangle((left, line + 3, left + 14, line + 17), fill=rgb, outline="black")
+        pen.text((left + 20, line + 1), name, fill="black", font=font)
+    return canvas
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Write the sheet that the command line describes."""
+    dataset = Dataset.load(arguments.dataset)
+    names = arguments.names or [
+        (folder.resolve().parent if folder.resolve().name == "predictions" else folder.resolve()).name
+        for folder in arguments.predictions
+    ]
+    if len(names) != len(arguments.predictions):
+        raise UserError(f"{len(names)} names for {len(arguments.predictions)} folders of predictions")
+    rows = []
+    with SplitReader(arguments.split) as reader:
+        index_of = {image_id: index for index, image_id in enumerate(reader.ids())}
+        for image_id in arguments.ids or list(index_of)[: arguments.count]:
+            if image_id not in index_of:
+                raise UserError(f"{arguments.split}: has no image {image_id}")
+            image, truth = reader.image(index_of[image_id]), reader.label(index_of[image_id])
+            row = [Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))]
+            if truth is not None:
+                row.append(colour(truth, dataset))
+            for folder in arguments.predictions:
+                labels = read_label_map(folder / f"{image_id}.png")
+                if labels.shape != image.shape[:2]:
+                    raise UserError(f"{folder / image_id}.png: is {labels.shape}, its image {image.shape[:2]}")
+                row.append(colour(labels, dataset))
+            rows.append(row)
+    titles = ["image", *(["truth"] if len(rows[0]) > 1 + len(names) else []), *names]
+    buffer = io.BytesIO()
+    sheet(rows, titles, dataset, arguments.width).save(buffer, format="PNG", optimize=True)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(arguments.out, buffer.getvalue())
+    print(f"{arguments.out}: {len(rows)} images")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="picture_sheet.py",
+        description="Put test images, their truth and predictions into one picture.",
+        epilog="""example:
+  .venv/bin/python tools/picture_sheet.py --split data/synthetic_scenes/test --dataset data/synthetic_scenes \\
+      --predictions runs/demo_n_renet/predictions --names N-ReNet --count 4 --out sheet.png""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--split", type=Path, required=True, metavar="DIR", help="prepared split with the images")
+    parser.add_argument("--dataset", type=Path, required=True, metavar="DATASET.JSON", help="classes and colours")
+    parser.add_argument(
+        "--predictions", type=Path, nargs="*", default=[], metavar="DIR", help="folders of label maps, one a column"
+    )
+    parser.add_argument("--names", nargs="*", metavar="NAME", help="titles of the predictions (default: the folders')")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--ids", nargs="+", metavar="ID", help="the images to show")
+    chosen.add_argument("--count", type=whole_number(1), default=5, metavar="N", help="the first N (default 5)")
+    parser.add_argument(
+        "--width", type=whole_number(16), default=200, metavar="PX", help="of one picture (default 200)"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the PNG to write")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main, make_parser()))
