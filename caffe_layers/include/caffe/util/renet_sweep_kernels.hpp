@@ -283,186 +283,141 @@ RENET_INLINE void Transpose(typename Simd<Dtype>::Vector* m) {
   }
 }
 
-/// Offset of the first pixel of a line of patches within its image's channel.
-template <typename Dtype>
-RENET_INLINE size_t LineOffset(const Map<Dtype>& map, int line) {
-  return map.vertical ? static_cast<size_t>(line) * map.patch_width :
-      static_cast<size_t>(line) * map.patch_height * map.width;
+/// Which way Move goes between a map and a block of a tile.
+enum Transfer { GATHER, SCATTER, SCATTER_ADD };
+
+/// One value, or one vector of neighbours, between map and block.
+template <Transfer kTransfer, typename MapValue, typename BlockValue>
+RENET_INLINE void MoveValue(MapValue* map, BlockValue* block) {
+  if constexpr (kTransfer == GATHER) {
+    *block = *map;
+  } else if constexpr (kTransfer == SCATTER) {
+    *map = *block;
+  } else {
+    *map += *block;
+  }
 }
 
 /**
- * @brief Copies steps [begin, end) of a tile's lines: out[(t - begin), p,
- *        lane]; zeros for lanes without a line and beyond the map's border.
+ * @brief Moves rows of the map that are columns of the block, a square in
+ *        registers at a time: horizontal sweeps over patches one pixel wide.
+ *
+ * rows: where the lanes' rows of the map start; NULL for a lane without one,
+ * which gathers zeros.
  */
-template <typename Dtype>
-void Pack(const Map<const Dtype>& map, const Tile<Dtype>& tile, int begin,
-    int end, Dtype* out) {
+template <typename Dtype, Transfer kTransfer, typename MapValue,
+    typename BlockValue>
+RENET_INLINE void MoveTransposed(MapValue* const* rows, int begin, int end,
+    size_t step_stride, BlockValue* block) {
   constexpr int kLanes = Width<Dtype>::kLanes;
-  const int lanes = tile.lanes;
-  const int inputs = map.channels * map.patch_height * map.patch_width;
-  const size_t step_stride = static_cast<size_t>(inputs) * lanes;
-  const size_t plane = static_cast<size_t>(map.height) * map.width;
-  int p = 0;
-  for (int c = 0; c < map.channels; ++c) {
-    for (int dy = 0; dy < map.patch_height; ++dy) {
-      for (int dx = 0; dx < map.patch_width; ++dx, ++p) {
-        const Dtype* from = map.data + c * plane;
-        Dtype* to = out + static_cast<size_t>(p) * lanes;
-        if (!map.vertical && map.patch_width == 1) {
-          // Rows of the map become columns of the tile, a square at a time.
-          for (int group = 0; group < lanes; group += kLanes) {
-            const Dtype* rows[kLanes];
-            for (int i = 0; i < kLanes; ++i) {
-              const int lane = group + i;
-              const int y = tile.line[lane] * map.patch_height + dy;
-              rows[i] = tile.image[lane] < 0 || y >= map.height ? NULL :
-                  from + tile.image[lane] * map.image_stride +
-                  static_cast<size_t>(y) * map.width;
-            }
-            int t = begin;
-            for (; t + kLanes <= end; t += kLanes) {
-              typename Simd<Dtype>::Vector square[kLanes];
-              for (int i = 0; i < kLanes; ++i) {
-                square[i] = rows[i] ? Load(rows[i] + t) :
-                    typename Simd<Dtype>::Vector{};
-              }
-              Transpose<Dtype>(square);
-              for (int i = 0; i < kLanes; ++i) {
-                Store(square[i], to + (t - begin + i) * step_stride + group);
-              }
-            }
-            for (; t < end; ++t) {
-              for (int i = 0; i < kLanes; ++i) {
-                to[(t - begin) * step_stride + group + i] =
-                    rows[i] ? rows[i][t] : Dtype(0);
-              }
-            }
-          }
-          continue;
-        }
-        for (int first = 0; first < lanes;) {
-          // A run of lanes whose lines are neighbours in one image.
-          int last = first + 1;
-          while (last < lanes && tile.image[last] == tile.image[first]) ++last;
-          const int image = tile.image[first];
-          for (int t = begin; t < end; ++t) {
-            Dtype* row = to + (t - begin) * step_stride + first;
-            const int count = last - first;
-            const int y = (map.vertical ? t : tile.line[first]) *
-                map.patch_height + dy;
-            const int x = (map.vertical ? tile.line[first] : t) *
-                map.patch_width + dx;
-            const int y_step = map.vertical ? 0 : map.patch_height;
-            const int x_step = map.vertical ? map.patch_width : 0;
-            if (image < 0 || y >= map.height || x >= map.width) {
-              SetZero(count, row);
-              continue;
-            }
-            // How many lanes of the run lie within the map.
-            const int inside = Min(count, map.vertical ?
-                CeilDivide(map.width - x, x_step) :
-                CeilDivide(map.height - y, y_step));
-            const Dtype* source = from + image * map.image_stride +
-                static_cast<size_t>(y) * map.width + x;
-            const size_t stride = map.vertical ? x_step :
-                static_cast<size_t>(y_step) * map.width;
-            if (stride == 1) {
-              memcpy(row, source, inside * sizeof(Dtype));
-            } else {
-              for (int i = 0; i < inside; ++i) row[i] = source[i * stride];
-            }
-            SetZero(count - inside, row + inside);
-          }
-          first = last;
-        }
+  typedef typename Simd<Dtype>::Vector Vector;
+  int t = begin;
+  for (; t + kLanes <= end; t += kLanes) {
+    BlockValue* column = block + (t - begin) * step_stride;
+    Vector square[kLanes];
+    for (int i = 0; i < kLanes; ++i) {
+      if constexpr (kTransfer == GATHER) {
+        square[i] = rows[i] ? Load<Dtype>(rows[i] + t) : Vector{};
+      } else {
+        square[i] = Load<Dtype>(column + i * step_stride);
+      }
+    }
+    Transpose<Dtype>(square);
+    for (int i = 0; i < kLanes; ++i) {
+      if constexpr (kTransfer == GATHER) {
+        Store(square[i], column + i * step_stride);
+      } else if (rows[i]) {
+        if (kTransfer == SCATTER_ADD) square[i] += Load<Dtype>(rows[i] + t);
+        Store(square[i], rows[i] + t);
+      }
+    }
+  }
+  for (; t < end; ++t) {
+    for (int i = 0; i < kLanes; ++i) {
+      BlockValue* value = block + (t - begin) * step_stride + i;
+      if (rows[i]) {
+        MoveValue<kTransfer>(rows[i] + t, value);
+      } else if constexpr (kTransfer == GATHER) {
+        *value = Dtype(0);
       }
     }
   }
 }
 
-/// The way back of Pack: writes (or adds) the tile's rows to the map.
-template <typename Dtype, bool kAdd>
-void Unpack(const Map<Dtype>& map, const Tile<Dtype>& tile, int begin, int end,
-    const Dtype* in) {
+/**
+ * @brief Moves steps [begin, end) of a tile's lines between a map and a block
+ *        [(t - begin), p, lane].
+ *
+ * Gathering fills lanes without a line, and what lies beyond the map's border,
+ * with zeros; scattering leaves them out.
+ */
+template <typename Dtype, Transfer kTransfer, typename MapValue,
+    typename BlockValue>
+void Move(const Map<MapValue>& map, const Tile<Dtype>& tile, int begin,
+    int end, BlockValue* block) {
   constexpr int kLanes = Width<Dtype>::kLanes;
-  typedef typename Simd<Dtype>::Vector Vector;
   const int lanes = tile.lanes;
   const int inputs = map.channels * map.patch_height * map.patch_width;
   const size_t step_stride = static_cast<size_t>(inputs) * lanes;
   const size_t plane = static_cast<size_t>(map.height) * map.width;
-  int p = 0;
-  for (int c = 0; c < map.channels; ++c) {
-    for (int dy = 0; dy < map.patch_height; ++dy) {
-      for (int dx = 0; dx < map.patch_width; ++dx, ++p) {
-        Dtype* to = map.data + c * plane;
-        const Dtype* from = in + static_cast<size_t>(p) * lanes;
-        if (!map.vertical && map.patch_width == 1) {
-          for (int group = 0; group < lanes; group += kLanes) {
-            Dtype* rows[kLanes];
-            for (int i = 0; i < kLanes; ++i) {
-              const int lane = group + i;
-              const int y = tile.line[lane] * map.patch_height + dy;
-              rows[i] = tile.image[lane] < 0 || y >= map.height ? NULL :
-                  to + tile.image[lane] * map.image_stride +
-                  static_cast<size_t>(y) * map.width;
-            }
-            int t = begin;
-            for (; t + kLanes <= end; t += kLanes) {
-              Vector square[kLanes];
-              for (int i = 0; i < kLanes; ++i) {
-                square[i] =
-                    Load(from + (t - begin + i) * step_stride + group);
-              }
-              Transpose<Dtype>(square);
-              for (int i = 0; i < kLanes; ++i) {
-                if (!rows[i]) continue;
-                if (kAdd) square[i] += Load<Dtype>(rows[i] + t);
-                Store(square[i], rows[i] + t);
-              }
-            }
-            for (; t < end; ++t) {
-              for (int i = 0; i < kLanes; ++i) {
-                if (!rows[i]) continue;
-                const Dtype value =
-                    from[(t - begin) * step_stride + group + i];
-                rows[i][t] = kAdd ? rows[i][t] + value : value;
-              }
-            }
-          }
-          continue;
+  for (int p = 0; p < inputs; ++p) {
+    const int dx = p % map.patch_width;
+    const int dy = p / map.patch_width % map.patch_height;
+    MapValue* channel =
+        map.data + p / (map.patch_width * map.patch_height) * plane;
+    BlockValue* rows = block + static_cast<size_t>(p) * lanes;
+    if (!map.vertical && map.patch_width == 1) {
+      for (int group = 0; group < lanes; group += kLanes) {
+        MapValue* starts[kLanes];
+        for (int i = 0; i < kLanes; ++i) {
+          const int lane = group + i;
+          const int y = tile.line[lane] * map.patch_height + dy;
+          starts[i] = tile.image[lane] < 0 || y >= map.height ? NULL :
+              channel + tile.image[lane] * map.image_stride +
+              static_cast<size_t>(y) * map.width;
         }
-        for (int first = 0; first < lanes;) {
-          int last = first + 1;
-          while (last < lanes && tile.image[last] == tile.image[first]) ++last;
-          const int image = tile.image[first];
-          for (int t = begin; t < end && image >= 0; ++t) {
-            const Dtype* row = from + (t - begin) * step_stride + first;
-            const int y = (map.vertical ? t : tile.line[first]) *
-                map.patch_height + dy;
-            const int x = (map.vertical ? tile.line[first] : t) *
-                map.patch_width + dx;
-            if (y >= map.height || x >= map.width) continue;
-            const int inside = Min(last - first, map.vertical ?
-                CeilDivide(map.width - x, map.patch_width) :
-                CeilDivide(map.height - y, map.patch_height));
-            Dtype* target = to + image * map.image_stride +
-                static_cast<size_t>(y) * map.width + x;
-            const size_t stride = map.vertical ? map.patch_width :
-                static_cast<size_t>(map.patch_height) * map.width;
-            if (stride == 1 && !kAdd) {
-              memcpy(target, row, inside * sizeof(Dtype));
-            } else if (stride == 1) {
-              for (int i = 0; i < inside; ++i) target[i] += row[i];
-            } else {
-              for (int i = 0; i < inside; ++i) {
-                target[i * stride] =
-                    kAdd ? target[i * stride] + row[i] : row[i];
-              }
+        MoveTransposed<Dtype, kTransfer>(starts, begin, end, step_stride,
+            rows + group);
+      }
+      continue;
+    }
+    // Distance in the map between neighbouring lines.
+    const size_t stride = map.vertical ? map.patch_width :
+        static_cast<size_t>(map.patch_height) * map.width;
+    for (int first = 0; first < lanes;) {
+      // A run of lanes whose lines are neighbours in one image.
+      int last = first + 1;
+      while (last < lanes && tile.image[last] == tile.image[first]) ++last;
+      const int image = tile.image[first];
+      for (int t = begin; t < end; ++t) {
+        BlockValue* row = rows + (t - begin) * step_stride + first;
+        const int y =
+            (map.vertical ? t : tile.line[first]) * map.patch_height + dy;
+        const int x =
+            (map.vertical ? tile.line[first] : t) * map.patch_width + dx;
+        // How many lanes of the run lie within the map.
+        int inside = 0;
+        if (image >= 0 && y < map.height && x < map.width) {
+          inside = Min(last - first, map.vertical ?
+              CeilDivide(map.width - x, map.patch_width) :
+              CeilDivide(map.height - y, map.patch_height));
+          MapValue* pixel = channel + image * map.image_stride +
+              static_cast<size_t>(y) * map.width + x;
+          if (stride == 1) {
+            for (int i = 0; i < inside; ++i) {
+              MoveValue<kTransfer>(pixel + i, row + i);
+            }
+          } else {
+            for (int i = 0; i < inside; ++i) {
+              MoveValue<kTransfer>(pixel + i * stride, row + i);
             }
           }
-          first = last;
+        }
+        if constexpr (kTransfer == GATHER) {
+          SetZero(last - first - inside, row + inside);
         }
       }
+      first = last;
     }
   }
 }
@@ -1055,7 +1010,7 @@ void ForwardTile(const ReNetSweep<Dtype>& sweep, const Shape& shape,
   for (int done = 0; done < shape.steps; done += shape.block_steps) {
     const int count = Min(shape.block_steps, shape.steps - done);
     const int begin = reverse ? shape.steps - done - count : done;
-    Pack(bottom, tile, begin, begin + count, scratch.input);
+    Move<Dtype, GATHER>(bottom, tile, begin, begin + count, scratch.input);
     const size_t before = reverse ? count * row : 0;
     if (done == 0) {
       SetZero(row, scratch.state + before);
@@ -1081,7 +1036,7 @@ void ForwardTile(const ReNetSweep<Dtype>& sweep, const Shape& shape,
               Unit<kUnit>::kHistory * row : NULL);
     }
     if (sweep.top) {
-      Unpack<Dtype, false>(top, tile, begin, begin + count,
+      Move<Dtype, SCATTER>(top, tile, begin, begin + count,
           output + (reverse ? 0 : row));
     }
   }
@@ -1342,9 +1297,9 @@ void BackwardTile(const ReNetSweep<Dtype>& sweep, const Shape& shape,
         shape.block_steps;
     left -= count;
     const int begin = reverse ? shape.steps - left - count : left;
-    Pack(top, tile, begin, begin + count, scratch.top_diff);
+    Move<Dtype, GATHER>(top, tile, begin, begin + count, scratch.top_diff);
     if (sweep.input_weights_diff[scan]) {
-      Pack(bottom, tile, begin, begin + count, scratch.input);
+      Move<Dtype, GATHER>(bottom, tile, begin, begin + count, scratch.input);
     }
     for (int t = begin; t < begin + count; ++t) {
       const int t_previous = reverse ? t + 1 : t - 1;
@@ -1410,10 +1365,10 @@ void BackwardTile(const ReNetSweep<Dtype>& sweep, const Shape& shape,
     if (bottom_diff) {
       const Map<Dtype> map = BottomMap(sweep, bottom_diff);
       if (add_to_bottom) {
-        Unpack<Dtype, true>(map, tile, begin, begin + count,
+        Move<Dtype, SCATTER_ADD>(map, tile, begin, begin + count,
             scratch.input_diff);
       } else {
-        Unpack<Dtype, false>(map, tile, begin, begin + count,
+        Move<Dtype, SCATTER>(map, tile, begin, begin + count,
             scratch.input_diff);
       }
     }
