@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 from renet_reference import ReNetReference
 
-os.environ.setdefault("GLOG_minloglevel", "2")
 pytest.importorskip("caffe", reason="Caffe is not built: make caffe")
 
 from data_prep.command_line import UserError

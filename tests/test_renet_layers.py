@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from renet_reference import ReNetReference
 
-os.environ.setdefault("GLOG_minloglevel", "2")
 caffe = pytest.importorskip("caffe", reason="Caffe is not built: make caffe")
 
 FORWARD_TOLERANCE = 2e-5

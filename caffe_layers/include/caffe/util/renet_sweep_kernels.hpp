@@ -808,6 +808,10 @@ void Plan(ReNetSweep<Dtype>* sweep) {
   sweep->threads = omp_get_max_threads();
   const int wanted = Min(shape.vectors, CeilDivide(sweep->threads, 2));
   sweep->tiles = Max(CeilDivide(shape.vectors, kMaxVectors), wanted);
+  if (sweep->tiles > sweep->threads) {
+    // As many tiles for each thread, else one waits for another's last.
+    sweep->tiles = Min(shape.vectors, RoundUp(sweep->tiles, sweep->threads));
+  }
 }
 
 // ---------------------------------------------------------------------------
