@@ -22,6 +22,7 @@ from tools.run_record import RunRecord, series
 SERIES_COLOURS = 4
 _MOST_POINTS = 500
 _HALF, _WHOLE = (5.4, 3.2), (11, 3.4)  # inches: figures half and as wide as the page
+_LETTERS_AN_INCH, _LETTERS_OF_A_KEY = 13, 6  # of a legend, about; the key is the bit of line before a name
 # Runs differ in more than colour.
 _MARKERS = ("o", "s", "^", "D")
 _DASHES = ("-", "--", ":", "-.")
@@ -125,7 +126,9 @@ def _finish(figure: Figure, label: str, identity: str) -> Markup | None:
         if not drawn:
             return None
         handles, labels = drawn[0].get_legend_handles_labels()
-        columns = 2 if len(labels) == 4 else min(3, len(labels))
+        # A legend wider than the figure would shrink it on the page: fewer columns for long names.
+        room = int(figure.get_figwidth() * _LETTERS_AN_INCH) // (max(map(len, labels)) + _LETTERS_OF_A_KEY)
+        columns = max(1, min(room, 2 if len(labels) == 4 else 3, len(labels)))
         figure.tight_layout()
         figure.legend(handles, labels, loc="lower center", ncols=columns, bbox_to_anchor=(0.5, 1.0))
         buffer = io.StringIO()
