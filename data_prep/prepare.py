@@ -22,7 +22,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image-scale",
-        type=_scale,
+        type=part_of_size,
         default=1.0,
         metavar="S",
         help="shrink images (area averages) and labels (nearest pixel centre) to this part of their size, "
@@ -41,13 +41,14 @@ def whole_number(least: int) -> Callable[[str], int]:
     return parse
 
 
-def _scale(text: str) -> float:
+def part_of_size(text: str) -> float:
+    """An argparse type: a factor over 0 and up to 1."""
     try:
         scale = float(text)
     except ValueError:
         scale = 0.0
     if not 0.0 < scale <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number in (0, 1]")
+        raise argparse.ArgumentTypeError(f"{text!r} is no factor over 0 and up to 1")
     return scale
 
 

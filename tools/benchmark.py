@@ -17,6 +17,7 @@ from typing import Any
 
 from data_prep.command_line import UserError, progress, run
 from data_prep.dataset import write_atomically
+from data_prep.prepare import whole_number
 from tools.native_process import last_words
 from tools.run_folder import surroundings, threads
 from tools.speed_report import (
@@ -149,17 +150,6 @@ def parse_shape(text: str) -> Shape:
     return shape
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1; ArgumentTypeError for anything else."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of at least 1")
-    return number
-
-
 @dataclass(frozen=True)
 class Comparison:
     """All that was measured."""
@@ -238,10 +228,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--shapes", nargs="+", type=parse_shape, default=list(SHAPES), metavar="N,C,H,W,d")
     parser.add_argument("--passes", nargs="+", choices=(FORWARD, FORWARD_BACKWARD), default=[FORWARD, FORWARD_BACKWARD])
-    parser.add_argument("--runs", type=positive, default=7, help="timed runs of each (default: 7)")
+    parser.add_argument("--runs", type=whole_number(1), default=7, help="timed runs of each (default: 7)")
     parser.add_argument(
         "--threads",
-        type=positive,
+        type=whole_number(1),
         default=threads(),
         help="of every library (default: %(default)s: OMP_NUM_THREADS or all)",
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_prep.command_line import UserError, progress, run
 from data_prep.dataset import FILE_NAME, Dataset
 from data_prep.known_datasets import KNOWN_NAMES, load_dataset
+from data_prep.prepare import part_of_size
 from tools.native_process import NativeCrash, run_native
 from tools.prediction import PredictionSettings
 from tools.prediction_job import (
@@ -58,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--probabilities", action="store_true", help="also write the probabilities of all classes")
     parser.add_argument(
         "--image-scale",
-        type=image_scale,
+        type=part_of_size,
         default=1.0,
         metavar="FACTOR",
         help="shrink the picture for the network, if it was trained so; the labels are at full size",
@@ -89,17 +90,6 @@ def height_x_width(text: str) -> tuple[int, int]:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 240x320")
     return int(match[1]), int(match[2])
-
-
-def image_scale(text: str) -> float:
-    """A factor over 0 and up to 1, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no factor over 0 and up to 1")
-    return value
 
 
 def main(arguments: argparse.Namespace) -> None:
