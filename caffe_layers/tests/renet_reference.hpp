@@ -253,6 +253,18 @@ double LargestGradientError(int count, const Actual* actual,
   return largest;
 }
 
+/// |actual - expected| / |expected|, Euclidean norms.
+template <typename Actual, typename Expected>
+double NormError(int count, const Actual* actual, const Expected* expected) {
+  double error = 0, norm = 0;
+  for (int i = 0; i < count; ++i) {
+    const double difference = static_cast<double>(actual[i]) - expected[i];
+    error += difference * difference;
+    norm += static_cast<double>(expected[i]) * expected[i];
+  }
+  return std::sqrt(error / norm);
+}
+
 }  // namespace caffe
 
 #endif  // CAFFE_TEST_RENET_REFERENCE_HPP_

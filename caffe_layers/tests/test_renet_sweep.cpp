@@ -10,97 +10,11 @@
 
 #include "caffe/test/test_caffe_main.hpp"
 #include "renet_reference.hpp"
+#include "renet_sweep_run.hpp"
 
 namespace caffe {
 
 namespace {
-
-/// All memory of one sweep and its gradients, for calls of the kernels
-/// themselves.
-template <typename Dtype>
-class SweepRun {
- public:
-  explicit SweepRun(const ReNetCase& c)
-      : case_(c), bottom_(c.num, c.channels, c.height, c.width),
-        top_(c.num, 2 * c.hidden, c.rows(), c.columns()), sweep_() {
-    const int d = c.hidden, rows = c.gates() * d;
-    for (int scan = 0; scan < 2; ++scan) {
-      blobs_.push_back(New(rows, c.inputs()));
-      blobs_.push_back(New(rows, 1));
-      blobs_.push_back(New(rows, d));
-      if (c.peephole) blobs_.push_back(New(3, d));
-    }
-    FillParameters(c, 1, blobs_);
-    FillUniform(1, -1, 1, bottom_.count(), bottom_.mutable_cpu_data());
-    FillUniform(2, -1, 1, top_.count(), top_.mutable_cpu_diff());
-    sweep_.unit = c.type == "ReNetLSTM" ? RENET_LSTM :
-        c.type == "ReNetGRU" ? RENET_GRU : RENET_IRNN;
-    sweep_.vertical = c.vertical;
-    sweep_.patch_height = c.patch_height;
-    sweep_.patch_width = c.patch_width;
-    sweep_.num = c.num;
-    sweep_.channels = c.channels;
-    sweep_.height = c.height;
-    sweep_.width = c.width;
-    sweep_.hidden = d;
-    sweep_.cell_output = c.cell_output;
-    sweep_.bottom = bottom_.cpu_data();
-    sweep_.bottom_diff = bottom_.mutable_cpu_diff();
-    sweep_.top = top_.mutable_cpu_data();
-    sweep_.top_diff = top_.cpu_diff();
-    for (int scan = 0; scan < 2; ++scan) {
-      const int first = scan * c.scan_blobs();
-      sweep_.input_weights[scan] = blobs_[first]->cpu_data();
-      sweep_.bias[scan] = blobs_[first + 1]->cpu_data();
-      sweep_.recurrent_weights[scan] = blobs_[first + 2]->cpu_data();
-      sweep_.input_weights_diff[scan] = blobs_[first]->mutable_cpu_diff();
-      sweep_.bias_diff[scan] = blobs_[first + 1]->mutable_cpu_diff();
-      sweep_.recurrent_weights_diff[scan] =
-          blobs_[first + 2]->mutable_cpu_diff();
-      if (c.peephole) {
-        sweep_.peephole[scan] = blobs_[first + 3]->cpu_data();
-        sweep_.peephole_diff[scan] = blobs_[first + 3]->mutable_cpu_diff();
-      }
-    }
-  }
-
-  /// Forward and Backward; memory that the kernels do not promise to keep
-  /// clean holds NaN before.
-  void Run(const ReNetKernels<Dtype>& kernels) {
-    kernels.plan(&sweep_);
-    history_.assign(kernels.history_size(sweep_), NAN);
-    sweep_.history = history_.data();
-    workspace_.assign(kernels.workspace_size(sweep_, false), NAN);
-    sweep_.workspace = workspace_.data();
-    kernels.forward(sweep_);
-    workspace_.assign(kernels.workspace_size(sweep_, true), NAN);
-    sweep_.workspace = workspace_.data();
-    kernels.backward(sweep_);
-  }
-
-  ReNetReference Reference() const {
-    return ReferenceForward(case_, bottom_, blobs_);
-  }
-  const Blob<Dtype>& bottom() const { return bottom_; }
-  const Blob<Dtype>& top() const { return top_; }
-  const vector<shared_ptr<Blob<Dtype> > >& blobs() const { return blobs_; }
-
- private:
-  static shared_ptr<Blob<Dtype> > New(int rows, int columns) {
-    vector<int> shape(2);
-    shape[0] = rows;
-    shape[1] = columns;
-    return shared_ptr<Blob<Dtype> >(new Blob<Dtype>(shape));
-  }
-
-  const ReNetCase case_;
-  Blob<Dtype> bottom_;
-  Blob<Dtype> top_;
-  vector<shared_ptr<Blob<Dtype> > > blobs_;
-  vector<Dtype> history_;
-  vector<Dtype> workspace_;
-  ReNetSweep<Dtype> sweep_;
-};
 
 /// Shapes on both sides of every boundary of the kernels: vectors, tiles of
 /// lines, blocks of steps, register tiles of rows.
@@ -118,13 +32,6 @@ vector<ReNetCase> BoundaryCases() {
   }
   return cases;
 }
-
-template <typename Dtype> double ForwardTolerance();
-template <> double ForwardTolerance<float>() { return 2e-5; }
-template <> double ForwardTolerance<double>() { return 1e-12; }
-template <typename Dtype> double GradientTolerance();
-template <> double GradientTolerance<float>() { return 2e-3; }
-template <> double GradientTolerance<double>() { return 1e-10; }
 
 }  // namespace
 
@@ -152,16 +59,8 @@ TYPED_TEST(ReNetSweepTest, InstructionSetsAgree) {
       SCOPED_TRACE(::testing::Message() << kernels.name << ", " << c);
       SweepRun<Dtype> run(c);
       run.Run(kernels);
-      EXPECT_LE(LargestError(run.top().count(), run.top().cpu_data(),
-          reference.top.data()), ForwardTolerance<Dtype>());
-      EXPECT_LE(LargestGradientError(run.bottom().count(),
-          run.bottom().cpu_diff(), expected.bottom().cpu_diff()),
+      ExpectEqualRuns(run, reference, expected, ForwardTolerance<Dtype>(),
           GradientTolerance<Dtype>());
-      for (size_t i = 0; i < run.blobs().size(); ++i) {
-        EXPECT_LE(LargestGradientError(run.blobs()[i]->count(),
-            run.blobs()[i]->cpu_diff(), expected.blobs()[i]->cpu_diff()),
-            GradientTolerance<Dtype>()) << "parameter blob " << i;
-      }
     }
   }
 }

@@ -28,13 +28,17 @@ namespace caffe {
  * Parameter blobs, forward scan first: see the units' own layers.
  *
  * A TRAIN net keeps the gates of a forward pass for the backward pass; a TEST
- * net keeps nothing, and its Backward runs the forward pass again first.
+ * net keeps nothing, and its Backward runs the forward pass again first, as
+ * does one after a change between CPU and GPU.
+ *
+ * On a GPU the factors of products are rounded to renet_param.precision; sums,
+ * states and cells are float32.
  */
 template <typename Dtype>
 class ReNetLayer : public Layer<Dtype> {
  public:
   ReNetLayer(const LayerParameter& param, ReNetUnit unit)
-      : Layer<Dtype>(param), unit_(unit), sweep_(), history_valid_(false) {}
+      : Layer<Dtype>(param), unit_(unit), sweep_(), history_engine_(NULL) {}
   virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top);
   virtual void Reshape(const vector<Blob<Dtype>*>& bottom,
@@ -49,11 +53,11 @@ class ReNetLayer : public Layer<Dtype> {
   /// Fills W_x, b, W_h of one scan (and what follows); shapes are set.
   virtual void FillParameters(int scan);
 
-  /// The sweep, with or without the history that SweepBackward reads; top may
-  /// be NULL where the history alone is wanted.
-  void SweepForward(const Blob<Dtype>& bottom, Blob<Dtype>* top,
-      bool keep_history);
-  void SweepBackward(const vector<Blob<Dtype>*>& top,
+  enum Place { ON_CPU, ON_GPU };
+  /// The passes of the layer, the same for every unit.
+  void SweepForward(Place place, const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top);
+  void SweepBackward(Place place, const vector<Blob<Dtype>*>& top,
       const vector<bool>& propagate_down,
       const vector<Blob<Dtype>*>& bottom);
 
@@ -72,13 +76,33 @@ class ReNetLayer : public Layer<Dtype> {
   bool peephole_;
 
  private:
+  ReNetEngine<Dtype>* Engine(Place place);
+  static const Dtype* Data(Place place, const Blob<Dtype>& blob) {
+    return place == ON_GPU ? blob.gpu_data() : blob.cpu_data();
+  }
+  static Dtype* MutableData(Place place, Blob<Dtype>* blob) {
+    return place == ON_GPU ? blob->mutable_gpu_data() :
+        blob->mutable_cpu_data();
+  }
+  static const Dtype* Diff(Place place, const Blob<Dtype>& blob) {
+    return place == ON_GPU ? blob.gpu_diff() : blob.cpu_diff();
+  }
+  static Dtype* MutableDiff(Place place, Blob<Dtype>* blob) {
+    return place == ON_GPU ? blob->mutable_gpu_diff() :
+        blob->mutable_cpu_diff();
+  }
   /// Points sweep_ at the maps and parameters.
-  void SetSweep(const Blob<Dtype>& bottom);
+  void SetSweep(Place place, const Blob<Dtype>& bottom);
+  /// The sweep, with or without the history that SweepBackward reads; top may
+  /// be NULL where the history alone is wanted.
+  void Sweep(Place place, const Blob<Dtype>& bottom, Blob<Dtype>* top,
+      bool keep_history);
   /// Makes room for at least count elements; never gives room back.
   static void Grow(size_t count, Blob<Dtype>* blob);
 
   ReNetSweep<Dtype> sweep_;
-  bool history_valid_;
+  shared_ptr<ReNetEngine<Dtype> > engines_[2];  // by Place, made when needed
+  const ReNetEngine<Dtype>* history_engine_;    // whose history it is, or NULL
   Blob<Dtype> history_;
   Blob<Dtype> workspace_;
 };

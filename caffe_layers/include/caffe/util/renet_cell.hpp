@@ -53,14 +53,30 @@ RENET_CELL_FUNCTION void SplitExponential(float x, float* power, float* p) {
   *p = series * (r * r) + r;
 }
 
+/// a / b for 1 <= b < 2^126. A GPU's own reciprocal is right to 2 units in the
+/// last place and takes a fifth of the instructions of a division.
+RENET_CELL_FUNCTION float Divide(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return __fdividef(a, b);
+#else
+  return a / b;
+#endif
+}
+
 /// @f$ \sigma(x) = 1 / (1 + e^{-x}) @f$; NaN stays NaN.
 RENET_CELL_FUNCTION float Sigmoid(float x) {
   float y = -x;
   y = y < -87.f ? -87.f : y;
   y = y > 87.f ? 87.f : y;
+#ifdef __CUDA_ARCH__
+  // Its error, a few units in the last place of e^y, is not more than that in
+  // the result, where y > 0, and vanishes beside the 1, where y < 0.
+  return Divide(1.f, 1.f + __expf(y));
+#else
   float power, p;
   SplitExponential(y, &power, &p);
   return 1.f / (1.f + (power * p + power));
+#endif
 }
 
 RENET_CELL_FUNCTION double Sigmoid(double x) {
@@ -75,7 +91,7 @@ RENET_CELL_FUNCTION float Tanh(float x) {
   float power, p;
   SplitExponential(y, &power, &p);
   const float m = power * p + (power - 1.f);
-  return m / (m + 2.f);
+  return Divide(m, m + 2.f);
 }
 
 RENET_CELL_FUNCTION double Tanh(double x) {

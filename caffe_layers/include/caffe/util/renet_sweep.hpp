@@ -2,7 +2,11 @@
 #define CAFFE_UTIL_RENET_SWEEP_HPP_
 
 #include <cstddef>
+#include <string>
 #include <vector>
+
+#include "caffe/common.hpp"
+#include "caffe/util/renet_scan.hpp"
 
 namespace caffe {
 
@@ -10,8 +14,8 @@ namespace caffe {
 enum ReNetUnit { RENET_LSTM = 0, RENET_GRU = 1, RENET_IRNN = 2 };
 
 /**
- * @brief All that one sweep over a map (both scans) reads and writes on the
- *        CPU.
+ * @brief All that one sweep over a map (both scans) reads and writes, in main
+ *        memory or all of it in a GPU's.
  *
  * A map of N x C x H x W is cut into patches of s x t; sweeping vertically,
  * the patch rows are the T steps and the patch columns of all images the
@@ -32,6 +36,7 @@ struct ReNetSweep {
   int width;         // W
   int hidden;        // d
   bool cell_output;  // LSTM: the top carries c instead of h
+  ReNetPrecision precision;  // of a GPU's products; the CPU's are exact
 
   const Dtype* input_weights[2];      // G*d x P, P = C * s * t
   const Dtype* bias[2];               // G*d
@@ -50,8 +55,8 @@ struct ReNetSweep {
   Dtype* recurrent_weights_diff[2];
   Dtype* peephole_diff[2];
 
-  /// How the lines are cut into tiles; fixed by ReNetKernels::plan for a shape
-  /// and a number of threads, and equal in Forward and Backward.
+  /// How the CPU's lines are cut into tiles; fixed by ReNetKernels::plan for a
+  /// shape and a number of threads, and equal in Forward and Backward.
   int tiles;
   int threads;
 };
@@ -85,6 +90,28 @@ std::vector<ReNetKernels<Dtype> > AvailableReNetKernels();
 /// RENET_INSTRUCTION_SET (generic, avx2, avx512) asks for lesser ones.
 template <typename Dtype>
 const ReNetKernels<Dtype>& GetReNetKernels();
+
+/// What a layer asks of the CPU or of a GPU, see ReNetKernels.
+template <typename Dtype>
+class ReNetEngine {
+ public:
+  virtual ~ReNetEngine() {}
+  virtual void Plan(ReNetSweep<Dtype>* sweep) const = 0;
+  /// Sizes in elements; the forward pass needs more workspace where
+  /// sweep.history is NULL.
+  virtual size_t HistorySize(const ReNetSweep<Dtype>& sweep) const = 0;
+  virtual size_t WorkspaceSize(const ReNetSweep<Dtype>& sweep,
+      bool backward) const = 0;
+  virtual void Forward(const ReNetSweep<Dtype>& sweep) = 0;
+  virtual void Backward(const ReNetSweep<Dtype>& sweep) = 0;
+};
+
+template <typename Dtype>
+shared_ptr<ReNetEngine<Dtype> > NewReNetCpuEngine();
+
+/// On this thread's current GPU; who: what messages call the layer.
+template <typename Dtype>
+shared_ptr<ReNetEngine<Dtype> > NewReNetGpuEngine(const std::string& who);
 
 }  // namespace caffe
 

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <climits>
+#include <string>
 #include <vector>
 
 #include "caffe/filler.hpp"
+#include "caffe/util/gpu_precision.hpp"
 
 namespace caffe {
 
@@ -100,7 +102,7 @@ void ReNetLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
   top[0]->Reshape(bottom[0]->num(), 2 * hidden_,
       (bottom[0]->height() + patch_height - 1) / patch_height,
       (bottom[0]->width() + patch_width - 1) / patch_width);
-  history_valid_ = false;
+  history_engine_ = NULL;
 }
 
 template <typename Dtype>
@@ -114,7 +116,18 @@ void ReNetLayer<Dtype>::Grow(size_t count, Blob<Dtype>* blob) {
 }
 
 template <typename Dtype>
-void ReNetLayer<Dtype>::SetSweep(const Blob<Dtype>& bottom) {
+ReNetEngine<Dtype>* ReNetLayer<Dtype>::Engine(Place place) {
+  shared_ptr<ReNetEngine<Dtype> >& engine = engines_[place];
+  if (!engine) {
+    engine = place == ON_CPU ? NewReNetCpuEngine<Dtype>() :
+        NewReNetGpuEngine<Dtype>(string(this->type()) + " layer \"" +
+            this->layer_param_.name() + "\"");
+  }
+  return engine.get();
+}
+
+template <typename Dtype>
+void ReNetLayer<Dtype>::SetSweep(Place place, const Blob<Dtype>& bottom) {
   const ReNetParameter& param = this->layer_param_.renet_param();
   sweep_.unit = unit_;
   sweep_.vertical = param.direction() == ReNetParameter::VERTICAL;
@@ -126,36 +139,54 @@ void ReNetLayer<Dtype>::SetSweep(const Blob<Dtype>& bottom) {
   sweep_.width = bottom.width();
   sweep_.hidden = hidden_;
   sweep_.cell_output = param.output() == ReNetParameter::CELL;
-  sweep_.bottom = bottom.cpu_data();
+  sweep_.precision = RENET_FLOAT32;
+  if (param.has_precision()) {
+    switch (param.precision()) {
+    case ReNetParameter::FLOAT32: break;
+    case ReNetParameter::TF32: sweep_.precision = RENET_TF32; break;
+    case ReNetParameter::BF16: sweep_.precision = RENET_BF16; break;
+    }
+  } else if (AllowTF32()) {
+    sweep_.precision = RENET_TF32;
+  }
+  sweep_.bottom = Data(place, bottom);
   for (int scan = 0; scan < 2; ++scan) {
-    sweep_.input_weights[scan] = ScanBlob(scan, 0)->cpu_data();
-    sweep_.bias[scan] = ScanBlob(scan, 1)->cpu_data();
-    sweep_.recurrent_weights[scan] = ScanBlob(scan, 2)->cpu_data();
-    sweep_.peephole[scan] = peephole_ ? ScanBlob(scan, 3)->cpu_data() : NULL;
+    sweep_.input_weights[scan] = Data(place, *ScanBlob(scan, 0));
+    sweep_.bias[scan] = Data(place, *ScanBlob(scan, 1));
+    sweep_.recurrent_weights[scan] = Data(place, *ScanBlob(scan, 2));
+    sweep_.peephole[scan] =
+        peephole_ ? Data(place, *ScanBlob(scan, 3)) : NULL;
   }
 }
 
 template <typename Dtype>
-void ReNetLayer<Dtype>::SweepForward(const Blob<Dtype>& bottom,
+void ReNetLayer<Dtype>::Sweep(Place place, const Blob<Dtype>& bottom,
     Blob<Dtype>* top, bool keep_history) {
-  const ReNetKernels<Dtype>& kernels = GetReNetKernels<Dtype>();
-  SetSweep(bottom);
-  kernels.plan(&sweep_);
-  Grow(kernels.workspace_size(sweep_, false), &workspace_);
-  sweep_.workspace = workspace_.mutable_cpu_data();
+  SetSweep(place, bottom);
+  ReNetEngine<Dtype>* const engine = Engine(place);
+  engine->Plan(&sweep_);  // which Backward keeps to
   sweep_.history = NULL;
   if (keep_history) {
-    Grow(kernels.history_size(sweep_), &history_);
-    sweep_.history = history_.mutable_cpu_data();
+    Grow(engine->HistorySize(sweep_), &history_);
+    sweep_.history = MutableData(place, &history_);
   }
-  sweep_.top = top ? top->mutable_cpu_data() : NULL;
-  kernels.forward(sweep_);
-  history_valid_ = keep_history;
+  Grow(engine->WorkspaceSize(sweep_, false), &workspace_);
+  sweep_.workspace = MutableData(place, &workspace_);
+  sweep_.top = top ? MutableData(place, top) : NULL;
+  engine->Forward(sweep_);
+  history_engine_ = keep_history ? engine : NULL;
 }
 
 template <typename Dtype>
-void ReNetLayer<Dtype>::SweepBackward(const vector<Blob<Dtype>*>& top,
-    const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom) {
+void ReNetLayer<Dtype>::SweepForward(Place place,
+    const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  Sweep(place, *bottom[0], top[0], this->phase_ == TRAIN);
+}
+
+template <typename Dtype>
+void ReNetLayer<Dtype>::SweepBackward(Place place,
+    const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
+    const vector<Blob<Dtype>*>& bottom) {
   bool wanted = propagate_down[0];
   for (size_t i = 0; i < this->blobs_.size(); ++i) {
     wanted = wanted || this->param_propagate_down_[i];
@@ -163,32 +194,40 @@ void ReNetLayer<Dtype>::SweepBackward(const vector<Blob<Dtype>*>& top,
   if (!wanted) {
     return;
   }
-  if (!history_valid_) {
+  ReNetEngine<Dtype>* const engine = Engine(place);
+  if (history_engine_ != engine) {
     // The top stays as it is: a layer in place may have changed it since.
-    SweepForward(*bottom[0], NULL, true);
+    Sweep(place, *bottom[0], NULL, true);
   }
-  const ReNetKernels<Dtype>& kernels = GetReNetKernels<Dtype>();
-  SetSweep(*bottom[0]);
-  Grow(kernels.workspace_size(sweep_, true), &workspace_);
-  sweep_.workspace = workspace_.mutable_cpu_data();
-  sweep_.history = history_.mutable_cpu_data();
-  sweep_.top_diff = top[0]->cpu_diff();
+  SetSweep(place, *bottom[0]);
+  sweep_.history = MutableData(place, &history_);
+  Grow(engine->WorkspaceSize(sweep_, true), &workspace_);
+  sweep_.workspace = MutableData(place, &workspace_);
+  sweep_.top_diff = Diff(place, *top[0]);
   sweep_.bottom_diff =
-      propagate_down[0] ? bottom[0]->mutable_cpu_diff() : NULL;
+      propagate_down[0] ? MutableDiff(place, bottom[0]) : NULL;
   for (int scan = 0; scan < 2; ++scan) {
     Dtype* diffs[4];
     for (int i = 0; i < 4; ++i) {
       diffs[i] = i < ScanBlobs() &&
           this->param_propagate_down_[scan * ScanBlobs() + i] ?
-          ScanBlob(scan, i)->mutable_cpu_diff() : NULL;
+          MutableDiff(place, ScanBlob(scan, i)) : NULL;
     }
     sweep_.input_weights_diff[scan] = diffs[0];
     sweep_.bias_diff[scan] = diffs[1];
     sweep_.recurrent_weights_diff[scan] = diffs[2];
     sweep_.peephole_diff[scan] = diffs[3];
   }
-  kernels.backward(sweep_);
+  engine->Backward(sweep_);
 }
+
+#ifdef CPU_ONLY
+template <typename Dtype>
+shared_ptr<ReNetEngine<Dtype> > NewReNetGpuEngine(const string& /* who */) {
+  NO_GPU;
+  return shared_ptr<ReNetEngine<Dtype> >();
+}
+#endif
 
 INSTANTIATE_CLASS(ReNetLayer);
 
