@@ -66,6 +66,49 @@ TEST(PrefetchPoolTest, TestItemsOfABatchAreLoadedAtTheSameTime) {
   EXPECT_EQ(3, inside);
 }
 
+// Once a batch, by one of its loaders, with all parts there and before its use.
+TEST(PrefetchPoolTest, TestFinish) {
+  const int kSlots = 3;
+  const int kItems = 4;
+  vector<std::atomic<int> > loaded(kSlots), finished(kSlots);
+  for (int slot = 0; slot < kSlots; ++slot) {
+    loaded[slot] = finished[slot] = 0;
+  }
+  PrefetchPool pool(4, kSlots, kItems, 5,
+      [&](int slot, int64_t batch, int item) {
+        Sleep((3 * batch + 5 * item) % 4);
+        ++loaded[slot];
+      },
+      [&](int slot) {
+        EXPECT_EQ(kItems, loaded[slot]);
+        EXPECT_EQ(0, finished[slot]);
+        Sleep(slot);
+        ++finished[slot];
+      });
+  for (int64_t batch = 5; batch < 40; ++batch) {
+    const int slot = pool.Wait();
+    EXPECT_EQ(batch % kSlots, slot);
+    EXPECT_EQ(1, finished[slot]);
+    loaded[slot] = finished[slot] = 0;
+    pool.Release();
+  }
+}
+
+// One batch's finishing holds up neither the loading nor the finishing of the
+// next one: here the first ends when the second has.
+TEST(PrefetchPoolTest, TestBatchesAreFinishedAtTheSameTime) {
+  std::atomic<bool> second_finished(false);
+  PrefetchPool pool(2, 2, 3, 0, [](int, int64_t, int) {},
+      [&second_finished](int slot) {
+        for (int i = 0; i < 10000 && slot == 0 && !second_finished; ++i) {
+          Sleep(1);
+        }
+        if (slot == 1) { second_finished = true; }
+      });
+  EXPECT_EQ(0, pool.Wait());
+  EXPECT_TRUE(second_finished);
+}
+
 TEST(PrefetchPoolTest, TestDestructionWaitsForLoadsUnderWay) {
   std::atomic<int> begun(0), ended(0);
   for (int round = 0; round < 20; ++round) {

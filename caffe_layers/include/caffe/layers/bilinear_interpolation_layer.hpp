@@ -28,7 +28,9 @@ namespace caffe {
  * is the exact transpose, @f$ A^T (\partial E / \partial y) B @f$.
  *
  * On the CPU the maps are shared out to OpenMP threads; a map's sums have one
- * order, so the result does not depend on the number of threads.
+ * order, so the result does not depend on the number of threads. On a GPU the
+ * backward pass goes along one axis after the other, and each sum is one
+ * thread's: every run gives the same bits.
  */
 template <typename Dtype>
 class BilinearInterpolationLayer : public Layer<Dtype> {
@@ -63,6 +65,8 @@ class BilinearInterpolationLayer : public Layer<Dtype> {
   vector<BilinearTap<Dtype> > column_taps_;  // W
   // Each thread's two rows of W values, kept from one pass to the next.
   vector<Dtype> rows_;
+  // On a GPU, the gradient between the two axes of the backward pass.
+  Blob<Dtype> intermediate_;
 };
 
 }  // namespace caffe

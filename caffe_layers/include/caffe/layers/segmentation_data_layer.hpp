@@ -16,6 +16,7 @@
 #include "caffe/util/lmdb_reader.hpp"
 #include "caffe/util/prefetch_pool.hpp"
 #include "caffe/util/sample_order.hpp"
+#include "caffe/util/staged_buffer.hpp"
 
 namespace caffe {
 
@@ -50,7 +51,9 @@ namespace caffe {
  * snapshot sees what it would have seen without the interruption.
  *
  * Decoding happens in prefetch_threads threads, at most `prefetch` batches
- * ahead. They start at the first forward pass.
+ * ahead. They start at the first forward pass. In GPU mode they also copy each
+ * batch to the device, while the device works on others (see StagedBuffer), and
+ * the forward pass only copies it into the tops there.
  */
 template <typename Dtype>
 class SegmentationDataLayer : public Layer<Dtype> {
@@ -73,10 +76,11 @@ class SegmentationDataLayer : public Layer<Dtype> {
   virtual void ResumeAt(int forward_passes) override;
 
  protected:
-  // Forward_gpu is Layer's, which calls Forward_cpu: the images start in main
-  // memory and the tops' blobs carry them to the device at their first use.
   virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top);
+  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top);
+  // Nothing is propagated; this serves the GPU, too.
   virtual void Backward_cpu(const vector<Blob<Dtype>*>& /* top */,
       const vector<bool>& /* propagate_down */,
       const vector<Blob<Dtype>*>& /* bottom */) {}
@@ -87,19 +91,34 @@ class SegmentationDataLayer : public Layer<Dtype> {
     std::shared_ptr<const LmdbReader> labels;  // empty without a label top
     int64_t first;  // number of this source's first item in the whole data set
   };
+  /// One batch in a prefetch buffer: N x 3 x height x width of the data, then
+  /// N x 1 x height x width of the labels where there is a label top.
   struct Batch {
+    Batch(int device, const string& owner)
+        : height(0), width(0), values(device, owner) {}
     int height;
     int width;
-    vector<Dtype> data;   // N x 3 x height x width
-    vector<Dtype> label;  // N x 1 x height x width, empty without a label top
+    StagedBuffer values;
   };
 
+  /// How messages begin.
+  string Name() const;
   void CheckParameters() const;
   void OpenSources();
   const Source& SourceOf(int64_t item) const;
   string Describe(const Source& source, int64_t item) const;
   cv::Mat Decode(const Source& source, int64_t item, bool label) const;
   void LoadItem(Batch* batch, int64_t forward_pass, int item) const;
+  /// Makes room for images of this size.
+  void SetSize(int height, int width, Batch* batch) const;
+  size_t DataCount(const Batch& batch) const;
+  size_t LabelCount(const Batch& batch) const;
+  /// Starts the threads; the batches come on `device`, too, if there is one.
+  void StartPool(int device);
+  /// Waits for the next batch, whose size the tops get.
+  Batch* NextBatch(const vector<Blob<Dtype>*>& top);
+  /// Gives the buffer of NextBatch back.
+  void ReleaseBatch();
 
   bool has_label_;
   bool whole_image_;
@@ -114,7 +133,7 @@ class SegmentationDataLayer : public Layer<Dtype> {
   int solver_count_;
   int solver_rank_;
   int64_t next_forward_pass_;
-  vector<Batch> batches_;
+  vector<std::unique_ptr<Batch> > batches_;
   // The last member, so that its threads end before what they use is gone.
   std::unique_ptr<PrefetchPool> pool_;
 };

@@ -18,6 +18,29 @@ struct BilinearTap {
   Dtype weight;
 };
 
+/// The output coordinates begin .. end - 1.
+struct BilinearSpan {
+  int begin;
+  int end;
+};
+
+/// quotient and remainder of a * b / divisor; all three are 0 or more, and the
+/// quotient fits an int. Sizes of images take the division of 32 bits, which on
+/// a device costs a fifth of that of 64.
+CAFFE_HOST_DEVICE inline void DivideProduct(int a, int b, int divisor,
+    int* quotient, int* remainder) {
+  if (a < 65536 && b < 65536) {
+    const unsigned int product =
+        static_cast<unsigned int>(a) * static_cast<unsigned int>(b);
+    *quotient = product / divisor;
+    *remainder = product % divisor;
+  } else {
+    const long long product = static_cast<long long>(a) * b;  // NOLINT
+    *quotient = static_cast<int>(product / divisor);
+    *remainder = static_cast<int>(product % divisor);
+  }
+}
+
 /**
  * The tap of output coordinate `output` (0 .. output_size - 1) along one axis,
  * with the first and last input pixels at the first and last output pixels
@@ -31,15 +54,50 @@ CAFFE_HOST_DEVICE inline BilinearTap<Dtype> GetBilinearTap(int output,
     int output_size, int input_size) {
   BilinearTap<Dtype> tap = { 0, 0, Dtype(0) };
   if (output_size > 1) {
-    const long long steps = output_size - 1;  // NOLINT(runtime/int)
-    const long long position =                // NOLINT(runtime/int)
-        static_cast<long long>(output) * (input_size - 1);  // NOLINT
-    const int remainder = static_cast<int>(position % steps);
-    tap.low = static_cast<int>(position / steps);
+    const int steps = output_size - 1;
+    int remainder;
+    DivideProduct(output, input_size - 1, steps, &tap.low, &remainder);
     tap.high = remainder > 0 ? tap.low + 1 : tap.low;
     tap.weight = Dtype(remainder) / Dtype(steps);
   }
   return tap;
+}
+
+/// How much input coordinate `input` counts in the output that has this tap.
+template <typename Dtype>
+CAFFE_HOST_DEVICE inline Dtype GetBilinearWeight(const BilinearTap<Dtype>& tap,
+    int input) {
+  return (tap.low == input ? 1 - tap.weight : Dtype(0)) +
+      (tap.high == input ? tap.weight : Dtype(0));
+}
+
+/**
+ * The outputs along one axis in which input coordinate `input` counts: those
+ * whose position is less than 1 from it,
+ * @f$ (input - 1)(output\_size - 1)/(input\_size - 1) < output
+ *     < (input + 1)(output\_size - 1)/(input\_size - 1) @f$;
+ * where either size is 1 every position is 0. Shrinking leaves some inputs out,
+ * and their span is empty.
+ */
+CAFFE_HOST_DEVICE inline BilinearSpan GetBilinearSpan(int input, int input_size,
+    int output_size) {
+  BilinearSpan span = { 0, output_size };
+  if (input_size == 1 || output_size == 1) {
+    if (input > 0) { span.end = 0; }
+    return span;
+  }
+  int quotient, remainder;
+  if (input > 0) {
+    DivideProduct(input - 1, output_size - 1, input_size - 1, &quotient,
+        &remainder);
+    span.begin = quotient + 1;
+  }
+  if (input < input_size - 1) {
+    DivideProduct(input + 1, output_size - 1, input_size - 1, &quotient,
+        &remainder);
+    span.end = remainder > 0 ? quotient + 1 : quotient;
+  }
+  return span;
 }
 
 }  // namespace caffe

@@ -51,8 +51,8 @@ void SegmentationDataLayer<Dtype>::LayerSetUp(
   const Source& last = sources_.back();
   order_.reset(new SampleOrder(param.seed(),
       last.first + last.images->keys().size(), param.shuffle()));
-  LOG(INFO) << "SegmentationData layer '" << this->layer_param_.name() << "': "
-      << order_->count() << " images from " << sources_.size() << " source(s)";
+  LOG(INFO) << Name() << ": " << order_->count() << " images from "
+      << sources_.size() << " source(s)";
 
   data_value_.resize(CHANNELS * LEVELS);
   for (int c = 0; c < CHANNELS; ++c) {
@@ -73,7 +73,6 @@ void SegmentationDataLayer<Dtype>::LayerSetUp(
   next_forward_pass_ = 0;
   pool_.reset();
   batches_.clear();
-  batches_.resize(param.prefetch());
 
   // A whole image's size is known when it comes; the first one's serves to set
   // the network up.
@@ -89,11 +88,15 @@ void SegmentationDataLayer<Dtype>::LayerSetUp(
 }
 
 template <typename Dtype>
+string SegmentationDataLayer<Dtype>::Name() const {
+  return "SegmentationData layer '" + this->layer_param_.name() + "'";
+}
+
+template <typename Dtype>
 void SegmentationDataLayer<Dtype>::CheckParameters() const {
   const SegmentationDataParameter& param =
       this->layer_param_.segmentation_data_param();
-  const string layer =
-      "SegmentationData layer '" + this->layer_param_.name() + "': ";
+  const string layer = Name() + ": ";
   CHECK_GE(param.source_size(), 1) << layer << "no source given; expected the"
       << " folder of a prepared split, or several";
   CHECK_GE(param.batch_size(), 1u) << layer << "batch_size "
@@ -123,8 +126,7 @@ template <typename Dtype>
 void SegmentationDataLayer<Dtype>::OpenSources() {
   const SegmentationDataParameter& param =
       this->layer_param_.segmentation_data_param();
-  const string layer =
-      "SegmentationData layer '" + this->layer_param_.name() + "'";
+  const string layer = Name();
   sources_.clear();
   int64_t first = 0;
   for (int i = 0; i < param.source_size(); ++i) {
@@ -165,9 +167,8 @@ SegmentationDataLayer<Dtype>::SourceOf(int64_t item) const {
 template <typename Dtype>
 string SegmentationDataLayer<Dtype>::Describe(const Source& source,
     int64_t item) const {
-  return "SegmentationData layer '" + this->layer_param_.name() + "': '" +
-      source.images->keys()[item - source.first] + "' of source '" +
-      source.folder + "': ";
+  return Name() + ": '" + source.images->keys()[item - source.first] +
+      "' of source '" + source.folder + "': ";
 }
 
 template <typename Dtype>
@@ -222,13 +223,8 @@ void SegmentationDataLayer<Dtype>::LoadItem(Batch* batch, int64_t forward_pass,
 
   const int height = whole_image_ ? image.rows : crop_height_;
   const int width = whole_image_ ? image.cols : crop_width_;
-  if (whole_image_) {
-    // The batch is this one image, so no other thread looks at it.
-    batch->height = height;
-    batch->width = width;
-    batch->data.resize(CHANNELS * height * width);
-    if (has_label_) { batch->label.resize(height * width); }
-  }
+  // The batch is this one image, so no other thread looks at it.
+  if (whole_image_) { SetSize(height, width, batch); }
   const int row_offset = order_->Draw(sample, SampleOrder::CROP_ROW,
       std::max(image.rows - height, 0) + 1);
   const int column_offset = order_->Draw(sample, SampleOrder::CROP_COLUMN,
@@ -240,8 +236,9 @@ void SegmentationDataLayer<Dtype>::LoadItem(Batch* batch, int64_t forward_pass,
   const vector<int> columns =
       SourceCoordinates(column_offset, width, image.cols, flip);
 
-  const int area = height * width;
-  Dtype* const data = &batch->data[CHANNELS * area * item_of_batch];
+  const size_t area = static_cast<size_t>(height) * width;
+  Dtype* const values = static_cast<Dtype*>(batch->values.host());
+  Dtype* const data = values + CHANNELS * area * item_of_batch;
   for (int y = 0; y < height; ++y) {
     const uchar* const pixels = image.ptr<uchar>(rows[y]);
     for (int c = 0; c < CHANNELS; ++c) {
@@ -253,7 +250,7 @@ void SegmentationDataLayer<Dtype>::LoadItem(Batch* batch, int64_t forward_pass,
     }
   }
   if (has_label_) {
-    Dtype* const labels = &batch->label[area * item_of_batch];
+    Dtype* const labels = values + DataCount(*batch) + area * item_of_batch;
     for (int y = 0; y < height; ++y) {
       const uchar* const classes = label.ptr<uchar>(rows[y]);
       Dtype* const out = labels + y * width;
@@ -265,47 +262,107 @@ void SegmentationDataLayer<Dtype>::LoadItem(Batch* batch, int64_t forward_pass,
 }
 
 template <typename Dtype>
-void SegmentationDataLayer<Dtype>::Forward_cpu(
-    const vector<Blob<Dtype>*>& /* bottom */,
-    const vector<Blob<Dtype>*>& top) {
-  if (!pool_) {
-    const SegmentationDataParameter& param =
-        this->layer_param_.segmentation_data_param();
-    if (!whole_image_) {
-      const int area = crop_height_ * crop_width_;
-      for (size_t i = 0; i < batches_.size(); ++i) {
-        batches_[i].height = crop_height_;
-        batches_[i].width = crop_width_;
-        batches_[i].data.resize(batch_size_ * CHANNELS * area);
-        if (has_label_) { batches_[i].label.resize(batch_size_ * area); }
+size_t SegmentationDataLayer<Dtype>::DataCount(const Batch& batch) const {
+  return static_cast<size_t>(batch_size_) * CHANNELS * batch.height *
+      batch.width;
+}
+
+template <typename Dtype>
+size_t SegmentationDataLayer<Dtype>::LabelCount(const Batch& batch) const {
+  return has_label_ ? DataCount(batch) / CHANNELS : 0;
+}
+
+template <typename Dtype>
+void SegmentationDataLayer<Dtype>::SetSize(int height, int width,
+    Batch* batch) const {
+  batch->height = height;
+  batch->width = width;
+  batch->values.Reserve(
+      (DataCount(*batch) + LabelCount(*batch)) * sizeof(Dtype));
+}
+
+template <typename Dtype>
+void SegmentationDataLayer<Dtype>::StartPool(int device) {
+  const SegmentationDataParameter& param =
+      this->layer_param_.segmentation_data_param();
+  pool_.reset();
+  if (batches_.empty() || batches_[0]->values.device_id() != device) {
+    batches_.clear();
+    for (size_t i = 0; i < param.prefetch(); ++i) {
+      batches_.emplace_back(new Batch(device, Name()));
+      // Once for all, and not beside the solver's own allocations.
+      if (!whole_image_) {
+        SetSize(crop_height_, crop_width_, batches_[i].get());
       }
     }
-    pool_.reset(new PrefetchPool(param.prefetch_threads(), batches_.size(),
-        batch_size_, next_forward_pass_,
-        [this](int slot, int64_t forward_pass, int item) {
-          LoadItem(&batches_[slot], forward_pass, item);
-        }));
   }
-  const Batch& batch = batches_[pool_->Wait()];
-  top[0]->Reshape(batch_size_, CHANNELS, batch.height, batch.width);
-  std::copy(batch.data.begin(), batch.data.end(), top[0]->mutable_cpu_data());
+  PrefetchPool::Finish finish;
+#ifndef CPU_ONLY
+  if (device != StagedBuffer::NO_DEVICE) {
+    finish = [this](int slot) {
+      Batch* const batch = batches_[slot].get();
+      batch->values.Push(
+          (DataCount(*batch) + LabelCount(*batch)) * sizeof(Dtype));
+    };
+  }
+#endif
+  pool_.reset(new PrefetchPool(param.prefetch_threads(), batches_.size(),
+      batch_size_, next_forward_pass_,
+      [this](int slot, int64_t forward_pass, int item) {
+        LoadItem(batches_[slot].get(), forward_pass, item);
+      }, finish));
+}
+
+template <typename Dtype>
+typename SegmentationDataLayer<Dtype>::Batch*
+SegmentationDataLayer<Dtype>::NextBatch(const vector<Blob<Dtype>*>& top) {
+  Batch* const batch = batches_[pool_->Wait()].get();
+  top[0]->Reshape(batch_size_, CHANNELS, batch->height, batch->width);
   if (has_label_) {
-    top[1]->Reshape(batch_size_, 1, batch.height, batch.width);
-    std::copy(batch.label.begin(), batch.label.end(),
-        top[1]->mutable_cpu_data());
+    top[1]->Reshape(batch_size_, 1, batch->height, batch->width);
   }
+  return batch;
+}
+
+template <typename Dtype>
+void SegmentationDataLayer<Dtype>::ReleaseBatch() {
   pool_->Release();
   ++next_forward_pass_;
 }
 
+// After a change from GPU to CPU mode the batches still come on the device,
+// too: changes back and forth throw nothing away.
+template <typename Dtype>
+void SegmentationDataLayer<Dtype>::Forward_cpu(
+    const vector<Blob<Dtype>*>& /* bottom */,
+    const vector<Blob<Dtype>*>& top) {
+  if (!pool_) {
+    StartPool(batches_.empty() ? static_cast<int>(StagedBuffer::NO_DEVICE) :
+        batches_[0]->values.device_id());
+  }
+  Batch* const batch = NextBatch(top);
+  const Dtype* const values =
+      static_cast<const Dtype*>(batch->values.host());
+  std::copy(values, values + DataCount(*batch), top[0]->mutable_cpu_data());
+  if (has_label_) {
+    const Dtype* const labels = values + DataCount(*batch);
+    std::copy(labels, labels + LabelCount(*batch),
+        top[1]->mutable_cpu_data());
+  }
+  ReleaseBatch();
+}
+
 template <typename Dtype>
 void SegmentationDataLayer<Dtype>::ResumeAt(int forward_passes) {
-  CHECK_GE(forward_passes, 0) << "SegmentationData layer '"
-      << this->layer_param_.name() << "': cannot resume at forward pass "
+  CHECK_GE(forward_passes, 0) << Name() << ": cannot resume at forward pass "
       << forward_passes << "; expected 0 or more";
   pool_.reset();  // what was read ahead is of no use
   next_forward_pass_ = forward_passes;
 }
+
+#ifdef CPU_ONLY
+STUB_GPU_FORWARD(SegmentationDataLayer, Forward);
+#endif
 
 INSTANTIATE_CLASS(SegmentationDataLayer);
 REGISTER_LAYER_CLASS(SegmentationData);

@@ -7,10 +7,10 @@
 namespace caffe {
 
 PrefetchPool::PrefetchPool(int threads, int slots, int items,
-    int64_t first_batch, const Load& load)
-    : slots_(slots), items_(items), load_(load), stop_(false),
+    int64_t first_batch, const Load& load, const Finish& finish)
+    : slots_(slots), items_(items), load_(load), finish_(finish), stop_(false),
       next_batch_(first_batch), next_item_(0), current_(first_batch),
-      missing_(slots, items) {
+      missing_(slots, items + 1) {
   CHECK_GE(threads, 1) << "PrefetchPool needs at least one thread";
   CHECK_GE(slots, 1) << "PrefetchPool needs room for at least one batch";
   CHECK_GE(items, 1) << "PrefetchPool: a batch has at least one item";
@@ -44,7 +44,7 @@ int PrefetchPool::Wait() {
 void PrefetchPool::Release() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    missing_[current_ % slots_] = items_;
+    missing_[current_ % slots_] = items_ + 1;
     ++current_;
   }
   slot_free_.notify_all();
@@ -67,11 +67,19 @@ void PrefetchPool::Run() {
     lock.unlock();
     try {
       load_(slot, batch, item);
+      lock.lock();
+      const bool last = --missing_[slot] == 1;
+      if (!last) { continue; }
+      if (finish_) {
+        lock.unlock();
+        finish_(slot);
+        lock.lock();
+      }
     } catch (const std::exception& error) {
       LOG(FATAL) << "Prefetch thread: " << error.what();
     }
-    lock.lock();
-    if (--missing_[slot] == 0) { batch_complete_.notify_all(); }
+    missing_[slot] = 0;
+    batch_complete_.notify_all();
   }
 }
 

@@ -1,0 +1,146 @@
+#ifndef CAFFE_UTIL_BILINEAR_INTERPOLATION_CUH_
+#define CAFFE_UTIL_BILINEAR_INTERPOLATION_CUH_
+
+#include <cstddef>
+
+#include "caffe/util/bilinear_interpolation.hpp"
+#include "caffe/util/cuda_block.hpp"
+
+namespace caffe {
+
+/// Each thread of the kernels below does the same place of this many maps, so
+/// that the taps' divisions are shared out and that many loads are under way.
+const int kBilinearGroup = 8;
+
+/// Threads of a launch over `maps` maps of `places` places. With maps * places
+/// at most INT_MAX it fits, rounded up to whole blocks, too.
+inline unsigned int BilinearThreads(int maps, int places) {
+  const unsigned int groups = (maps - 1) / kBilinearGroup + 1;
+  return groups * places;
+}
+
+/**
+ * Interpolates maps of input_height x input_width to height x width.
+ *
+ * A thread for each output pixel and group of maps; neighbouring threads write
+ * neighbouring pixels.
+ *
+ * @param input  maps x input_height x input_width
+ * @param output maps x height x width
+ */
+template <typename Dtype>
+__global__ void BilinearForwardKernel(int maps, int input_height,
+    int input_width, int height, int width, const Dtype* __restrict__ input,
+    Dtype* __restrict__ output) {
+  const unsigned int area = static_cast<unsigned int>(height) * width;
+  const unsigned int thread = blockIdx.x * blockDim.x + threadIdx.x;
+  const unsigned int group = thread / area;
+  const unsigned int first_map = group * kBilinearGroup;
+  if (first_map >= static_cast<unsigned int>(maps)) { return; }
+  const unsigned int pixel = thread - group * area;
+  const int y = pixel / width;
+  const int x = pixel - y * width;
+  const BilinearTap<Dtype> row = GetBilinearTap<Dtype>(y, height, input_height);
+  const BilinearTap<Dtype> column =
+      GetBilinearTap<Dtype>(x, width, input_width);
+  const size_t input_area = static_cast<size_t>(input_height) * input_width;
+  input += first_map * input_area;
+  const Dtype* const low = input + static_cast<size_t>(row.low) * input_width;
+  const Dtype* const high = input + static_cast<size_t>(row.high) * input_width;
+  output += static_cast<size_t>(first_map) * area + pixel;
+  const int count = min(maps - static_cast<int>(first_map), kBilinearGroup);
+  CUDA_UNROLL
+  for (int k = 0; k < kBilinearGroup; ++k) {
+    if (k < count) {
+      const size_t map = k * input_area;
+      const Dtype above = (1 - column.weight) * low[map + column.low] +
+          column.weight * low[map + column.high];
+      const Dtype below = (1 - column.weight) * high[map + column.low] +
+          column.weight * high[map + column.high];
+      output[static_cast<size_t>(k) * area] =
+          (1 - row.weight) * above + row.weight * below;
+    }
+  }
+}
+
+/**
+ * The transpose of the interpolation along one axis,
+ * @f$ dx_{a,i,b} = \sum_o w_{o,i} \, dy_{a,o,b} @f$, where @f$ w_{o,i} @f$ says
+ * how much input i counts in output o.
+ *
+ * Each sum is one thread's, over the outputs that used the input, in their
+ * order: nothing is added atomically, and every run gives the same bits.
+ *
+ * @param output_diff dy, maps x output_size x inner
+ * @param input_diff  dx, maps x input_size x inner; overwritten
+ */
+template <typename Dtype>
+__global__ void BilinearTransposeKernel(int maps, int input_size,
+    int output_size, int inner, const Dtype* __restrict__ output_diff,
+    Dtype* __restrict__ input_diff) {
+  const unsigned int places = static_cast<unsigned int>(input_size) * inner;
+  const unsigned int thread = blockIdx.x * blockDim.x + threadIdx.x;
+  const unsigned int group = thread / places;
+  const unsigned int first_map = group * kBilinearGroup;
+  if (first_map >= static_cast<unsigned int>(maps)) { return; }
+  const unsigned int place = thread - group * places;
+  const int i = place / inner;
+  const BilinearSpan span = GetBilinearSpan(i, input_size, output_size);
+  const size_t output_places = static_cast<size_t>(output_size) * inner;
+  output_diff += first_map * output_places + (place - i * inner);
+  input_diff += static_cast<size_t>(first_map) * places + place;
+  const int count = min(maps - static_cast<int>(first_map), kBilinearGroup);
+  Dtype sums[kBilinearGroup];
+  CUDA_UNROLL
+  for (int k = 0; k < kBilinearGroup; ++k) { sums[k] = 0; }
+  for (int o = span.begin; o < span.end; ++o) {
+    const Dtype weight = GetBilinearWeight(
+        GetBilinearTap<Dtype>(o, output_size, input_size), i);
+    const Dtype* const source = output_diff + static_cast<size_t>(o) * inner;
+    CUDA_UNROLL
+    for (int k = 0; k < kBilinearGroup; ++k) {
+      if (k < count) { sums[k] += weight * source[k * output_places]; }
+    }
+  }
+  CUDA_UNROLL
+  for (int k = 0; k < kBilinearGroup; ++k) {
+    if (k < count) { input_diff[static_cast<size_t>(k) * places] = sums[k]; }
+  }
+}
+
+/// One launch of BilinearTransposeKernel.
+struct BilinearAxis {
+  int maps;
+  int input_size;
+  int output_size;
+  int inner;
+
+  unsigned int Threads() const {
+    return BilinearThreads(maps, input_size * inner);
+  }
+  /// Values that the launch writes.
+  int Count() const { return maps * input_size * inner; }
+};
+
+/**
+ * The transpose of BilinearForwardKernel along both axes: axes[0] brings
+ * maps x height x width to an intermediate map, and axes[1] that one to
+ * maps x input_height x input_width. The axis after which less is left comes
+ * first: so the intermediate map is no larger than the larger one of the
+ * others, also where one axis grows and the other one shrinks.
+ */
+inline void GetBilinearBackward(int maps, int input_height, int input_width,
+    int height, int width, BilinearAxis axes[2]) {
+  const bool rows_first = static_cast<size_t>(input_height) * width <=
+      static_cast<size_t>(height) * input_width;
+  const BilinearAxis rows =
+      { maps, input_height, height, rows_first ? width : input_width };
+  const BilinearAxis columns =
+      { maps * (rows_first ? input_height : height), input_width, width, 1 };
+  axes[0] = rows_first ? rows : columns;
+  axes[1] = rows_first ? columns : rows;
+}
+
+}  // namespace caffe
+
+#endif  // CAFFE_UTIL_BILINEAR_INTERPOLATION_CUH_
