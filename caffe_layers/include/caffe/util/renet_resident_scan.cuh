@@ -348,12 +348,13 @@ CUDA_INLINE void ClearShared(float* memory, int count) {
   for (int i = threadIdx.x; i < count; i += blockDim.x) memory[i] = 0.f;
 }
 
-/// Peepholes of a unit: rows i, f, o, or zeros.
+/// Peepholes of a unit: rows i, f, o, or zeros. Read where they are used, for
+/// registers are short.
 struct Peephole {
   float i, f, o;
   CUDA_INLINE Peephole(const float* weights, int unit, int hidden)
       : i(0.f), f(0.f), o(0.f) {
-    if (weights != NULL && unit < hidden) {
+    if (weights != NULL) {
       i = weights[unit];
       f = weights[hidden + unit];
       o = weights[2 * hidden + unit];
@@ -398,7 +399,6 @@ LstmResidentForward(const ReNetScan<float> s, int passes) {
   Product product;
   product.Load(OfScan(s.recurrent_weights, cell.scan), 0, d,
       reinterpret_cast<float4*>(memory));
-  const Peephole p(OfScan(s.peephole, cell.scan), cell.unit, d);
   ClearShared(states, 2 * tile + passes * blockDim.x);
   __syncthreads();
   CUDA_NO_UNROLL
@@ -419,6 +419,7 @@ LstmResidentForward(const ReNetScan<float> s, int passes) {
       }
       if (in_map) {
         float* const c_state = cells + pass * blockDim.x + threadIdx.x;
+        const Peephole p(OfScan(s.peephole, cell.scan), cell.unit, d);
         float i, f, o, g, c, h;
         LstmForward(sums[0], sums[1], sums[2], sums[3], *c_state, p.i, p.f,
             p.o, &i, &f, &o, &g, &c, &h);
@@ -454,7 +455,6 @@ LstmResidentBackward(const ReNetScan<float> s, int passes) {
   Product product;
   product.Load(OfScan(s.recurrent_weights, cell.scan), 0, d,
       reinterpret_cast<float4*>(memory));
-  const Peephole p(OfScan(s.peephole, cell.scan), cell.unit, d);
   ClearShared(diffs, 2 * tile + passes * blockDim.x);
   __syncthreads();
   CUDA_NO_UNROLL
@@ -484,6 +484,7 @@ LstmResidentBackward(const ReNetScan<float> s, int passes) {
       }
       if (in_map) {
         float* const cell_diff = cell_diffs + pass * blockDim.x + threadIdx.x;
+        const Peephole p(OfScan(s.peephole, cell.scan), cell.unit, d);
         float c_diff = *cell_diff;
         (s.cell_output ? c_diff : h_diff) += top_diff;
         float4 sums;
