@@ -53,7 +53,7 @@ RENET_CELL_FUNCTION void SplitExponential(float x, float* power, float* p) {
   *p = series * (r * r) + r;
 }
 
-/// a / b for 1 <= b < 2^126. A GPU's own reciprocal is right to 2 units in the
+/// a / b for b >= 1. A GPU's own reciprocal is right to 2 units in the
 /// last place and takes a fifth of the instructions of a division.
 RENET_CELL_FUNCTION float Divide(float a, float b) {
 #ifdef __CUDA_ARCH__
@@ -65,14 +65,15 @@ RENET_CELL_FUNCTION float Divide(float a, float b) {
 
 /// @f$ \sigma(x) = 1 / (1 + e^{-x}) @f$; NaN stays NaN.
 RENET_CELL_FUNCTION float Sigmoid(float x) {
+#ifdef __CUDA_ARCH__
+  // The exponential's error, a few units in its last place, is not more than
+  // that in the result where x < 0, and vanishes beside the 1 where x > 0.
+  // Beyond 2^126 the quotient is 0, as it should be.
+  return Divide(1.f, 1.f + __expf(-x));
+#else
   float y = -x;
   y = y < -87.f ? -87.f : y;
   y = y > 87.f ? 87.f : y;
-#ifdef __CUDA_ARCH__
-  // Its error, a few units in the last place of e^y, is not more than that in
-  // the result, where y > 0, and vanishes beside the 1, where y < 0.
-  return Divide(1.f, 1.f + __expf(y));
-#else
   float power, p;
   SplitExponential(y, &power, &p);
   return 1.f / (1.f + (power * p + power));

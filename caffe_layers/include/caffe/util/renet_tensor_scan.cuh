@@ -266,9 +266,9 @@ CUDA_INLINE float Weight(const float* weights, int hidden, int gate, int row,
 }
 
 /**
- * @brief A float whose sigmoid and tanh take the processor's own exponential
- *        and reciprocal: half the instructions of an LSTM's step. Their error,
- *        a few units of 1e-7, is nothing beside that of the rounded operands.
+ * @brief A float whose tanh takes the processor's own exponential: a fifth
+ *        fewer instructions in an LSTM's step. Its error, a few units of 1e-7
+ *        where tanh is small, too, is nothing beside that of rounded operands.
  */
 struct Fast {
   float value;
@@ -280,9 +280,7 @@ CUDA_INLINE Fast operator-(Fast a, Fast b) { return a.value - b.value; }
 CUDA_INLINE Fast operator*(Fast a, Fast b) { return a.value * b.value; }
 CUDA_INLINE Fast& operator+=(Fast& a, Fast b) { return a = a + b; }
 CUDA_INLINE Fast& operator*=(Fast& a, Fast b) { return a = a * b; }
-CUDA_INLINE Fast Sigmoid(Fast x) {
-  return __fdividef(1.f, 1.f + __expf(-x.value));
-}
+CUDA_INLINE Fast Sigmoid(Fast x) { return renet::Sigmoid(x.value); }
 /// 1 - 2 / (e^2x + 1), which is right at both ends: e^2x may be 0 or infinite.
 CUDA_INLINE Fast Tanh(Fast x) {
   return 1.f - __fdividef(2.f, 1.f + __expf(2.f * x.value));
