@@ -11,7 +11,10 @@ JOBS ?= $(shell nproc)
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+GPU_DATA_ARGS ?=
 OS_RELEASE ?= /etc/os-release
+# compute capabilities that GPU code is made for; later GPUs run what is made from the last one's PTX
+CUDA_ARCHS ?= 75 80 90
 
 LOGS := build/logs
 PYTHON := .venv/bin/python
@@ -82,23 +85,63 @@ venv: packages
 	# makes caffe, data_prep and tools importable from every folder
 	[[ "$$(cat $$site/renet-caffe.pth 2>/dev/null || true)" == "$$paths" ]] || echo "$$paths" >$$site/renet-caffe.pth
 
-define BUILD
-# a copied or moved folder still has the old place's paths in it
-[[ ! -f build/cpu/CMakeCache.txt ]] || grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$$PWD/caffe_layers" build/cpu/CMakeCache.txt || rm -rf build/cpu
+# Shell function `configured FOLDER NAME LOG OPTION...`: a build folder of CMake's that is up to its options.
+define CONFIGURE
 [[ -z "$${CAFFE_SOURCE:-}" ]] || export CAFFE_SOURCE="$$(realpath -m -- "$$CAFFE_SOURCE")"
-[[ -f build/cpu/build.ninja ]] || shown "configuring Caffe" configure cmake -G Ninja -S caffe_layers -B build/cpu
+[[ -z "$${CUDA_HOME:-}" ]] || export CUDA_HOME="$$(realpath -m -- "$$CUDA_HOME")"
+configured() {
+  local folder=$$1 name=$$2 log=$$3 option wanted=1; shift 3
+  # a copied or moved folder still has the old place's paths in it
+  [[ ! -f $$folder/CMakeCache.txt ]] || grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$$PWD/caffe_layers" $$folder/CMakeCache.txt || rm -rf $$folder
+  for option; do
+    grep -qsxF -- "$${option#-D}" <(sed 's/:[A-Z]*=/=/' $$folder/CMakeCache.txt 2>/dev/null) || wanted=0
+  done
+  [[ -f $$folder/build.ninja && $$wanted == 1 ]] || shown "configuring $$name" $$log cmake -G Ninja -S caffe_layers -B $$folder "$$@"
+}
 endef
 
 .PHONY: caffe
 caffe: venv ## Caffe with our layers alone, into build/cpu
 	@$(BEGIN)
-	$(BUILD)
+	$(CONFIGURE)
+	configured build/cpu "Caffe" configure
 	shown "building Caffe with our layers" caffe cmake --build build/cpu --parallel $(JOBS)
 
 .PHONY: caffe-tests
 caffe-tests: caffe ## the C++ test program, Caffe's own tests and ours
 	@$(BEGIN)
 	shown "building the C++ tests" caffe-tests cmake --build build/cpu --parallel $(JOBS) --target caffe-tests
+
+.PHONY: gpu
+gpu: venv ## Caffe with CUDA, cuDNN and NCCL, into build/gpu; CUDA_ARCHS="75 80 90" and CUDA_HOME choose
+	@$(BEGIN)
+	$(CONFIGURE)
+	configured build/gpu "Caffe with CUDA" configure-gpu -DGPU=ON "-DCUDA_ARCHS=$(CUDA_ARCHS)"
+	shown "building Caffe with CUDA" gpu cmake --build build/gpu --parallel $(JOBS)
+
+.PHONY: gpu-tests
+gpu-tests: gpu ## the C++ test program of the CUDA build
+	@$(BEGIN)
+	shown "building the C++ tests with CUDA" gpu-tests cmake --build build/gpu --parallel $(JOBS) --target caffe-tests
+
+.PHONY: gpu-bundle
+gpu-bundle: gpu-tests ## the CUDA build as one archive for a bare GPU machine: build/renet-caffe-gpu.tar.xz
+	@$(BEGIN)
+	$(PYTHON) tools/gpu_bundle.py
+
+.PHONY: gpu-data
+gpu-data: venv ## a small prepared dataset beside it: build/renet-caffe-data.tar.xz; GPU_DATA_ARGS="--archive FILE"
+	@$(BEGIN)
+	$(PYTHON) tools/gpu_data.py $(GPU_DATA_ARGS)
+
+.PHONY: kernels
+kernels: venv ## our CUDA kernels, compiled for the first and the last of CUDA_ARCHS: do they compile, what do they take
+	@$(BEGIN)
+	$(CONFIGURE)
+	configured build/kernels "our kernels" configure-kernels -DGPU=KERNELS "-DCUDA_ARCHS=$(firstword $(CUDA_ARCHS)) $(lastword $(CUDA_ARCHS))"
+	# all of them every time, most of it out of ccache: the compiler's report is of all of them then
+	quietly "compiling our CUDA kernels" kernels cmake --build build/kernels --parallel $(JOBS) --clean-first --target kernels
+	$(PYTHON) caffe_layers/kernel_resources.py $(LOGS)/kernels.log --out $(LOGS)/kernel_resources.md
 
 .PHONY: lint
 lint: venv ## ruff over all Python
@@ -110,6 +153,7 @@ test: caffe-tests ## every test: lint, Caffe's and our C++ tests, pycaffe's, pyt
 	status=0
 	echo "== lint"
 	$(MAKE) lint || status=1
+	$(MAKE) kernels || status=1
 	echo "== C++ tests: Caffe's own and ours"
 	# Caffe's tests find their files from the source's root; idle threads sleep, as tests may share the processors
 	(cd build/caffe-source && OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ../cpu/bin/caffe-tests --gtest_filter='-*GPU*') \
@@ -134,4 +178,4 @@ bench: caffe ## speed of the ReNet layers beside a peer's
 .PHONY: clean
 clean: ## removes what was built, not what was downloaded, prepared or trained
 	@$(BEGIN)
-	find build -mindepth 1 -maxdepth 1 ! -name downloads ! -name .lock -exec rm -rf {} +
+	find build -mindepth 1 -maxdepth 1 ! -name downloads ! -name cuda ! -name .lock -exec rm -rf {} +

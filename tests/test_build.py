@@ -299,7 +299,7 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_make_help_lists_the_targets() -> None:
     done = make(REPOSITORY, "help")
     listed = {line.split()[1] for line in done.stdout.splitlines()}
-    assert {"setup", "caffe", "test", "demo", "bench", "lint", "clean", "help"} <= listed
+    assert {"setup", "caffe", "test", "demo", "bench", "gpu", "kernels", "lint", "clean", "help"} <= listed
 
 
 def test_another_system_is_told_what_serves(tmp_path: Path) -> None:
@@ -340,6 +340,21 @@ def test_build_folder_of_another_place_is_made_anew(failing_clone: Path) -> None
     (failing_clone / "build/cpu/build.ninja").write_text("")
     make(failing_clone, "caffe")
     assert str(failing_clone) in (failing_clone / "build/cpu/CMakeCache.txt").read_text()
+
+
+def test_gpu_build_is_configured_once_and_follows_its_options(failing_clone: Path) -> None:
+    (failing_clone / "caffe_layers/CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.25)\n"
+        "project(fine NONE)\n"
+        'set(CUDA_ARCHS "" CACHE STRING "")\n'
+        'file(APPEND ${PROJECT_SOURCE_DIR}/configured "${GPU} ${CUDA_ARCHS} $ENV{CUDA_HOME}\\n")\n'
+    )
+    for arguments in (["CUDA_ARCHS=75 80"], ["CUDA_ARCHS=75 80"], ["CUDA_ARCHS=75 90", "CUDA_HOME=toolkit"]):
+        done = make(failing_clone, "gpu", *arguments)
+        assert done.returncode == 0, done.stderr
+    lines = (failing_clone / "caffe_layers/configured").read_text().splitlines()
+    assert [line.split(" /")[0].strip() for line in lines] == ["ON 75 80", "ON 75 90"]
+    assert lines[1].endswith(f" {failing_clone / 'toolkit'}")
 
 
 def test_second_make_waits_for_the_first(failing_clone: Path) -> None:

@@ -324,7 +324,7 @@ def test_grey_and_turned_pictures(workshop, tmp_path):
 
 def test_a_missing_gpu_is_told(workshop, tmp_path):
     line = only_line(predict(workshop, tmp_path / "out", "--gpu", 99), "predict.py")
-    assert "--gpu 99: this device cannot be used: " in line
+    assert "GPU 99 cannot be used: " in line
 
 
 class TestOverlay:

@@ -13,6 +13,7 @@ from data_prep.command_line import UserError, progress, run
 from data_prep.dataset import FILE_NAME, Dataset
 from data_prep.known_datasets import KNOWN_NAMES, load_dataset
 from data_prep.prepare import part_of_size
+from tools.gpu_build import import_gpu_build
 from tools.native_process import NativeCrash, run_native
 from tools.prediction import PredictionSettings
 from tools.prediction_job import (
@@ -166,6 +167,8 @@ def predict_all(job: Job) -> list[float]:
     """
     seconds: list[float] = []
     current: str | None = None
+    if job.gpu is not None:
+        import_gpu_build()
     try:
         with progress(total=len(job.items), description="predicting", unit="image") as bar:
             for event in run_native(perform, job):
@@ -184,8 +187,6 @@ def _place(job: Job, image_id: str | None, message: str) -> str:
     if image_id is not None:
         item = next(item for item in job.items if item.image_id == image_id)
         return f"{item.file or image_id}: Caffe stopped at this picture"
-    if job.gpu is not None and ("CPU-only" in message or "cuda" in message):
-        return f"--gpu {job.gpu}: this device cannot be used"
     return f"{job.model}: Caffe cannot make this network"
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from data_prep.command_line import UserError
 from data_prep.images import shrink_image
+from tools.gpu_build import check_gpu
 
 INPUT = "data"
 PROBABILITIES = "prob"
@@ -185,6 +186,7 @@ class Predictor:
         if gpu is None:
             caffe.set_mode_cpu()
         else:
+            check_gpu(gpu)
             caffe.set_device(gpu)
             caffe.set_mode_gpu()
         self._model = model

@@ -8,7 +8,6 @@ import os
 import platform
 import resource
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,8 +20,8 @@ import numpy as np
 
 from data_prep.command_line import UserError
 from data_prep.dataset import write_atomically
+from tools.repository import commit
 
-ROOT = Path(__file__).resolve().parent.parent
 RUN, METRICS, LOG, SNAPSHOTS = "run.json", "metrics.jsonl", "train.log", "snapshots"
 
 
@@ -162,14 +161,3 @@ def processor_name() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.machine()
-
-
-def commit() -> str | None:
-    """The repository's commit, with `+changes` where tracked files differ from it; None outside a repository."""
-    try:
-        git = ["git", "-C", str(ROOT)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("+changes" if changes.stdout.strip() else "")

@@ -22,7 +22,9 @@ from data_prep.command_line import UserError, progress, run
 from data_prep.prepare import whole_number
 from tools import snapshots
 from tools.evaluation import confusion_matrix, scores
-from tools.run_folder import ROOT, SNAPSHOTS, RunFolder, read_facts, write_facts
+from tools.gpu_build import check_gpu, restart_with_gpu_build, training_asks_for_gpu
+from tools.repository import ROOT
+from tools.run_folder import SNAPSHOTS, RunFolder, read_facts, write_facts
 from tools.training_files import SOLVER, TRAIN_VAL, TrainingFiles
 from tools.watched_process import Work, watched
 
@@ -276,7 +278,7 @@ def open_run(arguments: argparse.Namespace) -> tuple[RunFolder, TrainingFiles]:
     """The run's folder, held, and its files: the run's own copies where it is resumed.
 
     Raises:
-        UserError: nothing to resume, something there already, a wrong file, missing data.
+        UserError: nothing to resume, something there already, a wrong file, missing data, a GPU that cannot be used.
     """
     if arguments.solver is None and not (arguments.resume and arguments.run):
         raise UserError("--solver is missing (or --resume with --run, to go on with a run)")
@@ -311,9 +313,16 @@ def open_run(arguments: argparse.Namespace) -> tuple[RunFolder, TrainingFiles]:
     if arguments.gpu is not None:
         files.solver.solver_mode = caffe_pb2.SolverParameter.GPU
         files.solver.device_id = arguments.gpu
+    if trains_on_gpu(files.solver):
+        check_gpu(files.solver.device_id)
     folder.open()
     files.write(folder.path, prefix)
     return folder, files
+
+
+def trains_on_gpu(solver: caffe_pb2.SolverParameter) -> bool:
+    """Whether the solver says so; Caffe's own default, where it says nothing, is not followed."""
+    return solver.HasField("solver_mode") and solver.solver_mode == caffe_pb2.SolverParameter.GPU
 
 
 def default_name(solver: Path) -> str:
@@ -341,7 +350,7 @@ def main(arguments: argparse.Namespace, work: Work) -> int:
         }
     )
     work.log_to(folder.path / "train.log")
-    if settings.HasField("solver_mode") and settings.solver_mode == caffe_pb2.SolverParameter.GPU:
+    if trains_on_gpu(settings):
         caffe.set_device(settings.device_id)
         caffe.set_mode_gpu()
     else:
@@ -413,4 +422,6 @@ ends at once. The same seed, data and number of threads give the same weights, h
 
 
 if __name__ == "__main__":
+    if training_asks_for_gpu(sys.argv[1:]):
+        restart_with_gpu_build()
     raise SystemExit(watched(lambda work: run(partial(main, work=work), make_parser()), note_death))
