@@ -1,0 +1,346 @@
+"""The benchmark on a GPU: ReNet groups beside PyTorch's LSTM, and whole networks, each beside the chip's limit.
+
+A layer or network that comes later joins by an entry in ENTRIES.
+It runs with any Python from 3.8 on and needs nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tools.gpu_limits import BF16, FLOAT32, PRECISIONS, TF32, Rates, data_sheet, floor, moved_bytes, operations
+from tools.gpu_machine import FAILED, PASSED, UNFINISHED, Conversation, Died, Machine, Outcome
+
+FORWARD, FORWARD_BACKWARD, STEP = "forward", "forward+backward", "step"
+ROUNDS = 9
+CHAIN = 4  # passes between two events, so that the processor's way to the GPU is paid once
+# Of results, relative to the largest value: PyTorch computes in float32, the two sides add in other orders.
+TOLERANCE = {FLOAT32: 1e-3, TF32: 2e-2, BF16: 1e-1}
+
+N_RENET = "prototxt/n_renet/stanford_background"
+N_RENET_STEPS = 3 * (120 + 160)  # three groups over the 120 x 160 patches of an image of 240 x 320
+
+
+class Entry(NamedTuple):
+    """Something to time.
+
+    Attributes:
+        name: what the table calls it.
+        passes: FORWARD, FORWARD_BACKWARD or STEP.
+        steps: steps of its scans that depend on each other, in one forward pass.
+        shape: N, C, H, W and d of a ReNet group, beside which PyTorch's LSTM is timed; or None.
+        options: of benchmark_net, for anything but a group; files by their paths in the bundle.
+        images: that one pass takes.
+    """
+
+    name: str
+    passes: str
+    steps: int
+    shape: Sequence[int] | None = None
+    options: Sequence[str] = ()
+    images: int = 1
+
+
+SHAPES = (
+    (10, 12, 120, 160, 40),  # N-ReNet's first group in training: three channels in patches of 2x2
+    (10, 240, 50, 63, 120),
+    (1, 1024, 47, 63, 120),  # H-ReNet's group on an image of 375x500
+)
+ENTRIES = (
+    *(
+        Entry(f"group {','.join(map(str, shape))}", passes, shape[2] + shape[3], shape, images=shape[0])
+        for shape in SHAPES
+        for passes in (FORWARD, FORWARD_BACKWARD)
+    ),
+    *(
+        Entry(
+            f"N-ReNet 240x320, batch {images}",
+            FORWARD,
+            N_RENET_STEPS,
+            options=("-model", f"{N_RENET}/deploy.prototxt", "-inputs", f"data:{images},3,240,320"),
+            images=images,
+        )
+        for images in (1, 10)
+    ),
+    Entry(
+        "N-ReNet 240x320, batch 10",
+        STEP,
+        N_RENET_STEPS,
+        options=(
+            *("-solver", "solvers/n_renet_stanford_background.prototxt"),
+            *("-model", f"{N_RENET}/train_val.prototxt"),
+            *("-inputs", "data:10,3,240,320 label:10,1,240,320:8"),
+        ),
+        images=10,
+    ),
+)
+COLUMNS = (
+    *("what", "pass", "products", "ms", "cuDNN ms", "ratio", "floor ms", "of limit", "us/step"),
+    *("MiB", "cuDNN MiB", "error"),
+)
+TEXT_COLUMNS = 3  # the first ones; the others are numbers
+
+
+def group_text(shape: Sequence[int]) -> str:
+    """The network of a ReNet group: a vertical and then a horizontal layer of LSTM units, with random parameters."""
+    n, c, height, width, d = shape
+    text = f"""name: "group" force_backward: true
+layer {{ name: "data" type: "Input" top: "data"
+  input_param {{ shape {{ dim: {n} dim: {c} dim: {height} dim: {width} }} }} }}
+"""
+    for name, bottom, inputs in (("vertical", "data", c), ("horizontal", "vertical", 2 * d)):
+        scale = max(inputs, d) ** -0.5  # keeps the gates away from their ends
+        text += f"""layer {{ name: "{name}" type: "ReNetLSTM" bottom: "{bottom}" top: "{name}"
+  renet_param {{ num_output: {d} direction: {name.upper()}
+    weight_filler {{ type: "uniform" min: {-scale:.6f} max: {scale:.6f} }}
+    bias_filler {{ type: "uniform" min: -0.5 max: 0.5 }} }} }}
+"""
+    return text
+
+
+def with_precision(text: str, precision: str) -> str:
+    """A network's text with the precision of all its ReNet layers' products set."""
+    return text if precision == FLOAT32 else re.sub(r"renet_param\s*\{", rf"\g<0> precision: {precision}", text)
+
+
+class Row(NamedTuple):
+    """One entry at one precision, as measured; milliseconds are those of one pass.
+
+    Attributes:
+        entry: what was timed.
+        precision: of the matrix products.
+        ours: milliseconds of every round.
+        peer: PyTorch's, empty without it.
+        memory_mib: GPU memory that the work took.
+        peer_memory_mib: PyTorch's, or None.
+        differences: of the results to PyTorch's in float32, relative to the largest value of each.
+        layers: the network's, as benchmark_net wrote them.
+        peer_failure: why PyTorch's side is missing, although there is one.
+    """
+
+    entry: Entry
+    precision: str
+    ours: Sequence[float]
+    peer: Sequence[float]
+    memory_mib: float
+    peer_memory_mib: float | None
+    differences: dict[str, float]
+    layers: Sequence[dict[str, Any]]
+    peer_failure: str | None = None
+
+    @property
+    def median(self) -> float:
+        """Our median."""
+        return statistics.median(self.ours)
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as fast as PyTorch's it is, by the medians."""
+        return statistics.median(self.peer) / self.median if self.peer else None
+
+    @property
+    def error(self) -> float | None:
+        """The largest of the differences."""
+        return max(self.differences.values()) if self.differences else None
+
+    def facts(self, rates: Rates | None) -> dict[str, Any]:
+        """Everything about it, for the report."""
+        backward = self.entry.passes != FORWARD
+        facts: dict[str, Any] = {
+            **self.entry._asdict(),
+            "precision": self.precision,
+            "milliseconds": list(self.ours),
+            "median": self.median,
+            "milliseconds_an_image": self.median / self.entry.images,
+            "microseconds_a_step": 1e3 * self.median / self.entry.steps,
+            "pytorch_milliseconds": list(self.peer),
+            "ratio": self.ratio,
+            "memory_mib": self.memory_mib,
+            "pytorch_memory_mib": self.peer_memory_mib,
+            "differences": self.differences,
+            "operations": operations(self.layers, backward),
+            "bytes": moved_bytes(self.layers, backward, self.entry.passes == STEP),
+        }
+        if rates:
+            least = floor(facts["operations"], facts["bytes"], rates, self.precision)
+            facts["floor"] = {"milliseconds": least.milliseconds, "limit": least.limit, "rates": rates.source}
+            facts["share_of_limit"] = least.milliseconds / self.median
+        return facts
+
+
+def cells(facts: dict[str, Any]) -> list[str]:
+    """A row of the table, in the order of COLUMNS."""
+    peer, least = facts["pytorch_milliseconds"], facts.get("floor")
+    differences = facts["differences"]
+    return [
+        facts["name"],
+        facts["passes"],
+        facts["precision"],
+        f"{facts['median']:.3f}",
+        f"{statistics.median(peer):.3f}" if peer else "-",
+        f"{facts['ratio']:.2f}" if peer else "-",
+        f"{least['milliseconds']:.3f} {least['limit'][0]}" if least else "-",
+        f"{facts['share_of_limit']:.0%}" if least else "-",
+        f"{facts['microseconds_a_step']:.2f}" if facts["passes"] == FORWARD else "-",
+        f"{facts['memory_mib']:.0f}",
+        f"{facts['pytorch_memory_mib']:.0f}" if facts["pytorch_memory_mib"] is not None else "-",
+        f"{max(differences.values()):.0e}" if differences else "-",
+    ]
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The table of the rows' facts, for a terminal."""
+    lines = [list(COLUMNS), *(cells(facts) for facts in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+    aligned = []
+    for line in lines:
+        padded = [c.ljust(w) if i < TEXT_COLUMNS else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))]
+        aligned.append("  ".join(padded).rstrip())
+    return "\n".join(aligned)
+
+
+def aims(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What was aimed at, and whether it was reached, as far as it was measured."""
+    lines = []
+    for facts in rows:
+        if facts["precision"] != FLOAT32:
+            continue
+        if facts["shape"] and facts["passes"] == FORWARD_BACKWARD and facts["ratio"]:
+            reached = facts["ratio"] >= 2
+            lines.append(_aim(f"{facts['name']}: twice cuDNN's speed", f"{facts['ratio']:.2f} times", reached))
+        if not facts["shape"] and facts["passes"] == FORWARD:
+            time_of_image = facts["milliseconds_an_image"]
+            lines.append(_aim(f"{facts['name']}: under 1 ms an image", f"{time_of_image:.3f} ms", time_of_image < 1))
+    return lines
+
+
+def _aim(wanted: str, got: str, reached: bool) -> str:
+    return f"aim {'reached' if reached else 'missed'}: {wanted} ({got})"
+
+
+class Side:
+    """PyTorch's side for one entry; after a failure it is asked no more."""
+
+    def __init__(self, peer: Conversation | None) -> None:
+        self._peer = peer
+        self.failure: str | None = None
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The answer; empty where there is no other side, or not any more."""
+        if self._peer is None or self.failure:
+            return {}
+        try:
+            return self._peer.ask(json.dumps(question))
+        except Died as error:
+            self.failure = str(error)
+            return {}
+
+
+def time_entry(
+    machine: Machine, entry: Entry, precision: str, peer: Conversation | None, scratch: Path, deadline: float
+) -> Row:
+    """Time an entry at a precision, alternating with PyTorch where it is a group, and compare the results.
+
+    Raises:
+        Died: our side failed; the message tells why.
+    """
+    result, dump, model = scratch / "result.json", scratch / "dump", scratch / "net.prototxt"
+    dump.mkdir(exist_ok=True)
+    other = Side(peer if entry.shape else None)
+    options = list(entry.options)
+    if entry.shape:
+        model.write_text(with_precision(group_text(entry.shape), precision))
+        options = ["-model", str(model), "-dump", str(dump)]
+    else:
+        place = options.index("-model") + 1
+        model.write_text(with_precision((machine.bundle / options[place]).read_text(), precision))
+        options[place] = str(model)
+    command = [machine.program("benchmark_net"), *options, "-pass", entry.passes, "-gpu", "0", "-serve"]
+    command += ["-chain", str(CHAIN), "-json", str(result)]
+    work = {"shape": entry.shape, "backward": entry.passes != FORWARD}
+    log = machine.out / "benchmark_net.log"
+    ours_times: list[float] = []
+    peer_times: list[float] = []
+    # ours is ready, and its memory counted, before PyTorch takes any
+    with Conversation(command, machine.variables, machine.bundle, log, deadline) as ours:
+        prepared = other.ask({"do": "prepare", **work, "precision": precision, "chain": CHAIN})
+        for number in range(ROUNDS + 1):
+            time_of_ours = ours.ask("run")["milliseconds"]
+            time_of_peer = other.ask({"do": "run"}).get("milliseconds")
+            if number > 0:
+                ours_times.append(time_of_ours)
+                peer_times += [time_of_peer] if time_of_peer else []
+        ours.finish()
+    compared = other.ask({"do": "compare", "folder": str(dump), **work})
+    written = json.loads(result.read_text())
+    return Row(
+        entry,
+        precision,
+        ours_times,
+        peer_times,
+        written["memory_mib"],
+        prepared.get("memory_mib"),
+        compared.get("differences", {}),
+        written["layers"],
+        other.failure,
+    )
+
+
+def benchmark(machine: Machine, deadline: float) -> Outcome:
+    """Time every entry at every precision."""
+    rows: list[dict[str, Any]] = []
+    failures: dict[str, str] = {}
+    facts: dict[str, Any] = {"rows": rows, "failures": failures, "rounds": ROUNDS, "chain": CHAIN}
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        peer = None
+        machine.rates = data_sheet(machine.gpu)
+        if machine.peer:
+            try:
+                program = [machine.peer, str(machine.bundle / "tools" / "gpu_peer.py"), "cuda"]
+                log = machine.out / "gpu_peer.log"
+                peer = stack.enter_context(Conversation(program, machine.own_variables, machine.bundle, log, deadline))
+                facts["pytorch"] = peer.ready
+                measured = peer.ask('{"do": "rates"}')
+                machine.rates = Rates(measured["tflops"], measured["terabytes"], "measured")
+            except Died as error:
+                failures["PyTorch"] = str(error)
+        facts["rates"] = machine.rates._asdict() if machine.rates else None
+        # float32 of everything first, for the time may run out
+        for precision in PRECISIONS:
+            for entry in ENTRIES:
+                name = f"{entry.name}, {entry.passes}, {precision}"
+                if time.monotonic() >= deadline:
+                    failures[name] = "the time was up"
+                    continue
+                try:
+                    row = time_entry(machine, entry, precision, peer, scratch, deadline)
+                except Died as error:
+                    failures[name] = str(error)
+                    machine.say(f"{name}: {error}")
+                else:
+                    rows.append(row.facts(machine.rates))
+                    if row.peer_failure:
+                        failures[name] = f"PyTorch: {row.peer_failure}"
+                    elif row.error is not None and not row.error <= TOLERANCE[precision]:
+                        failures[name] = f"differs from PyTorch's result by {row.error:.1e} of the largest value"
+                    beside = f", {row.ratio:.2f} times as fast as PyTorch" if row.ratio else ""
+                    machine.say(f"{name}: {row.median:.3f} ms{beside}")
+                machine.keep(facts)
+    facts["aims"] = aims(rows)
+    summary = f"{len(rows)} of {len(ENTRIES) * len(PRECISIONS)} timed"
+    if not machine.peer:
+        summary += "; no PyTorch sees the GPU, so none beside it"
+    if failures:
+        first = next(iter(failures))
+        late = all(words.endswith("the time was up") for words in failures.values())
+        return Outcome(UNFINISHED if late else FAILED, f"{summary}; {first}: {failures[first]}", facts)
+    return Outcome(PASSED, summary, facts)
