@@ -818,10 +818,8 @@ bool PlanResident(Device* device, Kernel kernel, ResidentMemory memory,
   const double kInstructions = 240;
   const int threads = ResidentThreads(s.hidden);
   const int width = (s.hidden + 31) / 32 * 32;
-  const double products =
-      static_cast<double>(kPassLines) * rows * width / threads;
   const double pass_clocks =
-      (threads + 127) / 128 * (kInstructions + products);
+      kInstructions + static_cast<double>(kPassLines) * rows * width / threads;
   double best = 0;
   plan->passes = 0;
   for (int passes = 1; passes <= kMostPasses; ++passes) {
@@ -837,8 +835,10 @@ bool PlanResident(Device* device, Kernel kernel, ResidentMemory memory,
     const int waves = (blocks + room - 1) / room;
     const int sharing = (blocks + device->multiprocessors() - 1) /
         device->multiprocessors();
-    const double clocks = waves * (kLatency +
-        (sharing < resident ? sharing : resident) * passes * pass_clocks);
+    const int warps_of_quarter =
+        ((sharing < resident ? sharing : resident) * threads + 127) / 128;
+    const double clocks =
+        waves * (kLatency + warps_of_quarter * passes * pass_clocks);
     if (plan->passes == 0 || clocks < best) {
       best = clocks;
       plan->passes = passes;
