@@ -62,6 +62,14 @@ def test_caffe_says_in_one_line_that_there_is_no_such_gpu(build: Path, command: 
     assert not any("*** Check failure" in line or "@ " in line for line in lines)
 
 
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("gpus", ["first", "0,", "0x1"])
+def test_caffe_says_what_no_number_of_a_gpu_is(build: Path, gpus: str, tmp_path: Path) -> None:
+    status, lines = errors_of([build / "bin/caffe", "device_query", "-gpu", gpus], tmp_path)
+    assert status == 2
+    assert lines[-1] == f"caffe: -gpu takes numbers of GPUs, such as 0 or 0,1, or all; this is '{gpus}'"
+
+
 def test_cpu_build_says_that_it_is_one(solver: Path) -> None:
     caffe = REPOSITORY / "build/cpu/bin/caffe"
     for gpus in ("0", "all"):
