@@ -1,6 +1,7 @@
 #ifndef CAFFE_BILINEAR_INTERPOLATION_LAYER_HPP_
 #define CAFFE_BILINEAR_INTERPOLATION_LAYER_HPP_
 
+#include <string>
 #include <vector>
 
 #include "caffe/blob.hpp"
@@ -58,6 +59,10 @@ class BilinearInterpolationLayer : public Layer<Dtype> {
   virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
       const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom);
 
+  /// What messages call the layer.
+  string Name() const {
+    return "BilinearInterpolation layer '" + this->layer_param_.name() + "'";
+  }
   void CheckPropagateDown(const vector<bool>& propagate_down) const;
   void ReserveRows(int threads);
 

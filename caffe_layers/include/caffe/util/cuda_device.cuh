@@ -12,24 +12,11 @@
 #include <vector>
 
 #include "caffe/common.hpp"
+#include "caffe/util/cuda_check.hpp"
 #include "caffe/util/renet_scan.hpp"
 #include "caffe/util/renet_stepwise_scan.cuh"
 
 namespace caffe {
-
-/// A check whose message names the layer that asked.
-#define CUDA_DEVICE_CHECK(call)                          \
-  do {                                                   \
-    const cudaError_t status = (call);                   \
-    CHECK_EQ(cudaSuccess, status)                        \
-        << who_ << ": " << cudaGetErrorString(status);   \
-  } while (0)
-#define CUDA_DEVICE_CUBLAS_CHECK(call)                   \
-  do {                                                   \
-    const cublasStatus_t status = (call);                \
-    CHECK_EQ(CUBLAS_STATUS_SUCCESS, status)              \
-        << who_ << ": " << cublasGetErrorString(status); \
-  } while (0)
 
 /**
  * @brief The limits of one GPU, and what a thread needs to work on it: a cuBLAS
@@ -100,7 +87,7 @@ class CudaDevice {
     context_->AllowSharedMemory(reinterpret_cast<const void*>(kernel),
         shared_bytes);
     kernel<<<grid, block, shared_bytes, stream_>>>(args...);
-    CUDA_DEVICE_CHECK(cudaPeekAtLastError());
+    CUDA_CHECK_OF(who_, cudaPeekAtLastError());
   }
 
   /// C (m x n) = op(A) op(B) + beta C, rows ld* apart.
@@ -120,7 +107,7 @@ class CudaDevice {
 
   template <typename Dtype>
   void Copy(size_t count, const Dtype* from, Dtype* to) {
-    CUDA_DEVICE_CHECK(cudaMemcpyAsync(to, from, count * sizeof(Dtype),
+    CUDA_CHECK_OF(who_, cudaMemcpyAsync(to, from, count * sizeof(Dtype),
         cudaMemcpyDeviceToDevice, stream_));
   }
 
@@ -144,7 +131,7 @@ class CudaDevice {
       body();
       recording->graph = EndRecording();
     }
-    CUDA_DEVICE_CHECK(cudaGraphLaunch(recording->graph, stream_));
+    CUDA_CHECK_OF(who_, cudaGraphLaunch(recording->graph, stream_));
   }
 
  private:

@@ -2,6 +2,8 @@
 #define CAFFE_UTIL_CUDNN_CONVOLUTION_HPP_
 #ifdef USE_CUDNN
 
+#include <string>
+
 #include "caffe/blob.hpp"
 #include "caffe/util/convolution_plan.hpp"
 #include "caffe/util/cudnn.hpp"
@@ -47,8 +49,9 @@ class CudnnConvolution {
   CudnnConvolution();
   ~CudnnConvolution();
 
-  /// Takes a shape; costs nothing until it is used, and needs no GPU.
-  void Reshape(const ConvolutionShape& shape);
+  /// Takes a shape; costs nothing until it is used, and needs no GPU. who:
+  /// what messages call the layer.
+  void Reshape(const std::string& who, const ConvolutionShape& shape);
 
   /// y = x * w
   void Forward(const Dtype* x, const Dtype* w, Dtype* y);
@@ -72,6 +75,7 @@ class CudnnConvolution {
   CudnnConvolution(const CudnnConvolution&) = delete;
   CudnnConvolution& operator=(const CudnnConvolution&) = delete;
 
+  std::string who_;
   ConvolutionShape shape_;
   bool allow_tf32_;
   bool described_;

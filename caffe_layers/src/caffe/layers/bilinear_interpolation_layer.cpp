@@ -58,8 +58,7 @@ void BilinearInterpolationLayer<Dtype>::Reshape(
     const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   for (int i = 0; i < 2; ++i) {
     CHECK(bottom[i]->num_axes() == 4 && bottom[i]->shape(2) > 0 &&
-        bottom[i]->shape(3) > 0) << "BilinearInterpolation layer '"
-        << this->layer_param_.name() << "': bottom " << i << " has shape "
+        bottom[i]->shape(3) > 0) << Name() << ": bottom " << i << " has shape "
         << bottom[i]->shape_string() << "; expected N x C x H x W with H and W"
         << " 1 or more";
   }
@@ -87,8 +86,7 @@ void BilinearInterpolationLayer<Dtype>::ReserveRows(int threads) {
 template <typename Dtype>
 void BilinearInterpolationLayer<Dtype>::CheckPropagateDown(
     const vector<bool>& propagate_down) const {
-  CHECK(!propagate_down[1]) << "BilinearInterpolation layer '"
-      << this->layer_param_.name() << "': a gradient was asked for bottom 1;"
+  CHECK(!propagate_down[1]) << Name() << ": a gradient was asked for bottom 1;"
       << " expected propagate_down false there, as it gives nothing but the"
       << " target's height and width";
 }

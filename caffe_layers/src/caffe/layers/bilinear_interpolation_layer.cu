@@ -1,7 +1,9 @@
+#include <string>
 #include <vector>
 
 #include "caffe/layers/bilinear_interpolation_layer.hpp"
 #include "caffe/util/bilinear_interpolation.cuh"
+#include "caffe/util/cuda_check.hpp"
 
 namespace caffe {
 
@@ -14,13 +16,13 @@ unsigned int Blocks(unsigned int threads) {
 }
 
 template <typename Dtype>
-void Transpose(const BilinearAxis& axis, const Dtype* output_diff,
-    Dtype* input_diff) {
+void Transpose(const string& who, const BilinearAxis& axis,
+    const Dtype* output_diff, Dtype* input_diff) {
   // NOLINT_NEXT_LINE(whitespace/operators)
   BilinearTransposeKernel<Dtype><<<Blocks(axis.Threads()), kThreads>>>(
       axis.maps, axis.input_size, axis.output_size, axis.inner, output_diff,
       input_diff);
-  CUDA_POST_KERNEL_CHECK;
+  CUDA_CHECK_OF(who, cudaPeekAtLastError());
 }
 
 }  // namespace
@@ -40,7 +42,7 @@ void BilinearInterpolationLayer<Dtype>::Forward_gpu(
   BilinearForwardKernel<Dtype><<<blocks, kThreads>>>(maps, bottom[0]->shape(2),
       bottom[0]->shape(3), height, width, bottom[0]->gpu_data(),
       top[0]->mutable_gpu_data());
-  CUDA_POST_KERNEL_CHECK;
+  CUDA_CHECK_OF(Name(), cudaPeekAtLastError());
 }
 
 // At the shape above the first launch reads N * 2.46 MB and writes N * 1.23 MB,
@@ -57,8 +59,9 @@ void BilinearInterpolationLayer<Dtype>::Backward_gpu(
       bottom[0]->shape(2), bottom[0]->shape(3), top[0]->shape(2),
       top[0]->shape(3), axes);
   intermediate_.Reshape(vector<int>(1, axes[0].Count()));
-  Transpose(axes[0], top[0]->gpu_diff(), intermediate_.mutable_gpu_data());
-  Transpose(axes[1], intermediate_.gpu_data(),
+  Transpose(Name(), axes[0], top[0]->gpu_diff(),
+      intermediate_.mutable_gpu_data());
+  Transpose(Name(), axes[1], intermediate_.gpu_data(),
       bottom[0]->mutable_gpu_diff());
 }
 

@@ -1,6 +1,7 @@
 #ifdef USE_CUDNN
 #include "caffe/layers/cudnn_deconv_layer.hpp"
 
+#include <string>
 #include <vector>
 
 namespace caffe {
@@ -22,7 +23,8 @@ void CuDNNDeconvolutionLayer<Dtype>::Reshape(
   shape.out_channels = this->channels_;
   shape.out_height = bottom[0]->shape(axis + 1);
   shape.out_width = bottom[0]->shape(axis + 2);
-  convolution_.Reshape(shape);
+  convolution_.Reshape(string(this->type()) + " layer \"" +
+      this->layer_param_.name() + "\"", shape);
 }
 
 template <typename Dtype>

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "caffe/layers/segmentation_data_layer.hpp"
+#include "caffe/util/cuda_check.hpp"
 
 namespace caffe {
 
@@ -15,7 +16,7 @@ void SegmentationDataLayer<Dtype>::Forward_gpu(
     const vector<Blob<Dtype>*>& /* bottom */,
     const vector<Blob<Dtype>*>& top) {
   int device;
-  CUDA_CHECK(cudaGetDevice(&device));
+  CUDA_CHECK_OF(Name(), cudaGetDevice(&device));
   if (!pool_ || batches_[0]->values.device_id() != device) {
     // At the first pass, and at the first after a change from CPU mode, which
     // throws away what was read ahead: the same samples come again.
@@ -24,10 +25,10 @@ void SegmentationDataLayer<Dtype>::Forward_gpu(
   Batch* const batch = NextBatch(top);
   const Dtype* const values =
       static_cast<const Dtype*>(batch->values.device());
-  CUDA_CHECK(cudaMemcpyAsync(top[0]->mutable_gpu_data(), values,
+  CUDA_CHECK_OF(Name(), cudaMemcpyAsync(top[0]->mutable_gpu_data(), values,
       DataCount(*batch) * sizeof(Dtype), cudaMemcpyDeviceToDevice));
   if (has_label_) {
-    CUDA_CHECK(cudaMemcpyAsync(top[1]->mutable_gpu_data(),
+    CUDA_CHECK_OF(Name(), cudaMemcpyAsync(top[1]->mutable_gpu_data(),
         values + DataCount(*batch), LabelCount(*batch) * sizeof(Dtype),
         cudaMemcpyDeviceToDevice));
   }

@@ -56,17 +56,17 @@ CudaContext::CudaContext(int device_number)
     : device(device_number), who_("ReNet layers"), cublas_(NULL),
       recording_stream_(NULL), cublas_memory_(NULL) {
   int value;
-  CUDA_DEVICE_CHECK(cudaDeviceGetAttribute(&multiprocessors,
+  CUDA_CHECK_OF(who_, cudaDeviceGetAttribute(&multiprocessors,
       cudaDevAttrMultiProcessorCount, device));
-  CUDA_DEVICE_CHECK(cudaDeviceGetAttribute(&compute_capability_major,
+  CUDA_CHECK_OF(who_, cudaDeviceGetAttribute(&compute_capability_major,
       cudaDevAttrComputeCapabilityMajor, device));
-  CUDA_DEVICE_CHECK(cudaDeviceGetAttribute(&value,
+  CUDA_CHECK_OF(who_, cudaDeviceGetAttribute(&value,
       cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   shared_memory_per_block = value;
-  CUDA_DEVICE_CUBLAS_CHECK(cublasCreate(&cublas_));
-  CUDA_DEVICE_CHECK(cudaMalloc(&cublas_memory_, kCublasBytes));
+  CUBLAS_CHECK_OF(who_, cublasCreate(&cublas_));
+  CUDA_CHECK_OF(who_, cudaMalloc(&cublas_memory_, kCublasBytes));
   // Non-blocking: work in the default stream must not meet a recording.
-  CUDA_DEVICE_CHECK(cudaStreamCreateWithFlags(&recording_stream_,
+  CUDA_CHECK_OF(who_, cudaStreamCreateWithFlags(&recording_stream_,
       cudaStreamNonBlocking));
   SetStream(NULL);
 }
@@ -79,9 +79,9 @@ CudaContext::~CudaContext() {
 }
 
 void CudaContext::SetStream(cudaStream_t stream) {
-  CUDA_DEVICE_CUBLAS_CHECK(cublasSetStream(cublas_, stream));
+  CUBLAS_CHECK_OF(who_, cublasSetStream(cublas_, stream));
   // A change of the stream gives cuBLAS its own work area back.
-  CUDA_DEVICE_CUBLAS_CHECK(cublasSetWorkspace(cublas_, cublas_memory_,
+  CUBLAS_CHECK_OF(who_, cublasSetWorkspace(cublas_, cublas_memory_,
       kCublasBytes));
 }
 
@@ -90,7 +90,7 @@ void CudaContext::AllowSharedMemory(const void* kernel, size_t bytes) {
   if (bytes <= kAlwaysAllowed) return;
   size_t& allowed = allowed_[kernel];
   if (bytes > allowed) {
-    CUDA_DEVICE_CHECK(cudaFuncSetAttribute(kernel,
+    CUDA_CHECK_OF(who_, cudaFuncSetAttribute(kernel,
         cudaFuncAttributeMaxDynamicSharedMemorySize,
         static_cast<int>(bytes)));
     allowed = bytes;
@@ -104,7 +104,7 @@ int CudaContext::BlocksPerMultiprocessor(const void* kernel, int threads,
   if (known != occupancy_.end()) return known->second;
   AllowSharedMemory(kernel, bytes);
   int blocks;
-  CUDA_DEVICE_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks,
+  CUDA_CHECK_OF(who_, cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks,
       kernel, threads, bytes));
   occupancy_[key] = blocks;
   return blocks;
@@ -132,11 +132,11 @@ void CudaDevice::BatchedProduct(bool transpose_a, bool transpose_b, int m,
       compute_capability_major() < 8 ? RENET_FLOAT32 : precision);
   // cuBLAS counts by columns: it is asked for the transpose, B A.
   if (count == 1) {
-    CUDA_DEVICE_CUBLAS_CHECK(cublasGemmEx(context_->cublas(), op_b, op_a, n,
+    CUBLAS_CHECK_OF(who_, cublasGemmEx(context_->cublas(), op_b, op_a, n,
         m, k, &alpha, b, type, ldb, a, type, lda, &beta, c, type, ldc,
         compute, CUBLAS_GEMM_DEFAULT));
   } else {
-    CUDA_DEVICE_CUBLAS_CHECK(cublasGemmStridedBatchedEx(context_->cublas(),
+    CUBLAS_CHECK_OF(who_, cublasGemmStridedBatchedEx(context_->cublas(),
         op_b, op_a, n, m, k, &alpha, b, type, ldb, stride_b, a, type, lda,
         stride_a, &beta, c, type, ldc, stride_c, count, compute,
         CUBLAS_GEMM_DEFAULT));
@@ -163,7 +163,7 @@ void CudaDevice::Remember(const renet::RecordKey& key) {
   if (recordings_.size() == kMostRecordings) {
     if (recordings_.back().graph != NULL) {
       // CUDA keeps what a launched graph needs until it has ended.
-      CUDA_DEVICE_CHECK(cudaGraphExecDestroy(recordings_.back().graph));
+      CUDA_CHECK_OF(who_, cudaGraphExecDestroy(recordings_.back().graph));
     }
     recordings_.pop_back();
   }
@@ -175,18 +175,18 @@ void CudaDevice::BeginRecording() {
   stream_ = context_->recording_stream();
   context_->SetStream(stream_);
   // Of this thread alone: data layers' threads copy meanwhile.
-  CUDA_DEVICE_CHECK(cudaStreamBeginCapture(stream_,
+  CUDA_CHECK_OF(who_, cudaStreamBeginCapture(stream_,
       cudaStreamCaptureModeThreadLocal));
 }
 
 cudaGraphExec_t CudaDevice::EndRecording() {
   cudaGraph_t graph;
-  CUDA_DEVICE_CHECK(cudaStreamEndCapture(stream_, &graph));
+  CUDA_CHECK_OF(who_, cudaStreamEndCapture(stream_, &graph));
   stream_ = NULL;
   context_->SetStream(NULL);
   cudaGraphExec_t executable;
-  CUDA_DEVICE_CHECK(cudaGraphInstantiateWithFlags(&executable, graph, 0));
-  CUDA_DEVICE_CHECK(cudaGraphDestroy(graph));
+  CUDA_CHECK_OF(who_, cudaGraphInstantiateWithFlags(&executable, graph, 0));
+  CUDA_CHECK_OF(who_, cudaGraphDestroy(graph));
   return executable;
 }
 

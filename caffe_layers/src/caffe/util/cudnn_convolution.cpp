@@ -3,8 +3,10 @@
 
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
+#include "caffe/util/cuda_check.hpp"
 #include "caffe/util/gpu_precision.hpp"
 
 namespace caffe {
@@ -105,7 +107,9 @@ CudnnConvolution<Dtype>::~CudnnConvolution() {
 }
 
 template <typename Dtype>
-void CudnnConvolution<Dtype>::Reshape(const ConvolutionShape& shape) {
+void CudnnConvolution<Dtype>::Reshape(const std::string& who,
+                                      const ConvolutionShape& shape) {
+  who_ = who;
   described_ = described_ && shape.Numbers() == shape_.Numbers();
   shape_ = shape;
 }
@@ -118,28 +122,29 @@ void CudnnConvolution<Dtype>::Describe() {
   if (convolution_ == nullptr) {
     for (cudnnTensorDescriptor_t* tensor :
          {&x_, &y_, &bias_of_x_, &bias_of_y_}) {
-      CUDNN_CHECK(cudnnCreateTensorDescriptor(tensor));
+      CUDNN_CHECK_OF(who_, cudnnCreateTensorDescriptor(tensor));
     }
-    CUDNN_CHECK(cudnnCreateFilterDescriptor(&w_));
-    CUDNN_CHECK(cudnnCreateConvolutionDescriptor(&convolution_));
+    CUDNN_CHECK_OF(who_, cudnnCreateFilterDescriptor(&w_));
+    CUDNN_CHECK_OF(who_, cudnnCreateConvolutionDescriptor(&convolution_));
   }
   const cudnnTensorFormat_t format = CUDNN_TENSOR_NCHW;
-  CUDNN_CHECK(cudnnSetTensor4dDescriptor(x_, format, type, s.num,
+  CUDNN_CHECK_OF(who_, cudnnSetTensor4dDescriptor(x_, format, type, s.num,
       s.in_channels, s.in_height, s.in_width));
-  CUDNN_CHECK(cudnnSetTensor4dDescriptor(y_, format, type, s.num,
+  CUDNN_CHECK_OF(who_, cudnnSetTensor4dDescriptor(y_, format, type, s.num,
       s.out_channels, s.out_height, s.out_width));
-  CUDNN_CHECK(cudnnSetTensor4dDescriptor(bias_of_x_, format, type, 1,
+  CUDNN_CHECK_OF(who_, cudnnSetTensor4dDescriptor(bias_of_x_, format, type, 1,
       s.in_channels, 1, 1));
-  CUDNN_CHECK(cudnnSetTensor4dDescriptor(bias_of_y_, format, type, 1,
+  CUDNN_CHECK_OF(who_, cudnnSetTensor4dDescriptor(bias_of_y_, format, type, 1,
       s.out_channels, 1, 1));
-  CUDNN_CHECK(cudnnSetFilter4dDescriptor(w_, type, format, s.out_channels,
-      s.in_channels / s.group, s.kernel_height, s.kernel_width));
-  CUDNN_CHECK(cudnnSetConvolution2dDescriptor(convolution_, s.pad_height,
-      s.pad_width, s.stride_height, s.stride_width, s.dilation_height,
-      s.dilation_width, CUDNN_CROSS_CORRELATION, type));
-  CUDNN_CHECK(cudnnSetConvolutionGroupCount(convolution_, s.group));
+  CUDNN_CHECK_OF(who_, cudnnSetFilter4dDescriptor(w_, type, format,
+      s.out_channels, s.in_channels / s.group, s.kernel_height,
+      s.kernel_width));
+  CUDNN_CHECK_OF(who_, cudnnSetConvolution2dDescriptor(convolution_,
+      s.pad_height, s.pad_width, s.stride_height, s.stride_width,
+      s.dilation_height, s.dilation_width, CUDNN_CROSS_CORRELATION, type));
+  CUDNN_CHECK_OF(who_, cudnnSetConvolutionGroupCount(convolution_, s.group));
   allow_tf32_ = AllowTF32();
-  CUDNN_CHECK(cudnnSetConvolutionMathType(convolution_,
+  CUDNN_CHECK_OF(who_, cudnnSetConvolutionMathType(convolution_,
       MathType<Dtype>(allow_tf32_)));
   described_ = true;
 }
@@ -152,11 +157,12 @@ void CudnnConvolution<Dtype>::Forward(const Dtype* x, const Dtype* w,
   const ConvolutionCandidate plan = context.planner.Plan(
       MakeKey<Dtype>(ConvolutionPass::FORWARD, allow_tf32_, shape_), [&] {
         int count = 0;
-        CUDNN_CHECK(
-            cudnnGetConvolutionForwardAlgorithmMaxCount(context.handle, &count));
+        CUDNN_CHECK_OF(who_, cudnnGetConvolutionForwardAlgorithmMaxCount(
+            context.handle, &count));
         std::vector<cudnnConvolutionFwdAlgoPerf_t> results(count);
-        CUDNN_CHECK(cudnnGetConvolutionForwardAlgorithm_v7(context.handle, x_,
-            w_, convolution_, y_, count, &count, results.data()));
+        CUDNN_CHECK_OF(who_, cudnnGetConvolutionForwardAlgorithm_v7(
+            context.handle, x_, w_, convolution_, y_, count, &count,
+            results.data()));
         results.resize(count);
         return ToCandidates(results, MathType<Dtype>(allow_tf32_),
             [&](cudnnConvolutionFwdAlgo_t algorithm, size_t* bytes) {
@@ -164,7 +170,7 @@ void CudnnConvolution<Dtype>::Forward(const Dtype* x, const Dtype* w,
                   x_, w_, convolution_, y_, algorithm, bytes);
             });
       });
-  CUDNN_CHECK(cudnnConvolutionForward(context.handle,
+  CUDNN_CHECK_OF(who_, cudnnConvolutionForward(context.handle,
       cudnn::dataType<Dtype>::one, x_, x, w_, w, convolution_,
       static_cast<cudnnConvolutionFwdAlgo_t>(plan.algorithm),
       context.planner.workspace(), plan.workspace,
@@ -179,11 +185,12 @@ void CudnnConvolution<Dtype>::BackwardData(const Dtype* y, const Dtype* w,
   const ConvolutionCandidate plan = context.planner.Plan(
       MakeKey<Dtype>(ConvolutionPass::BACKWARD_DATA, allow_tf32_, shape_), [&] {
         int count = 0;
-        CUDNN_CHECK(cudnnGetConvolutionBackwardDataAlgorithmMaxCount(
+        CUDNN_CHECK_OF(who_, cudnnGetConvolutionBackwardDataAlgorithmMaxCount(
             context.handle, &count));
         std::vector<cudnnConvolutionBwdDataAlgoPerf_t> results(count);
-        CUDNN_CHECK(cudnnGetConvolutionBackwardDataAlgorithm_v7(context.handle,
-            w_, y_, convolution_, x_, count, &count, results.data()));
+        CUDNN_CHECK_OF(who_, cudnnGetConvolutionBackwardDataAlgorithm_v7(
+            context.handle, w_, y_, convolution_, x_, count, &count,
+            results.data()));
         results.resize(count);
         return ToCandidates(results, MathType<Dtype>(allow_tf32_),
             [&](cudnnConvolutionBwdDataAlgo_t algorithm, size_t* bytes) {
@@ -191,7 +198,7 @@ void CudnnConvolution<Dtype>::BackwardData(const Dtype* y, const Dtype* w,
                   context.handle, w_, y_, convolution_, x_, algorithm, bytes);
             });
       });
-  CUDNN_CHECK(cudnnConvolutionBackwardData(context.handle,
+  CUDNN_CHECK_OF(who_, cudnnConvolutionBackwardData(context.handle,
       cudnn::dataType<Dtype>::one, w_, w, y_, y, convolution_,
       static_cast<cudnnConvolutionBwdDataAlgo_t>(plan.algorithm),
       context.planner.workspace(), plan.workspace,
@@ -207,10 +214,10 @@ void CudnnConvolution<Dtype>::BackwardFilter(const Dtype* x, const Dtype* y,
       MakeKey<Dtype>(ConvolutionPass::BACKWARD_FILTER, allow_tf32_, shape_),
       [&] {
         int count = 0;
-        CUDNN_CHECK(cudnnGetConvolutionBackwardFilterAlgorithmMaxCount(
+        CUDNN_CHECK_OF(who_, cudnnGetConvolutionBackwardFilterAlgorithmMaxCount(
             context.handle, &count));
         std::vector<cudnnConvolutionBwdFilterAlgoPerf_t> results(count);
-        CUDNN_CHECK(cudnnGetConvolutionBackwardFilterAlgorithm_v7(
+        CUDNN_CHECK_OF(who_, cudnnGetConvolutionBackwardFilterAlgorithm_v7(
             context.handle, x_, y_, convolution_, w_, count, &count,
             results.data()));
         results.resize(count);
@@ -220,7 +227,7 @@ void CudnnConvolution<Dtype>::BackwardFilter(const Dtype* x, const Dtype* y,
                   context.handle, x_, y_, convolution_, w_, algorithm, bytes);
             });
       });
-  CUDNN_CHECK(cudnnConvolutionBackwardFilter(context.handle,
+  CUDNN_CHECK_OF(who_, cudnnConvolutionBackwardFilter(context.handle,
       cudnn::dataType<Dtype>::one, x_, x, y_, y, convolution_,
       static_cast<cudnnConvolutionBwdFilterAlgo_t>(plan.algorithm),
       context.planner.workspace(), plan.workspace,
@@ -230,7 +237,7 @@ void CudnnConvolution<Dtype>::BackwardFilter(const Dtype* x, const Dtype* y,
 template <typename Dtype>
 void CudnnConvolution<Dtype>::AddBias(const Dtype* b, Dtype* y) {
   Describe();
-  CUDNN_CHECK(cudnnAddTensor(CurrentContext().handle,
+  CUDNN_CHECK_OF(who_, cudnnAddTensor(CurrentContext().handle,
       cudnn::dataType<Dtype>::one, bias_of_y_, b, cudnn::dataType<Dtype>::one,
       y_, y));
 }
@@ -238,7 +245,7 @@ void CudnnConvolution<Dtype>::AddBias(const Dtype* b, Dtype* y) {
 template <typename Dtype>
 void CudnnConvolution<Dtype>::BackwardBias(const Dtype* y, Dtype* b) {
   Describe();
-  CUDNN_CHECK(cudnnConvolutionBackwardBias(CurrentContext().handle,
+  CUDNN_CHECK_OF(who_, cudnnConvolutionBackwardBias(CurrentContext().handle,
       cudnn::dataType<Dtype>::one, y_, y, cudnn::dataType<Dtype>::one,
       bias_of_y_, b));
 }
@@ -246,7 +253,7 @@ void CudnnConvolution<Dtype>::BackwardBias(const Dtype* y, Dtype* b) {
 template <typename Dtype>
 void CudnnConvolution<Dtype>::AddBiasToX(const Dtype* b, Dtype* x) {
   Describe();
-  CUDNN_CHECK(cudnnAddTensor(CurrentContext().handle,
+  CUDNN_CHECK_OF(who_, cudnnAddTensor(CurrentContext().handle,
       cudnn::dataType<Dtype>::one, bias_of_x_, b, cudnn::dataType<Dtype>::one,
       x_, x));
 }
@@ -254,7 +261,7 @@ void CudnnConvolution<Dtype>::AddBiasToX(const Dtype* b, Dtype* x) {
 template <typename Dtype>
 void CudnnConvolution<Dtype>::BackwardBiasOfX(const Dtype* x, Dtype* b) {
   Describe();
-  CUDNN_CHECK(cudnnConvolutionBackwardBias(CurrentContext().handle,
+  CUDNN_CHECK_OF(who_, cudnnConvolutionBackwardBias(CurrentContext().handle,
       cudnn::dataType<Dtype>::one, x_, x, cudnn::dataType<Dtype>::one,
       bias_of_x_, b));
 }
