@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -224,3 +226,19 @@ def test_every_package_is_pinned() -> None:
     pins = cuda_toolkit.read_pins()
     assert all(line.count("==") == 1 and line.split("==")[1] for line in pins.values())
     assert {f"nvidia-{what}-cu{major}" for what in ("cudnn", "nccl") for major in (11, 12, 13)} <= set(pins)
+
+
+def test_a_compiler_too_new_for_cuda_11_is_told(repository: Path, tmp_path: Path) -> None:
+    home = make_toolkit(tmp_path / "cuda", 11080)
+    write(home / "bin/nvcc", "#!/bin/sh\necho 'Cuda compilation tools, release 11.8, V11.8.89'\n")
+    command = ["cmake", "-G", "Ninja", "-S", str(repository / "caffe_layers"), "-B", str(tmp_path / "build")]
+    command += [
+        "-DGPU=KERNELS",
+        "-DCUDA_ARCHS=75",
+    ]
+    environment = {k: v for k, v in os.environ.items() if k != "CUDAHOSTCXX"}
+    environment["CUDA_HOME"] = str(home)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    if shutil.which("g++-11") is None:
+        assert "install g++-11, or name a compiler in CUDAHOSTCXX" in " ".join(done.stderr.split())
