@@ -19,10 +19,13 @@ class EmulatedDevice {
   EmulatedDevice() : launches_(0), repeats_(0) {}
 
   int multiprocessors() const { return multiprocessors_; }
-  int compute_capability_major() const { return 9; }
+  int compute_capability_major() const { return compute_capability_major_; }
   size_t shared_memory_per_block() const { return shared_memory_; }
   void set_multiprocessors(int count) { multiprocessors_ = count; }
   void set_shared_memory(size_t bytes) { shared_memory_ = bytes; }
+  void set_compute_capability_major(int major) {
+    compute_capability_major_ = major;
+  }
 
   template <typename... P, typename... A>
   void Launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
@@ -90,6 +93,7 @@ class EmulatedDevice {
 
   int multiprocessors_ = 132;
   size_t shared_memory_ = 232448;
+  int compute_capability_major_ = 9;
   int launches_;
   int repeats_;
 };

@@ -156,7 +156,7 @@ TEST_F(ReNetDeviceSweepTest, StepwiseScanTakesDoubles) {
   }
 }
 
-// The errors that docs/layers.md states for the options, of a layer's output
+// Well within the errors that docs/layers.md states, of a layer's output
 // and of all its gradients.
 TEST_F(ReNetDeviceSweepTest, RoundedProductsKeepTheirErrors) {
   struct {
@@ -190,6 +190,22 @@ TEST_F(ReNetDeviceSweepTest, RoundedProductsKeepTheirErrors) {
       }
     }
   }
+}
+
+TEST_F(ReNetDeviceSweepTest, WithoutTensorCoresTheRecurrenceIsFloat32) {
+  const ReNetCase c = ReNetUnits()[0].Map(2, 3, 5, 4).Hidden(20);
+  vector<vector<float> > tops;
+  for (int major : {7, 9}) {
+    EmulatedDevice device;
+    device.set_compute_capability_major(major);
+    SweepRun<float> run(c);
+    run.set_precision(RENET_BF16);
+    run.Run(EmulatedKernels<float>(&device));
+    EXPECT_EQ(0, device.repeats()) << major;
+    tops.push_back(vector<float>(run.top().cpu_data(),
+        run.top().cpu_data() + run.top().count()));
+  }
+  EXPECT_NE(tops[0], tops[1]);
 }
 
 // A sweep is few launches: one for the recurrence, however many steps.

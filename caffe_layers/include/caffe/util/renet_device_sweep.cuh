@@ -15,15 +15,17 @@ namespace caffe {
 namespace renet {
 
 /// The recurrence in one launch, where the device's blocks hold the weights.
+/// Rounding is a leave and no duty: what the tensor cores cannot take (a GPU has
+/// none, or the weights do not fit) goes in float32 before it goes step by step.
 template <class Device>
 bool LaunchOneScan(Device* device, ReNetUnit unit, ReNetPrecision precision,
     bool backward, const ReNetScan<float>& scan) {
-  if (precision == RENET_FLOAT32) {
-    return LaunchResidentScan(device, unit, backward, scan);
-  }
-  return backward ?
+  if (precision != RENET_FLOAT32 && (backward ?
       LaunchTensorScanBackward(device, unit, precision, scan) :
-      LaunchTensorScanForward(device, unit, precision, scan);
+      LaunchTensorScanForward(device, unit, precision, scan))) {
+    return true;
+  }
+  return LaunchResidentScan(device, unit, backward, scan);
 }
 template <class Device>
 bool LaunchOneScan(Device* /* device */, ReNetUnit /* unit */,
