@@ -89,11 +89,6 @@ struct ResidentWeights {
   float4* shared;  // of this thread, kThreads apart
 };
 
-template <typename Value>
-CUDA_INLINE Value OfScan(Value const (&pair)[2], int scan) {
-  return scan == 0 ? pair[0] : pair[1];  // no run-time index into parameters
-}
-
 /// Of two sums the one that this lane keeps, with what its partner, the lane at
 /// distance `mask`, gives to it; the other sum is given to the partner.
 CUDA_INLINE float Exchange(float kept, float given, int mask) {

@@ -1,6 +1,8 @@
 #ifndef CAFFE_UTIL_RENET_SCAN_HPP_
 #define CAFFE_UTIL_RENET_SCAN_HPP_
 
+#include "caffe/util/cuda_block.hpp"
+
 namespace caffe {
 
 /// What the factors of a device's products are rounded to; sums, states and
@@ -39,6 +41,13 @@ struct ReNetScan {
   bool cell_output;          // LSTM: states_diff is the gradient of c, not of h
   Dtype* gates_diff;         // T*L x 2 x G*d: gradients of the gates' sums
 };
+
+/// One of a pair for both scans, without a run-time index into a kernel's
+/// parameters.
+template <typename Value>
+CUDA_INLINE Value OfScan(Value const (&pair)[2], int scan) {
+  return scan == 0 ? pair[0] : pair[1];
+}
 
 }  // namespace caffe
 

@@ -79,7 +79,7 @@ __global__ void LstmStepForward(const ReNetScan<Dtype> s,
   const size_t row = cell.Row(s, step), area = cell.Area(s);
   Dtype* const gates = s.gates + row * 4 * d + cell.unit;
   const Dtype* const products = areas.products + area * 4 * d + cell.unit;
-  const Dtype* const weights = cell.scan == 0 ? s.peephole[0] : s.peephole[1];
+  const Dtype* const weights = OfScan(s.peephole, cell.scan);
   const Dtype* const p = weights == NULL ? NULL : weights + cell.unit;
   Dtype sums[4];
   CUDA_UNROLL
@@ -114,7 +114,7 @@ __global__ void LstmStepBackward(const ReNetScan<Dtype> s,
   const size_t row = cell.Row(s, step);
   const size_t at = cell.Area(s) * d + cell.unit;
   const Dtype* const gates = s.gates + row * 4 * d + cell.unit;
-  const Dtype* const weights = cell.scan == 0 ? s.peephole[0] : s.peephole[1];
+  const Dtype* const weights = OfScan(s.peephole, cell.scan);
   const Dtype* const p = weights == NULL ? NULL : weights + cell.unit;
   const Dtype top_diff = s.states_diff[row * d + cell.unit];
   Dtype h_diff = last ? Dtype(0) : areas.states[at];

@@ -204,11 +204,6 @@ class Matrix {
   uint4* shared_;  // of this thread, blockDim.x apart
 };
 
-template <typename Value>
-CUDA_INLINE Value OfScan(Value const (&pair)[2], int scan) {
-  return scan == 0 ? pair[0] : pair[1];  // no run-time index into parameters
-}
-
 /// Where the four cells of a lane are in the maps; q and tile as above.
 struct Cells {
   int hidden;
