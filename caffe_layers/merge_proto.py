@@ -8,6 +8,7 @@ import re
 LAYER_FIELDS = (
     "optional ReNetParameter renet_param = 149;",
     "optional SegmentationDataParameter segmentation_data_param = 150;",
+    "optional DenseCRFParameter dense_crf_param = 151;",
 )
 
 

@@ -153,6 +153,7 @@ def test_merge_adds_fields_and_messages() -> None:
     layer = merged[merged.index("message LayerParameter") : merged.index("message SwishParameter")]
     assert "  optional ReNetParameter renet_param = 149;\n" in layer
     assert "  optional SegmentationDataParameter segmentation_data_param = 150;\n" in layer
+    assert "  optional DenseCRFParameter dense_crf_param = 151;\n" in layer
     assert merged.count("syntax =") == merged.count("package caffe;") == 1
     assert merged.endswith("message ReNetParameter {\n  optional uint32 num_output = 1;\n}\n")
 
@@ -246,12 +247,12 @@ def test_layers_and_messages_are_registered(tmp_path: Path) -> None:
         "import caffe\n"
         "from caffe.proto import caffe_pb2\n"
         "fields = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name\n"
-        "print(fields['renet_param'].number, fields['segmentation_data_param'].number)\n"
+        "print(*(fields[name].number for name in ('renet_param', 'segmentation_data_param', 'dense_crf_param')))\n"
         "print(*caffe.layer_type_list())",
         tmp_path,
     ).split()
-    assert printed[:2] == ["149", "150"]
-    ours = {"ReNetLSTM", "ReNetGRU", "ReNetIRNN", "SegmentationData", "BilinearInterpolation"}
+    assert printed[:3] == ["149", "150", "151"]
+    ours = {"ReNetLSTM", "ReNetGRU", "ReNetIRNN", "SegmentationData", "BilinearInterpolation", "DenseCRF"}
     assert ours <= set(printed)
 
 

@@ -1,0 +1,281 @@
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+#include "caffe/blob.hpp"
+#include "caffe/common.hpp"
+#include "caffe/filler.hpp"
+#include "caffe/layers/dense_crf_layer.hpp"
+
+#include "caffe/test/test_caffe_main.hpp"
+#include "caffe/test/test_gradient_check_util.hpp"
+
+namespace caffe {
+
+template <typename TypeParam>
+class DenseCRFLayerTest : public MultiDeviceTest<TypeParam> {
+  typedef typename TypeParam::Dtype Dtype;
+
+ protected:
+  DenseCRFLayerTest() : crf_(param_.mutable_dense_crf_param()) {
+    bottom_.push_back(&scores_);
+    bottom_.push_back(&image_);
+    top_.push_back(&result_);
+  }
+
+  // Noise for scores, a slanted edge with noise for the image.
+  void Shape(int num, int classes, int height, int width) {
+    scores_.Reshape(num, classes, height, width);
+    image_.Reshape(num, 3, height, width);
+    FillerParameter filler_param;
+    GaussianFiller<Dtype> filler(filler_param);
+    filler.Fill(&scores_);
+    Dtype* image = image_.mutable_cpu_data();
+    for (int i = 0; i < image_.count(); ++i) {
+      const int x = i % width, y = i / width % height;
+      image[i] = (2 * x + y > width + i / (height * width) ? 170 : 60) +
+          (7 * i) % 11;
+    }
+  }
+
+  void Forward() {
+    DenseCRFLayer<Dtype> layer(param_);
+    layer.SetUp(bottom_, top_);
+    layer.Forward(bottom_, top_);
+  }
+
+  // The definition with every pair of pixels, in double, into Q (image n).
+  std::vector<double> BruteForce(int n) const {
+    const int classes = scores_.channels();
+    const int width = scores_.width();
+    const int pixels = scores_.height() * width;
+    const Dtype* scores = scores_.cpu_data() + scores_.offset(n);
+    const Dtype* image = image_.cpu_data() + image_.offset(n);
+    std::vector<double> kernel[2];
+    for (int k = 0; k < 2; ++k) {
+      kernel[k].resize(pixels * pixels);
+      std::vector<double> sums(pixels);
+      for (int i = 0; i < pixels; ++i) {
+        for (int j = 0; j < pixels; ++j) {
+          const double xy = k == 0 ? crf_->pos_xy_std() : crf_->bi_xy_std();
+          double distance = (std::pow(i % width - j % width, 2) +
+              std::pow(i / width - j / width, 2)) / (xy * xy);
+          for (int c = 0; k == 1 && c < 3; ++c) {
+            distance += std::pow((image[c * pixels + i] -
+                image[c * pixels + j]) / crf_->bi_rgb_std(), 2);
+          }
+          kernel[k][i * pixels + j] = std::exp(-distance / 2);
+          sums[i] += kernel[k][i * pixels + j];
+        }
+      }
+      for (int i = 0; i < pixels * pixels; ++i) {
+        kernel[k][i] /= std::sqrt(sums[i / pixels] * sums[i % pixels]);
+      }
+    }
+    std::vector<double> q, message(classes * pixels);
+    for (int t = 0; t <= static_cast<int>(crf_->max_iter()); ++t) {
+      std::fill(message.begin(), message.end(), 0);
+      for (int k = 0; t > 0 && k < 2; ++k) {
+        for (int c = 0; c < classes; ++c) {
+          for (int i = 0; i < pixels; ++i) {
+            for (int j = 0; j < pixels; ++j) {
+              message[c * pixels + i] += (k == 0 ? crf_->pos_w() : crf_->bi_w())
+                  * kernel[k][i * pixels + j] * q[c * pixels + j];
+            }
+          }
+        }
+      }
+      q.resize(classes * pixels);
+      for (int i = 0; i < pixels; ++i) {
+        double sum = 0;
+        for (int c = 0; c < classes; ++c) {
+          double energy = scores[c * pixels + i];
+          for (int other = 0; other < classes; ++other) {
+            if (other != c) { energy -= message[other * pixels + i]; }
+          }
+          sum += q[c * pixels + i] = std::exp(energy);
+        }
+        for (int c = 0; c < classes; ++c) { q[c * pixels + i] /= sum; }
+      }
+    }
+    return q;
+  }
+
+  void CheckGradient() {
+    // the gradient of single precision is the rounding's
+    if (sizeof(Dtype) < sizeof(double)) { return; }
+    DenseCRFLayer<Dtype> layer(param_);
+    GradientChecker<Dtype> checker(1e-4, 1e-5);
+    checker.CheckGradientExhaustive(&layer, bottom_, top_, 0);
+  }
+
+  LayerParameter param_;
+  DenseCRFParameter* crf_;
+  Blob<Dtype> scores_, image_, result_;
+  vector<Blob<Dtype>*> bottom_, top_;
+};
+
+TYPED_TEST_CASE(DenseCRFLayerTest, TestDtypesAndDevices);
+
+TYPED_TEST(DenseCRFLayerTest, NearsBruteForce) {
+  this->crf_->set_bi_xy_std(6);
+  this->crf_->set_bi_rgb_std(20);
+  this->crf_->set_max_iter(3);
+  this->Shape(2, 3, 11, 13);
+  this->Forward();
+  double sum = 0;
+  for (int n = 0; n < 2; ++n) {
+    const std::vector<double> expected = this->BruteForce(n);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      const double error = std::abs(expected[i] -
+          this->result_.cpu_data()[this->result_.offset(n) + i]);
+      EXPECT_LT(error, 0.35);
+      sum += error;
+    }
+  }
+  // the lattice's own error: hat functions and [1/2 1 1/2] stand for a Gaussian
+  EXPECT_LT(sum / this->result_.count(), 0.05);
+}
+
+TYPED_TEST(DenseCRFLayerTest, WithoutWeightsIsTheSoftmax) {
+  this->crf_->set_pos_w(0);
+  this->crf_->set_bi_w(0);
+  this->Shape(2, 4, 5, 7);
+  this->Forward();
+  for (int n = 0; n < 2; ++n) {
+    const std::vector<double> expected = this->BruteForce(n);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_NEAR(expected[i],
+          this->result_.cpu_data()[this->result_.offset(n) + i], 1e-5);
+    }
+  }
+}
+
+TYPED_TEST(DenseCRFLayerTest, AnImageIsItselfInABatchAndAfterAnotherSize) {
+  typedef typename TypeParam::Dtype Dtype;
+  DenseCRFLayer<Dtype> layer(this->param_);
+  this->Shape(1, 3, 4, 9);
+  layer.SetUp(this->bottom_, this->top_);
+  layer.Forward(this->bottom_, this->top_);
+  this->Shape(3, 3, 8, 5);
+  layer.Reshape(this->bottom_, this->top_);
+  layer.Forward(this->bottom_, this->top_);
+  Blob<Dtype> together, scores, image;
+  together.CopyFrom(this->result_, false, true);
+  scores.CopyFrom(this->scores_, false, true);
+  image.CopyFrom(this->image_, false, true);
+  for (int n = 0; n < 3; ++n) {
+    this->scores_.Reshape(1, 3, 8, 5);
+    this->image_.Reshape(1, 3, 8, 5);
+    caffe_copy(120, scores.cpu_data() + scores.offset(n),
+        this->scores_.mutable_cpu_data());
+    caffe_copy(120, image.cpu_data() + image.offset(n),
+        this->image_.mutable_cpu_data());
+    this->Forward();
+    for (int i = 0; i < 120; ++i) {
+      EXPECT_EQ(this->result_.cpu_data()[i],
+          together.cpu_data()[together.offset(n) + i]);
+    }
+  }
+}
+
+TYPED_TEST(DenseCRFLayerTest, ExtremeScoresAndFlatImagesStayFinite) {
+  const int sizes[][2] = {{6, 5}, {1, 9}, {9, 1}, {1, 1}};
+  for (int s = 0; s < 4; ++s) {
+    this->Shape(1, 2, sizes[s][0], sizes[s][1]);
+    caffe_scal(this->scores_.count(), typename TypeParam::Dtype(1e6),
+        this->scores_.mutable_cpu_data());
+    caffe_set(this->image_.count(), typename TypeParam::Dtype(0),
+        this->image_.mutable_cpu_data());
+    this->Forward();
+    for (int i = 0; i < this->result_.count(); ++i) {
+      EXPECT_TRUE(std::isfinite(this->result_.cpu_data()[i]));
+    }
+  }
+}
+
+TYPED_TEST(DenseCRFLayerTest, MeanScaleAndOrderAreUndone) {
+  typedef typename TypeParam::Dtype Dtype;
+  this->Shape(1, 3, 7, 6);
+  this->Forward();
+  Blob<Dtype> plain, image;
+  plain.CopyFrom(this->result_, false, true);
+  image.CopyFrom(this->image_, false, true);
+  const float means[] = {122.67f, 116.66f, 104.01f};
+  for (int c = 0; c < 3; ++c) {
+    this->crf_->add_mean_value(means[c]);
+    for (int i = 0; i < 42; ++i) {
+      this->image_.mutable_cpu_data()[c * 42 + i] =
+          (image.cpu_data()[(2 - c) * 42 + i] - means[c]) * Dtype(0.017);
+    }
+  }
+  this->crf_->set_scale(0.017f);
+  this->crf_->set_order(DenseCRFParameter_Order_RGB);
+  this->Forward();
+  for (int i = 0; i < plain.count(); ++i) {
+    EXPECT_EQ(plain.cpu_data()[i], this->result_.cpu_data()[i]);
+  }
+}
+
+TYPED_TEST(DenseCRFLayerTest, OutputsAgree) {
+  this->Shape(2, 3, 6, 5);
+  Blob<typename TypeParam::Dtype> probability;
+  this->Forward();
+  probability.CopyFrom(this->result_, false, true);
+  this->crf_->set_output(DenseCRFParameter_Output_LOG_PROBABILITY);
+  this->Forward();
+  for (int i = 0; i < probability.count(); ++i) {
+    EXPECT_NEAR(probability.cpu_data()[i],
+        std::exp(this->result_.cpu_data()[i]), 1e-5);
+  }
+  this->crf_->set_output(DenseCRFParameter_Output_LABEL);
+  this->Forward();
+  ASSERT_EQ(1, this->result_.channels());
+  for (int n = 0; n < 2; ++n) {
+    for (int i = 0; i < 30; ++i) {
+      const int label = this->result_.data_at(n, 0, i / 5, i % 5);
+      for (int c = 0; c < 3; ++c) {
+        EXPECT_GE(probability.data_at(n, label, i / 5, i % 5),
+            probability.data_at(n, c, i / 5, i % 5));
+      }
+    }
+  }
+}
+
+TYPED_TEST(DenseCRFLayerTest, Gradient) {
+  this->crf_->set_max_iter(3);
+  this->crf_->set_bi_rgb_std(30);
+  this->Shape(2, 3, 4, 3);
+  this->CheckGradient();
+}
+
+TYPED_TEST(DenseCRFLayerTest, GradientOfLogarithm) {
+  this->crf_->set_max_iter(2);
+  this->crf_->set_output(DenseCRFParameter_Output_LOG_PROBABILITY);
+  this->Shape(1, 2, 3, 4);
+  this->CheckGradient();
+}
+
+TYPED_TEST(DenseCRFLayerTest, GradientOfLearnedParameters) {
+  this->crf_->set_max_iter(2);
+  this->crf_->set_learn(true);
+  this->crf_->set_bi_rgb_std(30);
+  this->Shape(2, 3, 3, 4);
+  this->CheckGradient();
+}
+
+TYPED_TEST(DenseCRFLayerTest, LearnedParametersStartAtPotts) {
+  this->Shape(1, 4, 6, 7);
+  this->Forward();
+  Blob<typename TypeParam::Dtype> fixed;
+  fixed.CopyFrom(this->result_, false, true);
+  this->crf_->set_learn(true);
+  this->Forward();
+  for (int i = 0; i < fixed.count(); ++i) {
+    EXPECT_NEAR(fixed.cpu_data()[i], this->result_.cpu_data()[i], 1e-4);
+  }
+}
+
+}  // namespace caffe
