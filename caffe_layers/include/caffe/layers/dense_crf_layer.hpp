@@ -88,7 +88,9 @@ class DenseCRFLayer : public Layer<Dtype> {
   int positional_height_, positional_width_;
   Kernel kernels_[2];
   /// all pixels x classes
-  std::vector<Dtype> scores_, logits_, message_, filtered_, scaled_;
+  std::vector<Dtype> scores_, logits_, message_, filtered_;
+  /// of the kernel at hand, per class
+  std::vector<Dtype> weight_;
   std::vector<std::vector<Dtype> > history_;
   std::vector<float> features_;
   std::vector<Dtype> scratch_[2];

@@ -29,8 +29,9 @@ class PermutohedralLattice {
   void Build(const float* features, int count, int dimensions);
 
   /**
-   * @brief to = K from; both count x channels, channels contiguous; they may
-   *        be the same.
+   * @brief to = diag(factor) K diag(factor) from; both count x channels,
+   *        channels contiguous; they may be the same. No factor is a factor
+   *        of 1.
    *
    * Missing vertices make the blurs of two axes differ by their order, so K is
    * not quite symmetric: transposed goes through the axes backwards and gives
@@ -40,8 +41,8 @@ class PermutohedralLattice {
    *        caller between calls
    */
   template <typename Dtype>
-  void Filter(const Dtype* from, Dtype* to, int channels, bool transposed,
-      std::vector<Dtype>* scratch) const;
+  void Filter(const Dtype* from, const Dtype* factor, int channels,
+      bool transposed, Dtype* to, std::vector<Dtype>* scratch) const;
 
   int count() const { return count_; }
   int vertices() const { return vertices_; }

@@ -162,7 +162,8 @@ void PermutohedralLattice::NumberVertices() {
 
 void PermutohedralLattice::FindNeighbours() {
   const int dimensions = corners_ - 1;
-  neighbours_.resize(static_cast<size_t>(corners_) * vertices_ * 2);
+  // a vertex that is found above has its finder below it: half the searches
+  neighbours_.assign(static_cast<size_t>(corners_) * vertices_ * 2, 0);
 #pragma omp parallel
   {
     std::vector<int> key(dimensions);
@@ -170,13 +171,14 @@ void PermutohedralLattice::FindNeighbours() {
     for (int v = 0; v < vertices_; ++v) {
       const int* own = &keys_[static_cast<size_t>(v) * dimensions];
       for (int axis = 0; axis < corners_; ++axis) {
-        int* pair =
-            &neighbours_[(static_cast<size_t>(axis) * vertices_ + v) * 2];
-        for (int side = 0; side < 2; ++side) {
-          const int step = side == 0 ? -1 : 1;
-          for (int k = 0; k < dimensions; ++k) { key[k] = own[k] + step; }
-          if (axis < dimensions) { key[axis] = own[axis] - step * dimensions; }
-          pair[side] = Find(key.data());
+        int* pairs =
+            &neighbours_[static_cast<size_t>(axis) * vertices_ * 2];
+        for (int k = 0; k < dimensions; ++k) { key[k] = own[k] + 1; }
+        if (axis < dimensions) { key[axis] = own[axis] - dimensions; }
+        const int above = Find(key.data());
+        if (above != 0) {
+          pairs[2 * v + 1] = above;
+          pairs[2 * (above - 1)] = v + 1;
         }
       }
     }
@@ -184,8 +186,9 @@ void PermutohedralLattice::FindNeighbours() {
 }
 
 template <typename Dtype>
-void PermutohedralLattice::Filter(const Dtype* from, Dtype* to, int channels,
-    bool transposed, std::vector<Dtype>* scratch) const {
+void PermutohedralLattice::Filter(const Dtype* from, const Dtype* factor,
+    int channels, bool transposed, Dtype* to,
+    std::vector<Dtype>* scratch) const {
   const size_t size = static_cast<size_t>(vertices_ + 1) * channels;
   for (int b = 0; b < 2; ++b) {
     if (scratch[b].size() < size) { scratch[b].resize(size); }
@@ -199,9 +202,10 @@ void PermutohedralLattice::Filter(const Dtype* from, Dtype* to, int channels,
     Dtype* value = values + static_cast<size_t>(v) * channels;
     std::fill_n(value, channels, Dtype(0));
     for (int e = first_entry_[v]; e < first_entry_[v + 1]; ++e) {
-      const Dtype weight = weight_[entries_[e]];
-      const Dtype* point =
-          from + static_cast<size_t>(entries_[e] / corners_) * channels;
+      const int i = entries_[e] / corners_;
+      const Dtype weight =
+          weight_[entries_[e]] * (factor == NULL ? Dtype(1) : factor[i]);
+      const Dtype* point = from + static_cast<size_t>(i) * channels;
 #pragma omp simd
       for (int c = 0; c < channels; ++c) { value[c] += weight * point[c]; }
     }
@@ -232,7 +236,8 @@ void PermutohedralLattice::Filter(const Dtype* from, Dtype* to, int channels,
     std::fill_n(result, channels, Dtype(0));
     for (int k = 0; k < corners_; ++k) {
       const size_t e = static_cast<size_t>(i) * corners_ + k;
-      const Dtype weight = weight_[e] * alpha;
+      const Dtype weight =
+          weight_[e] * alpha * (factor == NULL ? Dtype(1) : factor[i]);
       const Dtype* value = values + static_cast<size_t>(vertex_[e]) * channels;
 #pragma omp simd
       for (int c = 0; c < channels; ++c) { result[c] += weight * value[c]; }
@@ -240,9 +245,9 @@ void PermutohedralLattice::Filter(const Dtype* from, Dtype* to, int channels,
   }
 }
 
-template void PermutohedralLattice::Filter<float>(const float*, float*, int,
-    bool, std::vector<float>*) const;
-template void PermutohedralLattice::Filter<double>(const double*, double*, int,
-    bool, std::vector<double>*) const;
+template void PermutohedralLattice::Filter<float>(const float*, const float*,
+    int, bool, float*, std::vector<float>*) const;
+template void PermutohedralLattice::Filter<double>(const double*,
+    const double*, int, bool, double*, std::vector<double>*) const;
 
 }  // namespace caffe
