@@ -136,7 +136,8 @@ TYPED_TEST(DenseCRFLayerTest, NearsBruteForce) {
     }
   }
   // the lattice's own error: hat functions and [1/2 1 1/2] stand for a Gaussian
-  EXPECT_LT(sum / this->result_.count(), 0.05);
+  // (0.006 to 0.016 on average and up to 0.2 anywhere were seen on such noise)
+  EXPECT_LT(sum / this->result_.count(), 0.04);
 }
 
 TYPED_TEST(DenseCRFLayerTest, WithoutWeightsIsTheSoftmax) {
