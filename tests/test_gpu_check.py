@@ -388,10 +388,11 @@ def test_largest_difference() -> None:
 # --- Memory accesses -------------------------------------------------------------------------------------------------
 
 
-def test_small_network_has_all_units_and_runs_backward(processor_as_gpu: Machine) -> None:
+def test_small_network_has_all_layers_and_runs_backward(processor_as_gpu: Machine) -> None:
     result = dumped(processor_as_gpu, "small", gpu_stages.small_network(), "-pass", FORWARD_BACKWARD)
     widths = sum(len(each[2]) for each in gpu_stages.UNITS)
-    assert len({name.split(".")[0] for name in result.shapes if ".param" in name}) == 2 * widths
+    with_parameters = {name.split(".")[0] for name in result.shapes if ".param" in name}
+    assert len(with_parameters) == 2 * widths + sum("learn: true" in options for options in gpu_stages.CRFS)
     assert list(result.shapes["upsample.data.f32"][2:]) == [7, 9]
     gradients = [name for name in result.shapes if name.endswith(".diff.f32") and ".param" in name]
     assert all(any(result.values(name)) for name in gradients)
@@ -569,8 +570,9 @@ def test_aims() -> None:
         facts(),
         facts(ratio=1.9),
         facts(precision=TF32),
-        facts(name="N-ReNet", shape=None, passes=FORWARD, milliseconds_an_image=0.9),
-        facts(name="N-ReNet", shape=None, passes=FORWARD, milliseconds_an_image=1.1),
+        facts(name="N-ReNet", shape=None, passes=FORWARD, aim=1, milliseconds_an_image=0.9),
+        facts(name="N-ReNet", shape=None, passes=FORWARD, aim=1, milliseconds_an_image=1.1),
+        facts(name="many iterations", shape=None, passes=FORWARD),
     ]
     assert [line.split(":")[0] for line in gpu_speed.aims(rows)] == ["aim reached", "aim missed"] * 2
 
@@ -583,12 +585,15 @@ def test_precision_of_all_renet_layers() -> None:
 
 
 def test_entries_are_there(processor_as_gpu: Machine) -> None:
-    """Files that entries name lie in the bundle."""
+    """Files that entries name lie in the bundle, and their texts are networks."""
     for entry in gpu_speed.ENTRIES:
         for flag in ("-model", "-solver"):
             if flag in entry.options:
                 assert (REPOSITORY / entry.options[entry.options.index(flag) + 1]).is_file()
-        assert entry.shape or "-model" in entry.options
+        assert entry.shape or entry.text or "-model" in entry.options
+        if entry.text:
+            result = dumped(processor_as_gpu, "text", entry.text, "-pass", entry.passes)
+            assert max(map(abs, result.values("crf.data.f32"))) <= 1
 
 
 def test_pytorchs_side_computes_the_same(processor_as_gpu: Machine) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark on a GPU: ReNet groups beside PyTorch's LSTM, and whole networks, each beside the chip's limit.
+"""The benchmark on a GPU: ReNet groups beside PyTorch's LSTM, CRFs and whole networks, each beside the chip's limit.
 
 A layer or network that comes later joins by an entry in ENTRIES.
 It runs with any Python from 3.8 on and needs nothing but the standard library.
@@ -35,10 +35,12 @@ class Entry(NamedTuple):
     Attributes:
         name: what the table calls it.
         passes: FORWARD, FORWARD_BACKWARD or STEP.
-        steps: steps of its scans that depend on each other, in one forward pass.
+        steps: of its scans, or iterations of its CRF, that depend on each other, in one forward pass.
         shape: N, C, H, W and d of a ReNet group, beside which PyTorch's LSTM is timed; or None.
-        options: of benchmark_net, for anything but a group; files by their paths in the bundle.
+        options: of benchmark_net, for what no text stands for; files by their paths in the bundle.
         images: that one pass takes.
+        text: of the network, for anything but a group, where no file has it.
+        aim: milliseconds an image that a forward pass should stay below; or None.
     """
 
     name: str
@@ -47,6 +49,26 @@ class Entry(NamedTuple):
     shape: Sequence[int] | None = None
     options: Sequence[str] = ()
     images: int = 1
+    text: str | None = None
+    aim: float | None = None
+
+
+def crf_text(iterations: int) -> str:
+    """The network of a CRF over 21 classes on an image of 375 x 500.
+
+    The image's colours change smoothly and have some noise: its lattice has about 150 000 vertices, as photographs
+    have (110 000 to 200 000). Noise alone would have seven times as many.
+    """
+    return f"""name: "crf"
+layer {{ name: "inputs" type: "Input" top: "scores" top: "colours" top: "noise"
+  input_param {{ shape {{ dim: 1 dim: 21 dim: 375 dim: 500 }} shape {{ dim: 1 dim: 3 dim: 12 dim: 16 }}
+    shape {{ dim: 1 dim: 3 dim: 375 dim: 500 }} }} }}
+layer {{ name: "surface" type: "BilinearInterpolation" top: "surface" bottom: "colours" bottom: "noise" }}
+layer {{ name: "image" type: "Eltwise" top: "image" bottom: "surface" bottom: "noise"
+  eltwise_param {{ operation: SUM coeff: 25 coeff: 2 }} }}
+layer {{ name: "crf" type: "DenseCRF" top: "crf" bottom: "scores" bottom: "image"
+  dense_crf_param {{ max_iter: {iterations} pos_w: 3 pos_xy_std: 3 bi_w: 5 bi_xy_std: 80 bi_rgb_std: 3 }} }}
+"""
 
 
 SHAPES = (
@@ -67,6 +89,7 @@ ENTRIES = (
             N_RENET_STEPS,
             options=("-model", f"{N_RENET}/deploy.prototxt", "-inputs", f"data:{images},3,240,320"),
             images=images,
+            aim=1,
         )
         for images in (1, 10)
     ),
@@ -81,6 +104,8 @@ ENTRIES = (
         ),
         images=10,
     ),
+    Entry("CRF 375x500, 21 classes, 2 iterations", FORWARD, 2, text=crf_text(2), aim=2),
+    Entry("CRF 375x500, 21 classes, 10 iterations", FORWARD, 10, text=crf_text(10)),
 )
 COLUMNS = (
     *("what", "pass", "products", "ms", "cuDNN ms", "ratio", "floor ms", "of limit", "us/step"),
@@ -216,9 +241,9 @@ def aims(rows: Sequence[dict[str, Any]]) -> list[str]:
         if facts["shape"] and facts["passes"] == FORWARD_BACKWARD and facts["ratio"]:
             reached = facts["ratio"] >= 2
             lines.append(_aim(f"{facts['name']}: twice cuDNN's speed", f"{facts['ratio']:.2f} times", reached))
-        if not facts["shape"] and facts["passes"] == FORWARD:
-            time_of_image = facts["milliseconds_an_image"]
-            lines.append(_aim(f"{facts['name']}: under 1 ms an image", f"{time_of_image:.3f} ms", time_of_image < 1))
+        if facts["aim"] and facts["passes"] == FORWARD:
+            got, wanted = facts["milliseconds_an_image"], facts["aim"]
+            lines.append(_aim(f"{facts['name']}: under {wanted:g} ms an image", f"{got:.3f} ms", got < wanted))
     return lines
 
 
@@ -259,6 +284,9 @@ def time_entry(
     if entry.shape:
         model.write_text(with_precision(group_text(entry.shape), precision))
         options = ["-model", str(model), "-dump", str(dump)]
+    elif entry.text:
+        model.write_text(with_precision(entry.text, precision))
+        options += ["-model", str(model)]
     else:
         place = options.index("-model") + 1
         model.write_text(with_precision((machine.bundle / options[place]).read_text(), precision))

@@ -218,6 +218,7 @@ UNITS = (
     ("ReNetGRU", "", (3, 40, 120)),
     ("ReNetIRNN", "", (3, 40, 120)),
 )
+CRFS = ("max_iter: 2", "max_iter: 2 learn: true output: LOG_PROBABILITY", "max_iter: 0 pos_w: 0 bi_w: 0")
 
 
 def small_network() -> str:
@@ -237,6 +238,11 @@ layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim:
 """
     text += f"""layer {{ name: "upsample" type: "BilinearInterpolation" top: "upsample"
   bottom: "HORIZONTAL{number}" bottom: "data" }}
+layer {{ name: "scores" type: "BilinearInterpolation" top: "scores" bottom: "HORIZONTAL1" bottom: "data" }}
+"""
+    for number, options in enumerate(CRFS, 1):
+        text += f"""layer {{ name: "crf{number}" type: "DenseCRF" top: "crf{number}" bottom: "scores" bottom: "data"
+  dense_crf_param {{ {options} }} }}
 """
     return text
 

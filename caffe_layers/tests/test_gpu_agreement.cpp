@@ -23,13 +23,14 @@ namespace {
 
 typedef vector<int> Shape;
 
-/// A layer on maps of given shapes. Of bottoms after the first one only the
-/// shape counts, and they get no gradient.
+/// A layer on maps of given shapes. Bottoms after the first one get no
+/// gradient, and only their shape counts, if they are no image.
 struct Case {
   LayerParameter parameter;
   vector<Shape> bottoms;
   ReNetCase renet;  // where the layer is a ReNet layer: what fills its blobs
   bool is_renet;
+  bool has_image = false;  // the second bottom, of the size of the first
 
   Case Phased(Phase phase) const {
     Case changed = *this;
@@ -67,6 +68,22 @@ Case Bilinear(int num, int channels, int height, int width, int target_height,
   return c;
 }
 
+Case DenseCRF(int num, int classes, int height, int width, int iterations) {
+  Case c = {LayerParameter(), {{num, classes, height, width},
+      {num, 3, height, width}}, ReNetCase(), false};
+  c.has_image = true;
+  c.parameter.set_type("DenseCRF");
+  DenseCRFParameter* const crf = c.parameter.mutable_dense_crf_param();
+  crf->set_max_iter(iterations);
+  crf->set_bi_rgb_std(20);
+  return c;
+}
+
+Case LearnedDenseCRF(Case c) {
+  c.parameter.mutable_dense_crf_param()->set_learn(true);
+  return c;
+}
+
 /// Every unit with every option, in both directions.
 vector<ReNetCase> Sweeps() {
   vector<ReNetCase> sweeps;
@@ -84,6 +101,8 @@ vector<Case> SmallCases() {
     cases.push_back(ReNet(sweep.Map(2, 3, 7, 11).Patch(2, 1).Hidden(13)));
   }
   cases.push_back(Bilinear(2, 5, 6, 7, 13, 9));
+  cases.push_back(DenseCRF(2, 5, 6, 7, 3));
+  cases.push_back(LearnedDenseCRF(DenseCRF(2, 5, 6, 7, 2)));
   return cases;
 }
 
@@ -93,6 +112,7 @@ struct Results {
   vector<Dtype> top;
   vector<Dtype> bottom_diff;
   vector<vector<Dtype> > parameter_diffs;
+  bool float_inside;  // whatever Dtype is: the weights of a CRF's lattice
 };
 
 /// A layer with its blobs, whose contents are a function of the case alone and
@@ -100,7 +120,8 @@ struct Results {
 template <typename Dtype>
 class Subject {
  public:
-  explicit Subject(const Case& c) : propagate_down_(c.bottoms.size(), false) {
+  explicit Subject(const Case& c)
+      : has_image_(c.has_image), propagate_down_(c.bottoms.size(), false) {
     propagate_down_[0] = true;
     for (size_t i = 0; i < c.bottoms.size(); ++i) {
       bottoms_.push_back(shared_ptr<Blob<Dtype> >(
@@ -134,9 +155,21 @@ class Subject {
     layer_->Reshape(bottom_, top_);
     FillUniform(1, -1, 1, bottom_[0]->count(), bottom_[0]->mutable_cpu_data());
     FillUniform(2, -1, 1, result_.count(), result_.mutable_cpu_diff());
+    if (has_image_) { DrawImage(); }
     // What no one writes is found by this.
     caffe_set(result_.count(), Dtype(777), result_.mutable_cpu_data());
     caffe_set(bottom_[0]->count(), Dtype(777), bottom_[0]->mutable_cpu_diff());
+  }
+  // Two surfaces with noise, as 8-bit values.
+  void DrawImage() {
+    Blob<Dtype>* const image = bottom_[1];
+    const int width = image->width(), area = image->height() * width;
+    FillUniform(3, 0, 20, image->count(), image->mutable_cpu_data());
+    for (int i = 0; i < image->count(); ++i) {
+      Dtype* const value = image->mutable_cpu_data() + i;
+      const int x = i % width, y = i % area / width;
+      *value = std::floor(*value) + (2 * x + y > width ? 150 : 70);
+    }
   }
   void ClearDiffs() {
     for (const shared_ptr<Blob<Dtype> >& blob : layer_->blobs()) {
@@ -157,6 +190,7 @@ class Subject {
 
   Results<Dtype> results() const {
     Results<Dtype> results;
+    results.float_inside = has_image_;
     results.top.assign(result_.cpu_data(),
         result_.cpu_data() + result_.count());
     results.bottom_diff.assign(bottom_[0]->cpu_diff(),
@@ -169,6 +203,7 @@ class Subject {
   }
 
  private:
+  const bool has_image_;
   shared_ptr<Layer<Dtype> > layer_;
   vector<shared_ptr<Blob<Dtype> > > bottoms_;
   Blob<Dtype> result_;
@@ -202,7 +237,8 @@ double RelativeNorm(const vector<Dtype>& actual,
 /// The bounds that every layer keeps to a reference in double.
 template <typename Dtype>
 void ExpectNear(const Results<Dtype>& actual, const Results<double>& expected) {
-  const bool is_float = sizeof(Dtype) == sizeof(float);
+  const bool is_float =
+      sizeof(Dtype) == sizeof(float) || expected.float_inside;
   const double forward = is_float ? 2e-5 : 1e-11;
   const double gradient = is_float ? 2e-3 : 1e-8;
   ASSERT_EQ(expected.top.size(), actual.top.size());
@@ -281,6 +317,37 @@ TYPED_TEST(GPUAgreementTest, BilinearInterpolationShapes) {
   }
 }
 
+TYPED_TEST(GPUAgreementTest, DenseCRFShapes) {
+  const int shapes[][4] = {
+      {1, 2, 1, 1}, {1, 21, 1, 40}, {2, 3, 33, 1}, {2, 21, 37, 23},
+      {1, 100, 9, 14}, {3, 2, 8, 5}, {1, 21, 121, 161}};
+  for (const int* s : shapes) {
+    Case c = DenseCRF(s[0], s[1], s[2], s[3], 2);
+    this->ExpectAgreement(c);
+    this->ExpectAgreement(LearnedDenseCRF(c));
+    c.parameter.mutable_dense_crf_param()->set_output(
+        DenseCRFParameter_Output_LOG_PROBABILITY);
+    this->ExpectAgreement(c);
+  }
+}
+
+TYPED_TEST(GPUAgreementTest, DenseCRFOptions) {
+  for (int option = 0; option < 6; ++option) {
+    Case c = DenseCRF(2, 4, 15, 18, option == 0 ? 10 : option == 1 ? 0 : 2);
+    DenseCRFParameter* const crf = c.parameter.mutable_dense_crf_param();
+    if (option == 2) { crf->set_pos_w(0); }
+    if (option == 3) { crf->set_bi_w(0); }
+    if (option == 4) {
+      crf->set_order(DenseCRFParameter_Order_RGB);
+      crf->set_scale(0.5);
+      crf->add_mean_value(-60);
+    }
+    // a lattice with many vertices: noise is far from noise
+    if (option == 5) { crf->set_bi_rgb_std(1); }
+    this->ExpectAgreement(c);
+  }
+}
+
 // One layer whose maps grow and shrink; each answer is that of a new layer.
 TYPED_TEST(GPUAgreementTest, SizesThatChange) {
   const int sizes[][3] = {
@@ -295,8 +362,9 @@ TYPED_TEST(GPUAgreementTest, SizesThatChange) {
       vector<Shape> shapes = c.bottoms;
       for (size_t i = 0; i < shapes.size(); ++i) {
         shapes[i][0] = size[0];
-        shapes[i][2] = i == 0 ? size[1] : size[2];
-        shapes[i][3] = i == 0 ? size[2] : size[1] + 2;
+        const bool same = i == 0 || c.has_image;
+        shapes[i][2] = same ? size[1] : size[2];
+        shapes[i][3] = same ? size[2] : size[1] + 2;
       }
       changing.SetMaps(shapes);
       expected.SetMaps(shapes);
@@ -360,6 +428,7 @@ TYPED_TEST(GPUAgreementTest, ModeChangesBetweenPasses) {
       SCOPED_TRACE(::testing::Message() << "pass " << pass);
       vector<Shape> shapes = c.bottoms;
       shapes[0][3] += pass;
+      if (c.has_image) { shapes[1][3] += pass; }
       actual.SetMaps(shapes);
       expected.SetMaps(shapes);
       actual.Forward(modes[pass][0]);

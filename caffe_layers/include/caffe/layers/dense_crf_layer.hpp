@@ -6,9 +6,14 @@
 #include "caffe/blob.hpp"
 #include "caffe/layer.hpp"
 #include "caffe/proto/caffe.pb.h"
+#include "caffe/util/mean_field.hpp"
 #include "caffe/util/permutohedral_lattice.hpp"
 
 namespace caffe {
+
+/// What the layer keeps on a GPU.
+template <typename Dtype>
+struct DenseCRFGpuState;
 
 /**
  * @brief Fully connected CRF over class scores (Kraehenbuehl and Koltun 2011),
@@ -39,7 +44,7 @@ template <typename Dtype>
 class DenseCRFLayer : public Layer<Dtype> {
  public:
   explicit DenseCRFLayer(const LayerParameter& param)
-      : Layer<Dtype>(param) {}
+      : Layer<Dtype>(param), kernels_(GetMeanFieldKernels<Dtype>()) {}
   virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top);
   virtual void Reshape(const vector<Blob<Dtype>*>& bottom,
@@ -57,43 +62,50 @@ class DenseCRFLayer : public Layer<Dtype> {
       const vector<Blob<Dtype>*>& top);
   virtual void Backward_cpu(const vector<Blob<Dtype>*>& top,
       const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom);
+  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top);
+  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
+      const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom);
 
  private:
-  /// One Gaussian kernel of an image: its lattice and D^-1/2.
-  struct Kernel {
-    PermutohedralLattice lattice;
-    std::vector<Dtype> normalisation;
-  };
-
-  void BuildKernel(const std::vector<float>& features, int dimensions,
-      Kernel* kernel);
-  void BuildPositional();
-  void BuildBilateral(const Dtype* image);
-  /// @brief to = N from, or its transpose; both pixels x classes
-  void Apply(const Kernel& kernel, const Dtype* from, bool transposed,
-      Dtype* to);
   bool Used(int kernel) const;
-  Dtype Weight(int kernel, int label) const;
-  /// @brief m of one iteration into message_
-  void Message(const Dtype* probability);
-  void Logits(const Dtype* message, Dtype* logits) const;
-  void Softmax(const Dtype* logits, Dtype* probability) const;
-  /// @brief Q^0 .. of one image; into history_ with keep_history, else the
-  ///        last alone. logits_ ends as the last iteration's.
-  void MeanField(const Dtype* scores, bool keep_history);
-  const Dtype* Scores(const Dtype* planes);
+  /// @brief The kernels' weights and the compatibility, in padded rows.
+  void LoadParameters();
+  /// @brief The lattices of image n.
+  void Build(const vector<Blob<Dtype>*>& bottom, int n);
+  /// @brief Splat and blur with every kernel that is used: into blurred_.
+  void Blur(const Dtype* rows, bool transposed);
+  /// @brief One kernel of blurred_ with weight 1: into sliced_.
+  void SliceAlone(int kernel);
+  /// @brief Q of the next iteration and its logits; with learn leaves the
+  ///        message in message_.
+  void Iterate(const Dtype* probability, Dtype* logits, Dtype* next);
+  /// @brief Q^0 .. of scores_: into history_ with keep_history, else the last
+  ///        alone. logits_ ends as the last iteration's.
+  void MeanField(bool keep_history);
+  /// @brief Rows of all pixels from planes; the padding gets one value.
+  void ToRows(const Dtype* planes, Dtype padding, Dtype* rows) const;
+  void ToPlanes(const Dtype* rows, Dtype* planes) const;
+  DenseCRFGpuState<Dtype>* GpuState();
 
   DenseCRFParameter crf_;
+  const MeanFieldKernels<Dtype>& kernels_;
   int classes_, height_, width_, pixels_;
+  /// values of a row: the classes and their padding
+  int stride_;
+  PermutohedralLattice<2> positional_;
   int positional_height_, positional_width_;
-  Kernel kernels_[2];
-  /// all pixels x classes
-  std::vector<Dtype> scores_, logits_, message_, filtered_;
-  /// of the kernel at hand, per class
-  std::vector<Dtype> weight_;
+  PermutohedralLattice<5> bilateral_;
+  /// the kernels that are used, and where they keep what they blur; the
+  /// second buffer is for all
+  std::vector<BlurredKernel<Dtype> > blurred_;
+  std::vector<Dtype> values_[2], scratch_;
+  /// of each kernel stride_; stride_ x stride_
+  std::vector<Dtype> weight_[2], one_, compatibility_;
+  /// all pixels_ x stride_
+  std::vector<Dtype> scores_, logits_, message_, sliced_;
   std::vector<std::vector<Dtype> > history_;
-  std::vector<float> features_;
-  std::vector<Dtype> scratch_[2];
+  shared_ptr<DenseCRFGpuState<Dtype> > gpu_state_;  // made when needed
 };
 
 }  // namespace caffe

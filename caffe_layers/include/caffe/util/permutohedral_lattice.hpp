@@ -1,77 +1,161 @@
 #ifndef CAFFE_UTIL_PERMUTOHEDRAL_LATTICE_HPP_
 #define CAFFE_UTIL_PERMUTOHEDRAL_LATTICE_HPP_
 
+#include <algorithm>
+#include <cstdint>
 #include <vector>
+
+#include "caffe/util/permutohedral_simplex.hpp"
+#include "caffe/util/vertex_table.hpp"
 
 namespace caffe {
 
 /**
- * @brief Gaussian filtering of count points in a feature space of d dimensions
- *        in time linear in count and d^2 (Adams, Baek and Davis 2010).
+ * @brief A lattice as the filter reads it: the vertices 1 .. vertices, and
+ *        vertex 0, which is the empty one and whose values are 0.
+ */
+struct PermutohedralFilterPlan {
+  int count;
+  /// d + 1: corners of a simplex, and axes of the blur
+  int corners;
+  int vertices;
+  /// vertices + 2: vertex v has the entries first_entry[v] .. [v + 1] - 1
+  const int* first_entry;
+  /// of each entry: its point, and the factor of the point's values; behind
+  /// the last one lie kEntriesAhead more that may be read
+  static const int kEntriesAhead = 8;
+  const int* entry_point;
+  const float* entry_weight;
+  /// count x corners: a point's vertices, and the factors of their values
+  const int* vertex;
+  const float* weight;
+  /// corners x vertices x 2: below and above along each axis, from vertex 1
+  const int* neighbours;
+};
+
+/**
+ * @brief The permutohedral lattice of count points in a feature space of d
+ *        dimensions (Adams, Baek and Davis 2010), with the symmetric
+ *        normalisation of Kraehenbuehl and Koltun.
  *
  * Splat: every point spreads its values over the d + 1 vertices of its simplex
  * with barycentric weights. Blur: along each of the d + 1 axes with
  * [1/2 1 1/2]. Slice: every point reads its vertices with the same weights.
- * The result approximates K values with K_ij = exp(-|f_i - f_j|^2 / 2) up to
- * one common factor, which a normalisation takes out.
+ * Together they approximate K with K_ij = exp(-|f_i - f_j|^2 / 2) up to one
+ * factor. The weights of the plan hold D^-1/2, D = diag(K 1), on both sides:
+ * the filter of the plan is D^-1/2 K D^-1/2.
  *
- * The lattice depends on where the points lie in it, so the coordinates are
- * computed in float, in the order of operations that the reference
- * implementation of Kraehenbuehl and Koltun has: equal features meet equal
- * vertices there and here.
+ * The answer does not depend on the number of threads.
  */
+template <int kDimensions>
 class PermutohedralLattice {
  public:
-  PermutohedralLattice() : count_(0), corners_(0), vertices_(0) {}
+  static const int kCorners = kDimensions + 1;
 
-  /// @brief Places count points; features is count x dimensions, in units of
-  ///        the standard deviation.
-  void Build(const float* features, int count, int dimensions);
+  PermutohedralLattice() : count_(0), vertices_(0) {}
 
   /**
-   * @brief to = diag(factor) K diag(factor) from; both count x channels,
-   *        channels contiguous; they may be the same. No factor is a factor
-   *        of 1.
+   * @brief Places the points 0 .. count - 1.
    *
-   * Missing vertices make the blurs of two axes differ by their order, so K is
-   * not quite symmetric: transposed goes through the axes backwards and gives
-   * the exact K^T.
-   *
-   * @param scratch two buffers of (vertices + 1) x channels, kept by the
-   *        caller between calls
+   * @param features features.Get(i, to) writes point i's d features, in units
+   *        of the standard deviation, from any thread
    */
-  template <typename Dtype>
-  void Filter(const Dtype* from, const Dtype* factor, int channels,
-      bool transposed, Dtype* to, std::vector<Dtype>* scratch) const;
+  template <typename Features>
+  void Build(const Features& features, int count) {
+    Resize(count);
+    float scale[kDimensions];
+    for (int k = 0; k < kDimensions; ++k) {
+      scale[k] = PermutohedralScale(k, kDimensions);
+    }
+    int* lowest = lowest_;
+    int* highest = highest_;
+#pragma omp parallel for schedule(static) \
+    reduction(min: lowest[:kDimensions]) reduction(max: highest[:kDimensions])
+    for (int i = 0; i < count; ++i) {
+      float feature[kDimensions];
+      features.Get(i, feature);
+      PermutohedralSimplex<kDimensions> simplex;
+      PlacePoint<kDimensions>(feature, scale, &simplex);
+      std::copy(simplex.weight, simplex.weight + kCorners,
+          &weight_[static_cast<size_t>(i) * kCorners]);
+      Place& place = places_[i];
+      place.order = 0;
+      for (int k = 0; k < kCorners; ++k) {
+        place.order |= k << (3 * simplex.rank[k]);
+      }
+      for (int k = 0; k < kDimensions; ++k) {
+        place.quotient[k] = simplex.origin[k] / kCorners;
+        lowest[k] = std::min(lowest[k], place.quotient[k]);
+        highest[k] = std::max(highest[k], place.quotient[k]);
+      }
+    }
+    Connect();
+  }
 
+  PermutohedralFilterPlan plan() const;
   int count() const { return count_; }
   int vertices() const { return vertices_; }
 
  private:
-  void PlacePoints(const float* features);
-  void NumberVertices();
-  void FindNeighbours();
-  int Find(const int* key) const;
+  /// A simplex: coordinates 0 .. d - 1 of its corner of remainder 0, divided by
+  /// d + 1; and for each rank, in 3 bits, the coordinate that has it.
+  struct Place {
+    int quotient[kDimensions];
+    uint32_t order;
+    bool operator==(const Place& other) const {
+      return order == other.order &&
+          std::equal(quotient, quotient + kDimensions, other.quotient);
+    }
+  };
+
+  /// The points are numbered in bands, each by a thread of its own.
+  template <typename Key>
+  struct Band {
+    VertexTable<Key> table;
+    /// of the band's vertices, from 1: the number of entries, later the place
+    /// of the next one; and the number in the whole lattice
+    std::vector<int> entries;
+    std::vector<int> vertex;
+  };
+
+  /// What numbering with keys of one width needs, kept between calls.
+  template <typename Key>
+  struct Numbering {
+    VertexTable<Key> table;
+    std::vector<Band<Key> > bands;
+    /// of a key's fields: the value of a step in each coordinate's quotient
+    /// (the last coordinate follows from the others and has none)
+    Key step[kCorners];
+  };
+
+  void Resize(int count);
+  void Connect();
+  template <typename Key>
+  void ConnectWith(Numbering<Key>* numbering, const int* bits);
+  template <typename Key>
+  void NumberBand(const Numbering<Key>& numbering, int begin, int end,
+      Band<Key>* band);
+  template <typename Key>
+  void MergeBands(Numbering<Key>* numbering);
+  template <typename Key>
+  void ListEntries(int begin, int end, Band<Key>* band);
+  template <typename Key>
+  void FindNeighbours(const Numbering<Key>& numbering);
+  void Normalise();
 
   int count_;
-  /// d + 1: corners of a simplex, and axes of the blur
-  int corners_;
   int vertices_;
-  /// count x corners: vertex, 1 and up (0 is the empty one), and its weight
-  std::vector<int> vertex_;
-  std::vector<float> weight_;
-  /// count x corners: nearest point of remainder 0, and the order of the
-  /// differences from it
-  std::vector<int> origin_;
-  std::vector<int> rank_;
-  /// the points of each vertex, so that threads splat without meeting
-  std::vector<int> first_entry_;
-  std::vector<int> entries_;
-  /// corners x vertices x 2: neighbours along each axis
-  std::vector<int> neighbours_;
-  /// vertices x d, and the open-addressed table of vertices
-  std::vector<int> keys_;
-  std::vector<int> table_;
+  std::vector<Place> places_;
+  int lowest_[kDimensions], highest_[kDimensions];
+  Numbering<uint64_t> numbering_;
+  Numbering<unsigned __int128> wide_numbering_;
+  /// what the plan points to
+  std::vector<int> first_entry_, entry_point_, vertex_, neighbours_;
+  std::vector<float> entry_weight_, weight_;
+  /// vertices + 1
+  std::vector<float> values_, blurred_;
+  /// count
+  std::vector<float> normalisation_;
 };
 
 }  // namespace caffe

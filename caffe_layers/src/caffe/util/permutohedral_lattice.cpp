@@ -1,8 +1,11 @@
 #include "caffe/util/permutohedral_lattice.hpp"
 
-#include <algorithm>
+#include <climits>
 #include <cmath>
-#include <cstdint>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #include "caffe/common.hpp"
 
@@ -10,244 +13,275 @@ namespace caffe {
 
 namespace {
 
-size_t Hash(const int* key, int dimensions) {
-  uint64_t hash = 0;
-  for (int k = 0; k < dimensions; ++k) {
-    hash = (hash + static_cast<uint32_t>(key[k])) * 0x9E3779B97F4A7C15ull;
-    hash ^= hash >> 29;
-  }
-  return hash;
+/// Bits of a key that hold the remainder; d + 1 is at most 8.
+const int kRemainderBits = 3;
+/// A band is worth a thread from about this many points.
+const int kBandPoints = 4096;
+
+int BandCount(int count) {
+#ifdef _OPENMP
+  return std::max(1, std::min(omp_get_max_threads(), count / kBandPoints));
+#else
+  return 1;
+#endif
 }
 
-// Coordinate k of the corner with this remainder.
-inline int CornerCoordinate(int origin, int rank, int remainder, int corners) {
-  return origin + remainder - (rank + remainder >= corners ? corners : 0);
+int BandBegin(int band, int bands, int count) {
+  return static_cast<int64_t>(count) * band / bands;
 }
 
 }  // namespace
 
-void PermutohedralLattice::Build(const float* features, int count,
-    int dimensions) {
+template <int kDimensions>
+void PermutohedralLattice<kDimensions>::Resize(int count) {
   CHECK_GT(count, 0) << "a lattice needs points";
-  CHECK_GT(dimensions, 0) << "a lattice needs features";
+  CHECK_LE(count, INT_MAX / kCorners) << "too many points for one lattice";
   count_ = count;
-  corners_ = dimensions + 1;
-  const size_t size = static_cast<size_t>(count) * corners_;
-  vertex_.resize(size);
+  const size_t size = static_cast<size_t>(count) * kCorners;
+  places_.resize(count);
   weight_.resize(size);
-  origin_.resize(size);
-  rank_.resize(size);
-  PlacePoints(features);
-  NumberVertices();
-  FindNeighbours();
+  vertex_.resize(size);
+  // so that a loop over the entries may look a little ahead
+  entry_point_.assign(size + PermutohedralFilterPlan::kEntriesAhead, 0);
+  entry_weight_.resize(size);
+  normalisation_.resize(count);
+  std::fill_n(lowest_, kDimensions, INT_MAX);
+  std::fill_n(highest_, kDimensions, INT_MIN);
 }
 
-void PermutohedralLattice::PlacePoints(const float* features) {
-  const int corners = corners_;
-  const int dimensions = corners - 1;
-  // standard deviation of splat, blur and slice together
-  const float deviation = std::sqrt(2. / 3.) * corners;
-  std::vector<float> scale(dimensions);
-  for (int k = 0; k < dimensions; ++k) {
-    scale[k] = 1. / std::sqrt(static_cast<double>((k + 2) * (k + 1))) *
-        deviation;
+template <int kDimensions>
+void PermutohedralLattice<kDimensions>::Connect() {
+  int bits[kDimensions];
+  int sum = kRemainderBits;
+  for (int k = 0; k < kDimensions; ++k) {
+    // a corner may lie one below the origin, and a neighbour one further out
+    int64_t values = static_cast<int64_t>(highest_[k]) - lowest_[k] + 4;
+    for (bits[k] = 1; values > 1; values = (values + 1) / 2) { ++bits[k]; }
+    sum += bits[k];
   }
-  const float inverse = 1.f / corners;
-#pragma omp parallel
-  {
-    std::vector<float> elevated(corners), by_rank(corners);
-#pragma omp for schedule(static)
-    for (int i = 0; i < count_; ++i) {
-      const float* feature = features + static_cast<size_t>(i) * dimensions;
-      int* origin = &origin_[static_cast<size_t>(i) * corners];
-      int* rank = &rank_[static_cast<size_t>(i) * corners];
-      float* weight = &weight_[static_cast<size_t>(i) * corners];
-      // onto the plane of coordinates that add up to 0
-      float sum = 0;
-      for (int k = dimensions; k > 0; --k) {
-        const float scaled = feature[k - 1] * scale[k - 1];
-        elevated[k] = sum - k * scaled;
-        sum += scaled;
-      }
-      elevated[0] = sum;
-      int excess = 0;
-      for (int k = 0; k < corners; ++k) {
-        const float rounded = std::nearbyint(inverse * elevated[k]);
-        origin[k] = static_cast<int>(rounded) * corners;
-        excess += static_cast<int>(rounded);
-        rank[k] = 0;
-      }
-      for (int k = 0; k < dimensions; ++k) {
-        const float difference = elevated[k] - origin[k];
-        for (int l = k + 1; l < corners; ++l) {
-          ++rank[difference < elevated[l] - origin[l] ? k : l];
-        }
-      }
-      for (int k = 0; k < corners; ++k) {
-        rank[k] += excess;
-        const int wrap = rank[k] < 0 ? corners :
-            rank[k] >= corners ? -corners : 0;
-        rank[k] += wrap;
-        origin[k] += wrap;
-        by_rank[rank[k]] = (elevated[k] - origin[k]) * inverse;
-      }
-      weight[0] = by_rank[dimensions] + (1 - by_rank[0]);
-      for (int r = 1; r < corners; ++r) {
-        weight[r] = by_rank[dimensions - r] - by_rank[corners - r];
-      }
-    }
+  CHECK_LE(sum, 128) << "the points spread over too many standard deviations "
+      << "for a permutohedral lattice; a standard deviation is too small";
+  if (sum <= 64) {
+    ConnectWith(&numbering_, bits);
+  } else {
+    ConnectWith(&wide_numbering_, bits);
   }
 }
 
-int PermutohedralLattice::Find(const int* key) const {
-  const int dimensions = corners_ - 1;
-  const size_t mask = table_.size() - 1;
-  for (size_t slot = Hash(key, dimensions) & mask; ; slot = (slot + 1) & mask) {
-    const int vertex = table_[slot];
-    if (vertex == 0 || std::equal(key, key + dimensions,
-        &keys_[static_cast<size_t>(vertex - 1) * dimensions])) {
-      return vertex;
-    }
+template <int kDimensions>
+template <typename Key>
+void PermutohedralLattice<kDimensions>::ConnectWith(Numbering<Key>* numbering,
+    const int* bits) {
+  int shift = kRemainderBits;
+  for (int k = 0; k < kDimensions; ++k) {
+    numbering->step[k] = Key(1) << shift;
+    shift += bits[k];
   }
+  numbering->step[kDimensions] = 0;
+  const int bands = BandCount(count_);
+  numbering->bands.resize(bands);
+#pragma omp parallel for schedule(static, 1)
+  for (int b = 0; b < bands; ++b) {
+    NumberBand(*numbering, BandBegin(b, bands, count_),
+        BandBegin(b + 1, bands, count_), &numbering->bands[b]);
+  }
+  MergeBands(numbering);
+#pragma omp parallel for schedule(static, 1)
+  for (int b = 0; b < bands; ++b) {
+    ListEntries(BandBegin(b, bands, count_), BandBegin(b + 1, bands, count_),
+        &numbering->bands[b]);
+  }
+  FindNeighbours(*numbering);
+  Normalise();
 }
 
-void PermutohedralLattice::NumberVertices() {
-  const int corners = corners_;
-  const int dimensions = corners - 1;
-  vertices_ = 0;
-  keys_.clear();
-  table_.assign(1 << 16, 0);
-  std::vector<int> key(dimensions);
-  for (int i = 0; i < count_; ++i) {
-    const int* origin = &origin_[static_cast<size_t>(i) * corners];
-    const int* rank = &rank_[static_cast<size_t>(i) * corners];
-    int* vertex = &vertex_[static_cast<size_t>(i) * corners];
+template <int kDimensions>
+template <typename Key>
+void PermutohedralLattice<kDimensions>::NumberBand(
+    const Numbering<Key>& numbering, int begin, int end, Band<Key>* band) {
+  const Key* step = numbering.step;
+  band->table.Clear();
+  band->entries.assign(1, 0);
+  for (int i = begin; i < end; ++i) {
+    int* vertex = &vertex_[static_cast<size_t>(i) * kCorners];
     // neighbouring pixels often lie in one simplex
-    if (i > 0 && std::equal(origin, origin + corners, origin - corners) &&
-        std::equal(rank, rank + corners, rank - corners)) {
-      std::copy(vertex - corners, vertex, vertex);
-      continue;
+    if (i > begin && places_[i] == places_[i - 1]) {
+      std::copy(vertex - kCorners, vertex, vertex);
+    } else {
+      Key corner[kCorners];
+      corner[0] = 0;
+      for (int k = 0; k < kDimensions; ++k) {
+        corner[0] += (places_[i].quotient[k] - lowest_[k] + 2) * step[k];
+      }
+      band->table.Prefetch(corner[0]);
+      // from one remainder to the next every coordinate grows by 1, but the
+      // one whose turn it is falls back by d
+      for (int remainder = 1; remainder < kCorners; ++remainder) {
+        const int rank = kCorners - remainder;
+        corner[remainder] = corner[remainder - 1] + 1 -
+            step[(places_[i].order >> (3 * rank)) & 7];
+        band->table.Prefetch(corner[remainder]);
+      }
+      for (int remainder = 0; remainder < kCorners; ++remainder) {
+        vertex[remainder] = band->table.FindOrAdd(corner[remainder]);
+      }
+      band->entries.resize(band->table.size() + 1, 0);
     }
-    for (int remainder = 0; remainder < corners; ++remainder) {
-      for (int k = 0; k < dimensions; ++k) {
-        key[k] = CornerCoordinate(origin[k], rank[k], remainder, corners);
-      }
-      vertex[remainder] = Find(key.data());
-      if (vertex[remainder] != 0) { continue; }
-      vertex[remainder] = ++vertices_;
-      keys_.insert(keys_.end(), key.begin(), key.end());
-      const bool full = 2 * static_cast<size_t>(vertices_) > table_.size();
-      if (full) { table_.assign(2 * table_.size(), 0); }
-      const size_t mask = table_.size() - 1;
-      for (int v = full ? 1 : vertices_; v <= vertices_; ++v) {
-        size_t slot = Hash(&keys_[static_cast<size_t>(v - 1) * dimensions],
-            dimensions) & mask;
-        while (table_[slot] != 0) { slot = (slot + 1) & mask; }
-        table_[slot] = v;
-      }
+    for (int remainder = 0; remainder < kCorners; ++remainder) {
+      ++band->entries[vertex[remainder]];
     }
   }
-  // counting sort of the points by vertex
+}
+
+template <int kDimensions>
+template <typename Key>
+void PermutohedralLattice<kDimensions>::MergeBands(Numbering<Key>* numbering) {
+  std::vector<Band<Key> >& bands = numbering->bands;
+  VertexTable<Key>& table = numbering->table;
+  // the first band's numbers are the lattice's
+  table.swap(bands[0].table);
+  for (size_t b = 0; b < bands.size(); ++b) {
+    Band<Key>& band = bands[b];
+    const int vertices = band.entries.size() - 1;
+    band.vertex.resize(vertices + 1);
+    for (int v = 1; v <= vertices; ++v) {
+      band.vertex[v] = b == 0 ? v : table.FindOrAdd(band.table.key(v));
+    }
+  }
+  vertices_ = table.size();
+  // a vertex's entries are those of the first band, then the second's, ..
   first_entry_.assign(vertices_ + 2, 0);
-  for (size_t e = 0; e < vertex_.size(); ++e) { ++first_entry_[vertex_[e] + 1]; }
+  for (size_t b = 0; b < bands.size(); ++b) {
+    for (size_t v = 1; v < bands[b].entries.size(); ++v) {
+      int& before = first_entry_[bands[b].vertex[v] + 1];
+      std::swap(before, bands[b].entries[v]);
+      before += bands[b].entries[v];
+    }
+  }
   for (int v = 1; v <= vertices_ + 1; ++v) {
     first_entry_[v] += first_entry_[v - 1];
   }
-  entries_.resize(vertex_.size());
-  std::vector<int> next(first_entry_);
-  for (size_t e = 0; e < vertex_.size(); ++e) {
-    entries_[next[vertex_[e]]++] = e;
+}
+
+template <int kDimensions>
+template <typename Key>
+void PermutohedralLattice<kDimensions>::ListEntries(int begin, int end,
+    Band<Key>* band) {
+  for (size_t v = 1; v < band->entries.size(); ++v) {
+    band->entries[v] += first_entry_[band->vertex[v]];
+  }
+  for (int i = begin; i < end; ++i) {
+    for (int remainder = 0; remainder < kCorners; ++remainder) {
+      const size_t e = static_cast<size_t>(i) * kCorners + remainder;
+      const int entry = band->entries[vertex_[e]]++;
+      entry_point_[entry] = i;
+      entry_weight_[entry] = weight_[e];
+      vertex_[e] = band->vertex[vertex_[e]];
+    }
   }
 }
 
-void PermutohedralLattice::FindNeighbours() {
-  const int dimensions = corners_ - 1;
+template <int kDimensions>
+template <typename Key>
+void PermutohedralLattice<kDimensions>::FindNeighbours(
+    const Numbering<Key>& numbering) {
+  const VertexTable<Key>& table = numbering.table;
+  const Key remainder_mask = (1 << kRemainderBits) - 1;
+  Key all_steps = 0;
+  for (int k = 0; k < kDimensions; ++k) { all_steps += numbering.step[k]; }
   // a vertex that is found above has its finder below it: half the searches
-  neighbours_.assign(static_cast<size_t>(corners_) * vertices_ * 2, 0);
+  neighbours_.resize(static_cast<size_t>(kCorners) * vertices_ * 2);
 #pragma omp parallel
   {
-    std::vector<int> key(dimensions);
 #pragma omp for schedule(static)
-    for (int v = 0; v < vertices_; ++v) {
-      const int* own = &keys_[static_cast<size_t>(v) * dimensions];
-      for (int axis = 0; axis < corners_; ++axis) {
-        int* pairs =
-            &neighbours_[static_cast<size_t>(axis) * vertices_ * 2];
-        for (int k = 0; k < dimensions; ++k) { key[k] = own[k] + 1; }
-        if (axis < dimensions) { key[axis] = own[axis] - dimensions; }
-        const int above = Find(key.data());
-        if (above != 0) {
-          pairs[2 * v + 1] = above;
-          pairs[2 * (above - 1)] = v + 1;
+    for (int e = 0; e < 2 * kCorners * vertices_; ++e) { neighbours_[e] = 0; }
+#pragma omp for schedule(static)
+    for (int v = 1; v <= vertices_; ++v) {
+      const Key own = table.key(v);
+      // one up in every coordinate, to the next remainder or around it
+      const Key up = (own & remainder_mask) < Key(kDimensions) ? own + 1 :
+          own - kDimensions + all_steps;
+      Key above[kCorners];
+      for (int axis = 0; axis < kCorners; ++axis) {
+        above[axis] = up - numbering.step[axis];
+        table.Prefetch(above[axis]);
+      }
+      for (int axis = 0; axis < kCorners; ++axis) {
+        const int found = table.Find(above[axis]);
+        if (found != 0) {
+          int* pairs = &neighbours_[static_cast<size_t>(axis) * vertices_ * 2];
+          pairs[2 * (v - 1) + 1] = found;
+          pairs[2 * (found - 1)] = v;
         }
       }
     }
   }
 }
 
-template <typename Dtype>
-void PermutohedralLattice::Filter(const Dtype* from, const Dtype* factor,
-    int channels, bool transposed, Dtype* to,
-    std::vector<Dtype>* scratch) const {
-  const size_t size = static_cast<size_t>(vertices_ + 1) * channels;
-  for (int b = 0; b < 2; ++b) {
-    if (scratch[b].size() < size) { scratch[b].resize(size); }
-    // the empty vertex
-    std::fill_n(scratch[b].begin(), channels, Dtype(0));
-  }
-  Dtype* values = scratch[0].data();
-  Dtype* blurred = scratch[1].data();
-#pragma omp parallel for schedule(static)
-  for (int v = 1; v <= vertices_; ++v) {
-    Dtype* value = values + static_cast<size_t>(v) * channels;
-    std::fill_n(value, channels, Dtype(0));
-    for (int e = first_entry_[v]; e < first_entry_[v + 1]; ++e) {
-      const int i = entries_[e] / corners_;
-      const Dtype weight =
-          weight_[entries_[e]] * (factor == NULL ? Dtype(1) : factor[i]);
-      const Dtype* point = from + static_cast<size_t>(i) * channels;
-#pragma omp simd
-      for (int c = 0; c < channels; ++c) { value[c] += weight * point[c]; }
+template <int kDimensions>
+void PermutohedralLattice<kDimensions>::Normalise() {
+  values_.resize(vertices_ + 1);
+  blurred_.resize(vertices_ + 1);
+  values_[0] = blurred_[0] = 0;
+  // what the slice adds so that the kernel's middle is 1
+  const float alpha = 1 / (1 + std::pow(2.f, -kDimensions));
+#pragma omp parallel
+  {
+#pragma omp for schedule(static)
+    for (int v = 1; v <= vertices_; ++v) {
+      float sum = 0;
+      for (int e = first_entry_[v]; e < first_entry_[v + 1]; ++e) {
+        sum += entry_weight_[e];
+      }
+      values_[v] = sum;
     }
-  }
-  for (int step = 0; step < corners_; ++step) {
-    const int axis = transposed ? corners_ - 1 - step : step;
-    const int* neighbours =
-        &neighbours_[static_cast<size_t>(axis) * vertices_ * 2];
-#pragma omp parallel for schedule(static)
-    for (int v = 0; v < vertices_; ++v) {
-      const Dtype* own = values + static_cast<size_t>(v + 1) * channels;
-      const Dtype* below =
-          values + static_cast<size_t>(neighbours[2 * v]) * channels;
-      const Dtype* above =
-          values + static_cast<size_t>(neighbours[2 * v + 1]) * channels;
-      Dtype* result = blurred + static_cast<size_t>(v + 1) * channels;
-#pragma omp simd
-      for (int c = 0; c < channels; ++c) {
-        result[c] = own[c] + Dtype(0.5) * (below[c] + above[c]);
+    float* values = values_.data();
+    float* blurred = blurred_.data();
+    for (int axis = 0; axis < kCorners; ++axis) {
+      const int* neighbours =
+          &neighbours_[static_cast<size_t>(axis) * vertices_ * 2] - 2;
+#pragma omp for schedule(static)
+      for (int v = 1; v <= vertices_; ++v) {
+        blurred[v] = values[v] + 0.5f * (values[neighbours[2 * v]] +
+            values[neighbours[2 * v + 1]]);
+      }
+      std::swap(values, blurred);
+    }
+#pragma omp for schedule(static)
+    for (int i = 0; i < count_; ++i) {
+      const size_t at = static_cast<size_t>(i) * kCorners;
+      float sum = 0;
+      for (int k = 0; k < kCorners; ++k) {
+        sum += weight_[at + k] * alpha * values[vertex_[at + k]];
+      }
+      normalisation_[i] = 1 / std::sqrt(sum + 1e-20f);
+      for (int k = 0; k < kCorners; ++k) {
+        weight_[at + k] *= alpha * normalisation_[i];
       }
     }
-    std::swap(values, blurred);
-  }
-  const Dtype alpha = 1 / (1 + std::pow(Dtype(2), 1 - corners_));
-#pragma omp parallel for schedule(static)
-  for (int i = 0; i < count_; ++i) {
-    Dtype* result = to + static_cast<size_t>(i) * channels;
-    std::fill_n(result, channels, Dtype(0));
-    for (int k = 0; k < corners_; ++k) {
-      const size_t e = static_cast<size_t>(i) * corners_ + k;
-      const Dtype weight =
-          weight_[e] * alpha * (factor == NULL ? Dtype(1) : factor[i]);
-      const Dtype* value = values + static_cast<size_t>(vertex_[e]) * channels;
-#pragma omp simd
-      for (int c = 0; c < channels; ++c) { result[c] += weight * value[c]; }
+#pragma omp for schedule(static)
+    for (int e = 0; e < count_ * kCorners; ++e) {
+      entry_weight_[e] *= normalisation_[entry_point_[e]];
     }
   }
 }
 
-template void PermutohedralLattice::Filter<float>(const float*, const float*,
-    int, bool, float*, std::vector<float>*) const;
-template void PermutohedralLattice::Filter<double>(const double*,
-    const double*, int, bool, double*, std::vector<double>*) const;
+template <int kDimensions>
+PermutohedralFilterPlan PermutohedralLattice<kDimensions>::plan() const {
+  PermutohedralFilterPlan plan;
+  plan.count = count_;
+  plan.corners = kCorners;
+  plan.vertices = vertices_;
+  plan.first_entry = first_entry_.data();
+  plan.entry_point = entry_point_.data();
+  plan.entry_weight = entry_weight_.data();
+  plan.vertex = vertex_.data();
+  plan.weight = weight_.data();
+  plan.neighbours = neighbours_.data();
+  return plan;
+}
+
+template class PermutohedralLattice<2>;
+template class PermutohedralLattice<5>;
 
 }  // namespace caffe

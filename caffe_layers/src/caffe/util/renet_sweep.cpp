@@ -1,10 +1,9 @@
 #include "caffe/util/renet_sweep.hpp"
 
-#include <cstdlib>
-#include <string>
 #include <vector>
 
 #include "caffe/common.hpp"
+#include "caffe/util/instruction_set.hpp"
 
 namespace caffe {
 
@@ -12,63 +11,32 @@ template <typename Dtype> ReNetKernels<Dtype> ReNetKernelsGeneric();
 template <typename Dtype> ReNetKernels<Dtype> ReNetKernelsAvx2();
 template <typename Dtype> ReNetKernels<Dtype> ReNetKernelsAvx512();
 
-template <typename Dtype>
-std::vector<ReNetKernels<Dtype> > AvailableReNetKernels() {
-  std::vector<ReNetKernels<Dtype> > available;
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2 && __builtin_cpu_supports("avx512f") &&
-      __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl")) {
-    available.push_back(ReNetKernelsAvx512<Dtype>());
-  }
-  if (avx2) {
-    available.push_back(ReNetKernelsAvx2<Dtype>());
-  }
-#endif
-  available.push_back(ReNetKernelsGeneric<Dtype>());
-  return available;
-}
-
 namespace {
 
-/// Its place among the instruction sets, lesser ones first; -1 for no name of
-/// one.
-int InstructionSetRank(const std::string& name) {
-  const char* const names[] = {"generic", "avx2", "avx512"};
-  for (int i = 0; i < 3; ++i) {
-    if (name == names[i]) {
-      return i;
-    }
-  }
-  return -1;
-}
-
 template <typename Dtype>
-ReNetKernels<Dtype> ChooseKernels() {
-  const char* asked = getenv("RENET_INSTRUCTION_SET");
-  const std::string limit = asked ? asked : "avx512";
-  CHECK_GE(InstructionSetRank(limit), 0)
-      << "RENET_INSTRUCTION_SET is \"" << limit
-      << "\"; it may be generic, avx2 or avx512.";
-  const std::vector<ReNetKernels<Dtype> > available =
-      AvailableReNetKernels<Dtype>();
-  size_t best = 0;
-  while (InstructionSetRank(available[best].name) >
-         InstructionSetRank(limit)) {
-    ++best;
-  }
-  return available[best];
+ReNetKernels<Dtype> KernelsFor(InstructionSet set) {
+#if defined(__x86_64__)
+  if (set == AVX512) { return ReNetKernelsAvx512<Dtype>(); }
+  if (set == AVX2) { return ReNetKernelsAvx2<Dtype>(); }
+#endif
+  return ReNetKernelsGeneric<Dtype>();
 }
 
 }  // namespace
 
 template <typename Dtype>
+std::vector<ReNetKernels<Dtype> > AvailableReNetKernels() {
+  std::vector<ReNetKernels<Dtype> > available;
+  for (int set = SupportedInstructionSet(); set >= GENERIC; --set) {
+    available.push_back(KernelsFor<Dtype>(static_cast<InstructionSet>(set)));
+  }
+  return available;
+}
+
+template <typename Dtype>
 const ReNetKernels<Dtype>& GetReNetKernels() {
-  static const ReNetKernels<Dtype> kernels = ChooseKernels<Dtype>();
+  static const ReNetKernels<Dtype> kernels =
+      KernelsFor<Dtype>(ChosenInstructionSet());
   return kernels;
 }
 
