@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NoReturn, TextIO
 
 from tqdm import tqdm
@@ -23,6 +24,14 @@ class UserError(Exception):
     """Something that a user can mend; the message is one line that names the file or the option concerned."""
 
 
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose errors are one line; for the commands of a tool that has several (`add_subparsers`)."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with `tool: message` and status 2."""
+        self.exit(EXIT_BAD_INPUT, f"{self.prog.split()[0]}: {message} (--help explains)\n")
+
+
 def run(
     main: Callable[[argparse.Namespace], int | None],
     parser: argparse.ArgumentParser,
@@ -35,10 +44,7 @@ def run(
     raised with its traceback.
     """
 
-    def wrong_argument(message: str) -> NoReturn:
-        parser.exit(EXIT_BAD_INPUT, f"{parser.prog}: {message} (--help explains)\n")
-
-    parser.error = wrong_argument  # type: ignore[method-assign]
+    parser.error = partial(CommandParser.error, parser)  # type: ignore[method-assign]
     arguments = parser.parse_args(argv)
     try:
         return main(arguments) or 0

@@ -11,9 +11,11 @@ import re
 import signal
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from data_prep.command_line import UserError
@@ -24,7 +26,15 @@ _ITEM, _USER_ERROR, _BUG, _END = range(4)
 
 
 class NativeCrash(Exception):
-    """The child died in native code; the message is what Caffe said last."""
+    """A child died in native code; the message is what Caffe said last.
+
+    Attributes:
+        child: its number among those of one `run_native_together`.
+    """
+
+    def __init__(self, message: str, child: int = 0) -> None:
+        super().__init__(message)
+        self.child = child
 
 
 def run_native(work: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
@@ -39,37 +49,77 @@ def run_native(work: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[
         NativeCrash: the child was killed or aborted.
         RuntimeError: any other exception in `work`, with its traceback.
     """
+    for _, value in run_native_together(work, [arguments]):
+        yield value
+
+
+def run_native_together(
+    work: Callable[..., Iterator[Any]],
+    arguments: Sequence[tuple[Any, ...]],
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """As `run_native`, with a child process for each of `arguments`, all at once.
+
+    Args:
+        work: a module-level generator function.
+        arguments: those of each child.
+        environment: variables that the children get in addition, before Caffe is loaded (OMP_NUM_THREADS).
+
+    Yields:
+        The child's number and what it yielded, as they come.
+
+    Raises:
+        UserError, NativeCrash, RuntimeError: of the first child that fails; the others are ended.
+    """
     context = get_context("spawn")  # not forked: OpenMP and OpenBLAS threads do not survive a fork
-    receiver, sender = context.Pipe(duplex=False)
-    with tempfile.NamedTemporaryFile() as said:
-        child = context.Process(target=_child, args=(sender, work, arguments, said.name), daemon=True)
-        child.start()
-        sender.close()
-        try:
-            while True:
+    with ExitStack() as stack:
+        children = {}
+        for number, of_child in enumerate(arguments):
+            said = stack.enter_context(tempfile.NamedTemporaryFile())
+            receiver, sender = context.Pipe(duplex=False)
+            child = context.Process(
+                target=_child, args=(sender, work, of_child, said.name, dict(environment or {})), daemon=True
+            )
+            child.start()
+            sender.close()
+            stack.callback(_end, child, receiver)
+            children[receiver] = (number, child, said)
+        while children:
+            for receiver in wait(list(children)):
+                number, child, said = children[receiver]
                 try:
                     kind, value = receiver.recv()
                 except EOFError:
                     child.join()
                     said.seek(0)
                     message = last_words(said.read().decode(errors="replace"), child.exitcode or 0)
-                    raise NativeCrash(message) from None
+                    raise NativeCrash(message, number) from None
                 if kind == _END:
-                    return
-                if kind == _USER_ERROR:
+                    del children[receiver]
+                elif kind == _USER_ERROR:
                     raise UserError(value)
-                if kind == _BUG:
+                elif kind == _BUG:
                     raise RuntimeError(f"in the working process:\n{value}")
-                yield value
-        finally:
-            receiver.close()
-            child.terminate()
-            child.join()
+                else:
+                    yield number, value
 
 
-def _child(sender: Connection, work: Callable[..., Iterator[Any]], arguments: tuple[Any, ...], said: str) -> None:
+def _end(child: BaseProcess, receiver: Connection) -> None:
+    receiver.close()
+    child.terminate()
+    child.join()
+
+
+def _child(
+    sender: Connection,
+    work: Callable[..., Iterator[Any]],
+    arguments: tuple[Any, ...],
+    said: str,
+    environment: dict[str, str],
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
     os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), 2)
+    os.environ.update(environment)
     os.environ.setdefault("GLOG_minloglevel", "2")  # Caffe's account of every layer is no news here
     os.environ.setdefault("GLOG_logtostderr", "1")
     try:

@@ -10,28 +10,30 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_prep.command_line import UserError, progress, run
-from data_prep.dataset import FILE_NAME, Dataset
-from data_prep.known_datasets import KNOWN_NAMES, load_dataset
+from data_prep.known_datasets import KNOWN_NAMES
 from data_prep.prepare import part_of_size
+from tools.crf_parameters import CrfParameters, read_crf_parameters
 from tools.gpu_build import import_gpu_build
-from tools.native_process import NativeCrash, run_native
-from tools.prediction import PredictionSettings
-from tools.prediction_job import (
+from tools.labelling_job import (
     Finished,
-    Job,
     Started,
+    find_dataset,
     items_of_files,
     items_of_split,
     open_folder,
-    perform,
     record_time,
 )
+from tools.native_process import NativeCrash, run_native
+from tools.prediction import PredictionSettings
+from tools.prediction_job import PredictionJob, perform
+
+RELEASED = Path()  # of --crf without a file
 
 EXAMPLES = """examples:
   tools/predict.py --model runs/n_renet/deploy.prototxt --weights runs/n_renet/snapshots/n_renet_iter_5000.caffemodel \\
       --split data/stanford_background/fold0/test --out runs/n_renet/predictions --overlay
   tools/predict.py --model deploy.prototxt --weights net.caffemodel --dataset stanford_background \\
-      --input holiday/ street.jpg --out labelled --overlay
+      --input holiday/ street.jpg --out labelled --overlay --crf
 
 Writes into DIR:
   <image id>.png                class indices; the palette shows them in the dataset's colours
@@ -73,6 +75,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="pad what the network sees to at least this height and width by reflection, and cut the prediction back",
     )
     parser.add_argument("--flip", action="store_true", help="average with the prediction of the mirrored picture")
+    parser.add_argument(
+        "--crf",
+        type=Path,
+        nargs="?",
+        const=RELEASED,
+        metavar="FILE",
+        help=f"sharpen the result with a dense CRF; FILE holds its dense_crf_param (default: {CrfParameters()})",
+    )
     parser.add_argument("--gpu", type=int, metavar="N", help="device number (default: the CPU)")
     parser.add_argument(
         "--allow-missing", action="store_true", help="keep initial values where the weights lack a layer"
@@ -113,7 +123,7 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{len(seconds)} pictures labelled, {rate:.2f} a second: {job.out}")
 
 
-def build_job(arguments: argparse.Namespace) -> Job:
+def build_job(arguments: argparse.Namespace) -> PredictionJob:
     """What the arguments ask for.
 
     Raises:
@@ -125,14 +135,17 @@ def build_job(arguments: argparse.Namespace) -> Job:
     items = items_of_split(arguments.split) if arguments.split else items_of_files(arguments.input)
     if not items:
         raise UserError(f"{arguments.split}: an empty split")
-    return Job(
+    crf = None
+    if arguments.crf is not None:
+        crf = CrfParameters() if arguments.crf == RELEASED else read_crf_parameters(arguments.crf)
+    return PredictionJob(
         model=arguments.model,
         weights=arguments.weights,
         dataset=find_dataset(arguments.dataset, arguments.split),
         out=arguments.out,
         items=items,
         split=arguments.split,
-        settings=PredictionSettings(arguments.image_scale, arguments.min_size, arguments.flip),
+        settings=PredictionSettings(arguments.image_scale, arguments.min_size, arguments.flip, crf),
         overlay=arguments.overlay,
         probabilities=arguments.probabilities,
         gpu=arguments.gpu,
@@ -140,23 +153,7 @@ def build_job(arguments: argparse.Namespace) -> Job:
     )
 
 
-def find_dataset(name_or_path: str | None, split: Path | None) -> Dataset:
-    """The dataset that is named, or the one that the split belongs to (the nearest dataset.json above it).
-
-    Raises:
-        UserError: there is none.
-    """
-    if name_or_path is not None:
-        return load_dataset(name_or_path)
-    if split is None:
-        raise UserError("--dataset is needed with --input: it gives the classes' names and colours")
-    for folder in split.resolve().parents:
-        if (folder / FILE_NAME).is_file():
-            return Dataset.load(folder)
-    raise UserError(f"{split}: no {FILE_NAME} in the folders above it; name one with --dataset")
-
-
-def predict_all(job: Job) -> list[float]:
+def predict_all(job: PredictionJob) -> list[float]:
     """Predict the job's pictures with a progress bar.
 
     Returns:
@@ -182,7 +179,7 @@ def predict_all(job: Job) -> list[float]:
     return seconds
 
 
-def _place(job: Job, image_id: str | None, message: str) -> str:
+def _place(job: PredictionJob, image_id: str | None, message: str) -> str:
     """What Caffe was at: finding the device, loading the network, or a picture."""
     if image_id is not None:
         item = next(item for item in job.items if item.image_id == image_id)

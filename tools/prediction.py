@@ -12,6 +12,8 @@ import numpy as np
 
 from data_prep.command_line import UserError
 from data_prep.images import shrink_image
+from tools.crf_inference import DenseCrf
+from tools.crf_parameters import CrfParameters
 from tools.gpu_build import check_gpu
 
 INPUT = "data"
@@ -28,11 +30,13 @@ class PredictionSettings:
         min_size: height and width below which the (shrunk) picture is padded by reflection at the bottom and the
             right, as in training; the prediction is cut back.
         flip: average with the prediction of the mirrored picture.
+        crf: sharpen the result with a dense CRF of these parameters, at the picture's own size.
     """
 
     image_scale: float = 1.0
     min_size: tuple[int, int] = (1, 1)
     flip: bool = False
+    crf: CrfParameters | None = None
 
 
 @dataclass(frozen=True)
@@ -198,6 +202,7 @@ class Predictor:
         check_weights(weights, shapes, allow_missing)
         self._net.copy_from(str(weights))
         self.classes = int(self._net.blobs[PROBABILITIES].data.shape[1])
+        self._crf: DenseCrf | None = None
 
     def probabilities(self, image: np.ndarray, settings: PredictionSettings) -> np.ndarray:
         """Class probabilities of one picture at its own size.
@@ -218,10 +223,14 @@ class Predictor:
         if settings.flip:
             mirrored = self._padded(np.ascontiguousarray(seen[:, ::-1]), settings.min_size)
             result = (result + mirrored[:, :, ::-1]) / 2
-        if result.shape[1:] == (height, width):
+        if result.shape[1:] != (height, width):
+            # One class at a time: OpenCV takes no picture of many channels.
+            result = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in result])
+        if settings.crf is None:
             return result
-        # One class at a time: OpenCV takes no picture of many channels.
-        return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in result])
+        if self._crf is None or self._crf.parameters != settings.crf:
+            self._crf = DenseCrf(self.classes, settings.crf)
+        return self._crf.apply(result, image)
 
     def _padded(self, image: np.ndarray, min_size: tuple[int, int]) -> np.ndarray:
         height, width = image.shape[:2]

@@ -1,240 +1,51 @@
-"""Predicting many pictures into a folder: what is to be done, what is done already, and the doing of it."""
+"""Predicting many pictures with a network."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_prep.command_line import UserError
-from data_prep.dataset import Dataset, write_atomically
-from data_prep.images import normalise
-from data_prep.split_reader import SplitReader, decode_image
-from tools.label_maps import write_label_map
-from tools.overlay import draw_overlay
+from data_prep.split_reader import SplitReader
+from tools.labelling_job import Finished, LabellingJob, Started, file_sha256, read_picture, write_outputs
 from tools.prediction import PredictionSettings, Predictor
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
-RECORD = "prediction.json"
-OVERLAYS = "overlay"
-PROBABILITY_MAPS = "probabilities"
 
-
-@dataclass(frozen=True)
-class Item:
-    """One picture: a file, or a sample of the job's split.
-
-    Attributes:
-        image_id: names the outputs.
-        file: the picture's file; None where it is in the split.
-        index: its number in the split; -1 where it is a file.
-    """
-
-    image_id: str
-    file: Path | None = None
-    index: int = -1
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that the working process needs to know.
+@dataclass(frozen=True, kw_only=True)
+class PredictionJob(LabellingJob):
+    """Pictures for a network.
 
     Attributes:
         model: deploy prototxt.
         weights: .caffemodel.
-        dataset: names and colours of the classes.
-        out: folder of the results.
-        items: pictures to predict.
-        split: prepared split that `items` number into; None for files.
         settings: how a picture goes through the network.
-        overlay: write overlays, too.
-        probabilities: write probability maps, too.
         gpu: device number; None for the CPU.
         allow_missing: layers without weights keep their initial values.
     """
 
     model: Path
     weights: Path
-    dataset: Dataset
-    out: Path
-    items: tuple[Item, ...]
-    split: Path | None = None
     settings: PredictionSettings = field(default_factory=PredictionSettings)
-    overlay: bool = False
-    probabilities: bool = False
     gpu: int | None = None
     allow_missing: bool = False
 
-    def outputs(self, image_id: str) -> list[Path]:
-        """The files that one picture's prediction consists of; the label map comes last, when all else is written."""
-        files = []
-        if self.probabilities:
-            files.append(self.out / PROBABILITY_MAPS / f"{image_id}.npz")
-        if self.overlay:
-            files.append(self.out / OVERLAYS / f"{image_id}.jpg")
-        return [*files, self.out / f"{image_id}.png"]
-
-    def is_done(self, item: Item) -> bool:
-        """Whether all of the picture's outputs exist (each is written whole or not at all)."""
-        return all(file.is_file() for file in self.outputs(item.image_id))
+    def origin(self) -> dict[str, Any]:
+        """See `LabellingJob.origin`."""
+        return {
+            "model": str(self.model),
+            "model_sha256": file_sha256(self.model),
+            "weights": str(self.weights),
+            "weights_sha256": file_sha256(self.weights),
+            "settings": json.loads(json.dumps(asdict(self.settings))),
+        }
 
 
-@dataclass(frozen=True)
-class Started:
-    """The network is about to see this picture."""
-
-    image_id: str
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The picture's outputs are written; `seconds` is the time from pixels to probabilities."""
-
-    image_id: str
-    seconds: float
-
-
-def items_of_files(inputs: Sequence[Path]) -> tuple[Item, ...]:
-    """The pictures among files and folders (a folder's own files, not those of its subfolders), by file name.
-
-    Raises:
-        UserError: a path does not exist, a folder holds no picture, or two pictures have one id.
-    """
-    files: list[Path] = []
-    for path in inputs:
-        if path.is_dir():
-            found = sorted(
-                f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")
-            )
-            if not found:
-                raise UserError(f"{path}: no pictures in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
-            files += found
-        elif path.exists():
-            files.append(path)
-        else:
-            raise UserError(f"{path}: no such file or folder")
-    by_id: dict[str, Path] = {}
-    for file in files:
-        other = by_id.setdefault(file.stem, file)
-        if other is not file:
-            raise UserError(f"{file}: has the same image id as {other}, so both would be {file.stem}.png")
-    return tuple(Item(image_id, file=file) for image_id, file in by_id.items())
-
-
-def items_of_split(split: Path) -> tuple[Item, ...]:
-    """The samples of a prepared split, in order.
-
-    Raises:
-        UserError: `split` is no prepared split.
-    """
-    with SplitReader(split) as reader:
-        return tuple(Item(image_id, index=index) for index, image_id in enumerate(reader.ids()))
-
-
-def file_sha256(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    if not file.is_file():
-        raise UserError(f"{file}: no such file")
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def open_folder(job: Job, overwrite: bool) -> tuple[Item, ...]:
-    """Make the output folder, record in it what predicts, and say which pictures are still to do.
-
-    Predictions of two networks must not mix in one folder, so what an earlier call with other settings left there is an
-    error, or is removed with `overwrite`.
-
-    Raises:
-        UserError: the folder holds other predictions, or a source picture would be overwritten.
-    """
-    for item in job.items:
-        for file in job.outputs(item.image_id):
-            if item.file is not None and file.exists() and file.samefile(item.file):
-                raise UserError(f"{item.file}: the prediction would overwrite the picture; choose another --out")
-    record_file = job.out / RECORD
-    record = {
-        "model": str(job.model),
-        "model_sha256": file_sha256(job.model),
-        "weights": str(job.weights),
-        "weights_sha256": file_sha256(job.weights),
-        "dataset": job.dataset.name,
-        "classes": list(job.dataset.classes),
-        "settings": json.loads(json.dumps(asdict(job.settings))),
-    }
-    earlier = _read_record(record_file)
-    if earlier is not None and not any(job.out.glob("*.png")):
-        earlier = None  # that call failed before its first picture
-    if overwrite:
-        _remove_predictions(job, everything=earlier is not None)
-    elif earlier is None:
-        present = [item for item in job.items if (job.out / f"{item.image_id}.png").exists()]
-        if present:
-            raise UserError(
-                f"{job.out / present[0].image_id}.png: exists and is not known to be a prediction of this network; "
-                "choose another --out, or say --overwrite"
-            )
-    elif _identity(earlier) != _identity(record):
-        raise UserError(
-            f"{job.out}: holds predictions of another network or with other settings ({RECORD} says which); "
-            "choose another --out, or say --overwrite"
-        )
-    for file in job.outputs("any"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    if overwrite or earlier is None:
-        write_atomically(record_file, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
-    return tuple(item for item in job.items if not job.is_done(item))
-
-
-def record_time(out: Path, seconds: Sequence[float], device: str) -> None:
-    """Add to the folder's record how long one picture took (the median) and where."""
-    record = _read_record(out / RECORD)
-    if record is None or not seconds:
-        return
-    record.update(seconds_per_image=round(float(np.median(seconds)), 5), timed_images=len(seconds), device=device)
-    write_atomically(out / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def _read_record(file: Path) -> dict[str, Any] | None:
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        raise UserError(f"{file}: damaged; remove it together with the predictions beside it") from None
-    return record if isinstance(record, dict) else None
-
-
-def _identity(record: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(record.get(key) for key in ("model_sha256", "weights_sha256", "classes", "settings"))
-
-
-def _remove_predictions(job: Job, everything: bool) -> None:
-    """Remove this job's outputs; `everything` also those of other pictures (the folder is known to be predict's)."""
-    files = [file for item in job.items for file in job.outputs(item.image_id)]
-    if everything:
-        files += [
-            *job.out.glob("*.png"),
-            *job.out.glob(f"{OVERLAYS}/*.jpg"),
-            *job.out.glob(f"{PROBABILITY_MAPS}/*.npz"),
-        ]
-    for file in files:
-        file.unlink(missing_ok=True)
-
-
-def perform(job: Job) -> Iterator[Started | Finished]:
+def perform(job: PredictionJob) -> Iterator[Started | Finished]:
     """Predict every item; meant for a process of its own (see `native_process`).
 
     Raises:
@@ -250,30 +61,9 @@ def perform(job: Job) -> Iterator[Started | Finished]:
         reader = stack.enter_context(SplitReader(job.split)) if job.split is not None else None
         for item in job.items:
             yield Started(item.image_id)
-            image = reader.image(item.index) if reader is not None else _read_image(item)
+            image = read_picture(item, reader)
             start = time.perf_counter()
             probabilities = predictor.probabilities(image, job.settings)
             seconds = time.perf_counter() - start
-            _write(job, item, image, probabilities)
+            write_outputs(job, item, image, probabilities)
             yield Finished(item.image_id, seconds)
-
-
-def _read_image(item: Item) -> np.ndarray:
-    assert item.file is not None, "an item of a job without a split is a file"
-    image = decode_image(normalise(item.file.read_bytes(), str(item.file)).data)
-    assert image is not None, "normalise() gives pictures that can be decoded"
-    return image
-
-
-def _write(job: Job, item: Item, image: np.ndarray, probabilities: np.ndarray) -> None:
-    labels = probabilities.argmax(axis=0).astype(np.uint8)
-    files = job.outputs(item.image_id)
-    if job.probabilities:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, probabilities=probabilities.astype(np.float16))
-        write_atomically(files[0], buffer.getvalue())
-    if job.overlay:
-        buffer = io.BytesIO()
-        draw_overlay(image, labels, job.dataset).save(buffer, format="JPEG", quality=92, subsampling=0)
-        write_atomically(files[-2], buffer.getvalue())
-    write_label_map(files[-1], labels, job.dataset)
