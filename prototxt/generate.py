@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Write networks and solvers: train_val.prototxt, deploy.prototxt and a solver for a model and a dataset.
+"""Write networks and solvers: train_val.prototxt, deploy.prototxt (and deploy_crf.prototxt) and a solver for a model
+and a dataset.
 
 A model is one function of `MODELS`: it adds the layers between `data` and `score` to a `Network`, each with the
 comment that the written file shows above it. Data, upsampling, loss and solver are the same for all.
@@ -287,6 +288,60 @@ def conv_small(network: Network, options: Options) -> None:
     convolution(network, "score", network.classes, 1, {"type": "msra"}, "1x1 convolution to the labels.")
 
 
+# The positional kernel's and the bilateral kernel's weights and spreads in the authors' release; it iterates 5 times,
+# but the paper's Table 6 has 2.
+RELEASED_CRF = {"max_iter": 2, "pos_w": 3, "pos_xy_std": 3, "bi_w": 5, "bi_xy_std": 80, "bi_rgb_std": 3}
+# For small drawn pictures with noise: colours within one thing differ by more than 3, and things are nearer.
+SCENES_CRF = {"max_iter": 2, "pos_w": 1, "pos_xy_std": 3, "bi_w": 3, "bi_xy_std": 30, "bi_rgb_std": 12}
+
+
+def dense_crf(network: Network, options: Options, parameters: Mapping[str, Any], learn: bool, train: bool) -> None:
+    """A dense CRF over the scores of the last layer, at the end of a network.
+
+    Args:
+        network: to add to; the image is its `data`.
+        options: say what was taken off the image and by what it was multiplied.
+        parameters: of `dense_crf_param`.
+        learn: the kernels' weights and the labels' compatibility are parameter blobs.
+        train: the top is `crf`, log probabilities for the loss; else `prob`, probabilities.
+    """
+    output = caffe_pb2.DenseCRFParameter.LOG_PROBABILITY if train else caffe_pb2.DenseCRFParameter.PROBABILITY
+    text = (
+        "Fully connected CRF over the scores (section 4.2), mean field over the permutohedral lattice. mean_value and\n"
+    )
+    text += "scale say how the layer gets the image's own colours back from `data`."
+    if learn:
+        text += (
+            "\nlearn: the weights of the two kernels (one for each label) and the C x C compatibility of the labels\n"
+            "are parameters, which start at pos_w, bi_w and Potts; the spreads stay. They are few, so decay would\n"
+            "only pull them to 0; the weights may move ten times as fast, as they start at units, not at tenths."
+        )
+    else:
+        text += (
+            "\nTable 4 (e) to (g) and Table 6: two iterations; the kernels are those of the authors' release. Nothing\n"
+            "of it is learned: the network's weights serve as they are, and tools/crf.py searches better settings."
+        )
+    if train:
+        text += (
+            "\nThe loss takes the softmax of the top, and that of log probabilities is the probabilities: exact.\n"
+            "Backward keeps Q of every iteration: max_iter x C x H x W numbers, of one image at a time."
+        )
+    fast, slow = {"lr_mult": 10, "decay_mult": 0}, {"lr_mult": 1, "decay_mult": 0}
+    layer = L.DenseCRF(
+        network.last,
+        network.spec.data,
+        **({"param": [fast, fast, slow]} if learn else {}),
+        dense_crf_param={
+            **parameters,
+            "output": output,
+            "mean_value": list(options.mean),
+            "scale": INPUT_SCALE,
+            **({"learn": True} if learn else {}),
+        },
+    )
+    network.add("crf" if train else "prob", layer, text)
+
+
 # ------------------------------------------------------------------------------------------------------- solvers
 
 
@@ -367,6 +422,7 @@ class Model:
         crop: default training crop (height, width).
         batch: default batch.
         schedule: default solver.
+        crf: parameters of a dense CRF that is trained together with the network; None: the network is trained alone.
     """
 
     build: Callable[[Network, Options], None]
@@ -374,6 +430,7 @@ class Model:
     crop: tuple[int, int]
     batch: int
     schedule: str = "sgd"
+    crf: Mapping[str, Any] | None = None
 
 
 PAPER = "Combining the Best of Convolutional Layers and Recurrent Layers, arXiv 1603.04871"
@@ -413,6 +470,15 @@ MODELS = {
         (96, 128),
         10,
         "adam",
+    ),
+    "conv_small_crf": Model(
+        conv_small,
+        "conv_small and a dense CRF, trained together, which the paper leaves as future work (section 4.2).\n"
+        "It may start from conv_small's weights (tools/train.py --weights), whose layers have the same names.",
+        (96, 128),
+        10,
+        "adam",
+        SCENES_CRF,
     ),
 }
 
@@ -473,15 +539,18 @@ def train_val_text(model: Model, data: Data, options: Options) -> str:
     network.spec.label = label
     model.build(network, options)
     _upsample(network)
+    if model.crf is not None:
+        dense_crf(network, options, model.crf, learn=True, train=True)
+    scores = network.last
     network.add(
         "loss",
-        L.SoftmaxWithLoss(network.last, label, loss_param={"ignore_label": data.ignore_label}),
+        L.SoftmaxWithLoss(scores, label, loss_param={"ignore_label": data.ignore_label}),
         "Pixelwise cross entropy, all labels weighted alike (section 4); unlabelled pixels count nowhere.",
     )
     network.add(
         "accuracy",
         L.Accuracy(
-            network.spec.upsample,
+            scores,
             label,
             include={"phase": caffe.TEST},
             accuracy_param={"ignore_label": data.ignore_label},
@@ -491,8 +560,15 @@ def train_val_text(model: Model, data: Data, options: Options) -> str:
     return _comment(model.headline) + f'name: "{data.name}"\n\n' + train.text() + "\n" + network.text()
 
 
-def deploy_text(model: Model, data: Data, options: Options) -> str:
-    """The network for new pictures as prototxt: input `data`, output `prob` (N x C x H x W)."""
+def deploy_text(model: Model, data: Data, options: Options, crf: bool = False) -> str:
+    """The network for new pictures as prototxt: input `data`, output `prob` (N x C x H x W).
+
+    Args:
+        model: of `MODELS`.
+        data: gives the name and the labels.
+        options: of the network.
+        crf: a dense CRF takes the softmax's place; a model that is trained with one always ends in it.
+    """
     network = Network(data.classes)
     network.add(
         "data",
@@ -505,7 +581,10 @@ def deploy_text(model: Model, data: Data, options: Options) -> str:
     )
     model.build(network, options)
     _upsample(network)
-    network.add("prob", L.Softmax(network.last))
+    if crf or model.crf is not None:
+        dense_crf(network, options, model.crf or RELEASED_CRF, learn=model.crf is not None, train=False)
+    else:
+        network.add("prob", L.Softmax(network.last))
     return _comment(model.headline) + f'name: "{data.name}"\n\n' + network.text()
 
 
@@ -547,15 +626,18 @@ def solver_text(model: str, data: Data, schedule: Schedule, net: str, options: O
 def network_files(
     model: str, data: Data, options: Options, schedule: Schedule, folder: Path, solver: Path
 ) -> dict[Path, str]:
-    """All three files of one model and dataset, by path."""
+    """All files of one model and dataset, by path."""
     known = MODELS[model]
     name = replace(data, name=f"{model}_{data.name}")
     train_val = folder / "train_val.prototxt"
-    return {
+    files = {
         train_val: train_val_text(known, name, options),
         folder / "deploy.prototxt": deploy_text(known, name, options),
         solver: solver_text(model, data, schedule, product_path(train_val), options),
     }
+    if known.crf is None:
+        files[folder / "deploy_crf.prototxt"] = deploy_text(known, name, options, crf=True)
+    return files
 
 
 def product_path(path: Path) -> str:
@@ -592,6 +674,7 @@ SHIPPED = (
     Shipped("n_renet_quarter", _STANFORD, schedule=schedule_of("adam", 4500)),
     Shipped("n_renet_small", _SCENES, schedule=schedule_of("adam", 600)),
     Shipped("conv_small", _SCENES, schedule=schedule_of("adam", 600)),
+    Shipped("conv_small_crf", _SCENES, schedule=schedule_of("adam", 600)),
 )
 
 
@@ -695,7 +778,7 @@ Any class count works: it comes from the dataset.json. The written files are pla
     )
     result.add_argument("--model", choices=MODELS, help="see below")
     result.add_argument("--dataset", type=Path, metavar="DATASET.JSON", help="a prepared dataset, or its folder")
-    result.add_argument("--out", type=Path, metavar="DIR", help="for train_val, deploy and solver.prototxt")
+    result.add_argument("--out", type=Path, metavar="DIR", help="for train_val, deploy, deploy_crf and solver.prototxt")
     result.add_argument("--crop", type=crop_size, metavar="HxW", help="training crops (default: the model's)")
     result.add_argument("--batch", type=whole_number(1), metavar="N", help="training batch (default: the model's)")
     result.add_argument("--train-split", metavar="NAME", help="default train, or fold0/train")

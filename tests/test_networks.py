@@ -244,3 +244,61 @@ def test_bad_arguments_are_told_in_one_line(
     assert message in done.stderr
     assert re.fullmatch(r"generate\.py: [^\n]+\n", done.stderr)
     assert not (tmp_path / "net").exists()
+
+
+def crf_of(file: Path) -> object:
+    """The DenseCRF layer that a network ends in."""
+    last = read(file, caffe_pb2.NetParameter()).layer[-1]
+    assert last.type == "DenseCRF" and list(last.bottom) == ["upsample", "data"] and list(last.top) == ["prob"]
+    return last
+
+
+def test_deploy_crf_is_the_deploy_network_with_the_papers_crf(repository: Path) -> None:
+    for item in SHIPPED:
+        folder = repository / "prototxt" / item.model / item.data.name
+        if MODELS[item.model].crf is not None:
+            continue
+        plain = read(folder / "deploy.prototxt", caffe_pb2.NetParameter())
+        assert plain.layer[-1].type == "Softmax"
+        with_crf = read(folder / "deploy_crf.prototxt", caffe_pb2.NetParameter())
+        assert list(with_crf.layer)[:-1] == list(plain.layer)[:-1]
+        crf = crf_of(folder / "deploy_crf.prototxt").dense_crf_param
+        assert (crf.max_iter, crf.pos_w, crf.pos_xy_std) == (2, 3, 3)
+        assert (crf.bi_w, crf.bi_xy_std, crf.bi_rgb_std) == (5, 80, 3)
+        transform = plain.layer[0].transform_param
+        assert list(crf.mean_value) == list(transform.mean_value) and crf.scale == transform.scale
+        assert not crf.learn
+
+
+def test_a_network_with_a_crf_gives_probabilities_of_the_inputs_size(
+    repository: Path, dataset: Path, tmp_path: Path
+) -> None:
+    folder = deploy_of("conv_small", repository, dataset, tmp_path).parent
+    network = caffe.Net(str(folder / "deploy_crf.prototxt"), caffe.TEST)
+    plain = caffe.Net(str(folder / "deploy.prototxt"), caffe.TEST)
+    plain.share_with(network)
+    for size in ((1, 3, 33, 47), (2, 3, 32, 48)):
+        values = np.random.default_rng(0).uniform(-0.5, 0.5, size)
+        results = []
+        for each in (network, plain):
+            each.blobs["data"].reshape(*size)
+            each.blobs["data"].data[...] = values
+            results.append(each.forward()["prob"].copy())
+        assert results[0].shape == (size[0], 5, *size[2:])
+        assert np.allclose(results[0].sum(axis=1), 1, atol=1e-5)
+        assert np.abs(results[0] - results[1]).max() > 1e-3
+
+
+def test_a_network_that_is_trained_with_its_crf_ends_in_it(repository: Path) -> None:
+    folder = repository / "prototxt/conv_small_crf/synthetic_scenes"
+    trained = next(
+        layer
+        for layer in read(folder / "train_val.prototxt", caffe_pb2.NetParameter()).layer
+        if layer.type == "DenseCRF"
+    )
+    deployed = crf_of(folder / "deploy.prototxt")
+    assert not (folder / "deploy_crf.prototxt").exists()
+    for crf in (trained.dense_crf_param, deployed.dense_crf_param):
+        assert crf.learn and crf.bi_rgb_std == 12
+    assert trained.dense_crf_param.output == caffe_pb2.DenseCRFParameter.LOG_PROBABILITY
+    assert [param.decay_mult for param in trained.param] == [0, 0, 0]
