@@ -172,8 +172,9 @@ demo: caffe ## the whole path on drawn scenes: data, training, prediction, score
 	@$(PYTHON) tools/demo.py $(DEMO_ARGS)
 
 .PHONY: bench
-bench: caffe ## speed of the ReNet layers beside a peer's
+bench: caffe ## speed of the ReNet and DenseCRF layers beside their peers'
 	@$(PYTHON) tools/benchmark.py $(BENCH_ARGS)
+	$(PYTHON) tools/crf_benchmark.py
 
 .PHONY: clean
 clean: ## removes what was built, not what was downloaded, prepared or trained

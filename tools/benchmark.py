@@ -28,11 +28,11 @@ from tools.speed_report import (
     product_gflops,
     text_table,
 )
-from tools.speed_worker import FORWARD, FORWARD_BACKWARD, Shape
+from tools.speed_worker import FORWARD, FORWARD_BACKWARD, CrfShape, Shape
 
 ROOT = Path(__file__).resolve().parents[1]
 PEER_ENVIRONMENT = ROOT / "build" / "bench-venv"  # PyTorch is no part of the product, so it stays out of .venv
-PEER_REQUIREMENTS = ("torch==2.13.0", "numpy")
+PEER_REQUIREMENTS = ("torch==2.13.0", "numpy", "pydensecrf2==1.1")
 SHAPES = (
     Shape(10, 12, 120, 160, 40),  # N-ReNet's first group in training: three channels in patches of 2x2
     Shape(10, 240, 50, 63, 120),
@@ -60,7 +60,7 @@ PyTorch is installed into build/bench-venv at the first call."""
 class Worker:
     """A process that does one task when told (tools/speed_worker.py)."""
 
-    def __init__(self, python: Path | str, task: str, shape: Shape, passes: str, thread_count: int) -> None:
+    def __init__(self, python: Path | str, task: str, shape: Shape | CrfShape, passes: str, thread_count: int) -> None:
         count = str(thread_count)
         variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), count)
         self._task = task
@@ -210,7 +210,7 @@ def measure(
 
 @contextlib.contextmanager
 def started(
-    pythons: Mapping[str, Path | str], shape: Shape, passes: str, thread_count: int
+    pythons: Mapping[str, Path | str], shape: Shape | CrfShape, passes: str, thread_count: int
 ) -> Iterator[dict[str, Worker]]:
     """A Worker for each task, ended afterwards; `pythons` names the Python of each."""
     with contextlib.ExitStack() as stack:

@@ -35,6 +35,18 @@ class Shape(NamedTuple):
         return ",".join(map(str, self))
 
 
+class CrfShape(NamedTuple):
+    """A dense CRF's shape: class scores C x H x W and the number of mean-field iterations."""
+
+    classes: int
+    height: int
+    width: int
+    iterations: int
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self))
+
+
 class Task(Protocol):
     """Something to time."""
 
@@ -208,7 +220,86 @@ class PyTorchProduct:
         return {"product": self._product.numpy()}
 
 
+# The paper's release: weight and spread of the positional kernel, then weight, spread and colour spread of the other.
+CRF_KERNELS = (3, 3, 5, 80, 3)
+
+
+def crf_inputs(shape: CrfShape) -> tuple[np.ndarray, np.ndarray]:
+    """Class scores (C, H, W) float32 in blocks of 8 x 8, and a picture (H, W, 3) uint8: waves with a camera's noise."""
+    random = np.random.default_rng(1)
+    classes, height, width, _ = shape
+    y, x = np.mgrid[:height, :width]
+    waves = [128 + 80 * np.sin(x / 17 + k) * np.cos(y / 23) for k in range(3)]
+    image = np.stack(waves, axis=-1) + random.normal(0, 2, (height, width, 3))
+    blocks = 2 * random.standard_normal((classes, -(-height // 8), -(-width // 8)), dtype=np.float32)
+    scores = blocks.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
+    return np.ascontiguousarray(scores), np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
+
+
+class CaffeCrf:
+    """A DenseCRF layer; its time holds the building of both lattices, as for every new picture."""
+
+    def __init__(self, shape: CrfShape, backward: bool, threads: int) -> None:
+        import caffe
+
+        self.version = caffe.__version__
+        scores, image = crf_inputs(shape)
+        pos_w, pos_xy, bi_w, bi_xy, bi_rgb = CRF_KERNELS
+        with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
+            for name, channels in (("scores", shape.classes), ("image", 3)):
+                size = f"dim: 1 dim: {channels} dim: {shape.height} dim: {shape.width}"
+                file.write(
+                    f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {size} }} }} }}\n'
+                )
+            file.write(
+                'layer { name: "crf" type: "DenseCRF" bottom: "scores" bottom: "image" top: "crf" dense_crf_param {\n'
+                f"max_iter: {shape.iterations} pos_w: {pos_w} pos_xy_std: {pos_xy} bi_w: {bi_w} bi_xy_std: {bi_xy} "
+                f"bi_rgb_std: {bi_rgb} order: RGB }} }}\n"
+            )
+            file.flush()
+            self._net = caffe.Net(file.name, caffe.TEST)
+        self._net.blobs["scores"].data[0] = scores
+        self._net.blobs["image"].data[0] = image.transpose(2, 0, 1)
+
+    def run(self) -> None:
+        """One picture."""
+        self._net.forward()
+
+    def results(self) -> dict[str, np.ndarray]:
+        """Q, C x H x W."""
+        return {"Q": self._net.blobs["crf"].data[0]}
+
+
+class Pydensecrf:
+    """The same by pydensecrf, which computes in one thread."""
+
+    def __init__(self, shape: CrfShape, backward: bool, threads: int) -> None:
+        from importlib.metadata import version
+
+        self.version = version("pydensecrf2")
+        self._shape = shape
+        scores, self._image = crf_inputs(shape)
+        self._unary = np.ascontiguousarray(-scores.reshape(shape.classes, -1))
+
+    def run(self) -> None:
+        """One picture."""
+        from pydensecrf import densecrf
+
+        pos_w, pos_xy, bi_w, bi_xy, bi_rgb = CRF_KERNELS
+        crf = densecrf.DenseCRF2D(self._shape.width, self._shape.height, self._shape.classes)
+        crf.setUnaryEnergy(self._unary)
+        crf.addPairwiseGaussian(sxy=pos_xy, compat=pos_w)
+        crf.addPairwiseBilateral(sxy=bi_xy, srgb=bi_rgb, rgbim=self._image, compat=bi_w)
+        self._q = np.array(crf.inference(self._shape.iterations))
+
+    def results(self) -> dict[str, np.ndarray]:
+        """As CaffeCrf.results."""
+        return {"Q": self._q.reshape(self._shape[:3])}
+
+
 TASKS: dict[str, type[Any]] = {
+    "caffe-crf": CaffeCrf,
+    "pydensecrf": Pydensecrf,
     "caffe": CaffeGroup,
     "pytorch": PyTorchGroup,
     "numpy-product": NumPyProduct,
@@ -238,12 +329,14 @@ def sampled(values: np.ndarray) -> list[float]:
 def main(arguments: list[str]) -> None:
     """Serve until the input ends."""
     name, shape_text, passes, threads = arguments
-    shape = Shape(*map(int, shape_text.split(",")))
+    shape_type = CrfShape if name in ("caffe-crf", "pydensecrf") else Shape
+    shape = shape_type(*map(int, shape_text.split(",")))
     # Only answers go to the pipe, whatever a library prints.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     # The libraries themselves are no part of the memory that the work takes.
-    __import__("torch" if name.startswith("pytorch") else "caffe" if name == "caffe" else "numpy")
+    modules = {"pytorch": "torch", "caffe": "caffe", "numpy": "numpy", "pydensecrf": "pydensecrf.densecrf"}
+    __import__(modules[name.split("-")[0]])
     reset_peak()
     before = resident_mib("VmRSS")
     task: Task = TASKS[name](shape, passes == FORWARD_BACKWARD, int(threads))
