@@ -14,6 +14,7 @@ from segmentation_helpers import call_tool, only_line, write_dataset_json, write
 from data_prep.command_line import UserError
 from tools.crf_parameters import CrfParameters, parameters_of, read_crf_parameters
 from tools.crf_search import COARSE_BILATERAL, best_of, grid, spread, stages
+from tools.crf_search_chart import readable_ticks
 
 caffe = pytest.importorskip("caffe", reason="pycaffe is not built")
 
@@ -199,6 +200,10 @@ def test_stages_go_from_coarse_to_fine_around_the_best():
     assert [c.max_iter for c in fine["fine 1, iterations"](CrfParameters(max_iter=1))] == [1, 2]
     assert grid(start, {"max_iter": (1, 1)}) == [CrfParameters(max_iter=1)]
     assert spread(range(10), 3) == (0, 3, 6) and spread(range(2), 3) == (0, 1)
+
+
+def test_ticks_of_the_chart_keep_their_distance():
+    assert readable_ticks([0, 1, 1.2, 2, 2.5, 10]) == [0, 1, 2, 10]
 
 
 def test_of_equal_scores_the_fewest_iterations_are_best():

@@ -17,6 +17,15 @@ from tools.crf_parameters import CrfParameters
 from tools.crf_search import Result
 
 
+def readable_ticks(values: list[float], apart: float = 1.35) -> list[float]:
+    """Those of the ascending values whose labels do not run into each other on a logarithmic axis."""
+    ticks: list[float] = []
+    for value in values:
+        if not ticks or value > apart * ticks[-1]:
+            ticks.append(value)
+    return ticks
+
+
 def draw_search(file: Path, results: Iterable[Result], without: Result, best: Result, measure: str) -> None:
     """One panel a parameter: the best score that any candidate reached with each of its values, as a PNG.
 
@@ -41,7 +50,8 @@ def draw_search(file: Path, results: Iterable[Result], without: Result, best: Re
         if len(values) > 1:
             panel.set_xscale("symlog" if values[0] == 0 else "log")
         panel.set_xticks([], minor=True)
-        panel.set_xticks(values[:: max(1, len(values) // 5)], [f"{v:g}" for v in values[:: max(1, len(values) // 5)]])
+        ticks = readable_ticks(values)
+        panel.set_xticks(ticks, [f"{value:g}" for value in ticks])
         panel.set_xlabel(field.name)
         panel.grid(alpha=0.3)
     for panel in panels[:, 0]:
