@@ -17,7 +17,7 @@ from tools.crf_job import CrfJob, check_probabilities_exist, perform_together, p
 from tools.crf_parameters import add_parameter_options, parameters_of
 from tools.crf_search import BEST, MEASURES, RESULTS, Result, ResultFile, open_job, search, table, write_best
 from tools.crf_search_chart import draw_search
-from tools.labelling_job import find_dataset, items_of_files, items_of_split, open_folder, record_time
+from tools.labelling_job import begin, find_dataset, items_of_files, items_of_split, record_time
 
 EXAMPLES = """examples:
   tools/predict.py ... --split data/x/val --out runs/x/val --probabilities
@@ -125,11 +125,8 @@ def run_crf(arguments: argparse.Namespace) -> None:
     )
     prediction_record(job.predictions)
     check_probabilities_exist(job.predictions, job.items)
-    left = open_folder(job, arguments.overwrite)
-    if len(left) < len(job.items):
-        print(f"{len(job.items) - len(left)} of {len(job.items)} pictures are done already")
+    left = begin(job, arguments.overwrite)
     if not left:
-        print(f"nothing left to do in {job.out}")
         return
     print(f"CRF: {job.parameters}")
     start = time.perf_counter()

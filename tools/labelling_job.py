@@ -203,6 +203,20 @@ def open_folder(job: LabellingJob, overwrite: bool) -> tuple[Item, ...]:
     return tuple(item for item in job.items if not job.is_done(item))
 
 
+def begin(job: LabellingJob, overwrite: bool) -> tuple[Item, ...]:
+    """As `open_folder`, and tell a person what is done already.
+
+    Raises:
+        UserError: as `open_folder` does.
+    """
+    left = open_folder(job, overwrite)
+    if len(left) < len(job.items):
+        print(f"{len(job.items) - len(left)} of {len(job.items)} pictures are done already")
+    if not left:
+        print(f"nothing left to do in {job.out}")
+    return left
+
+
 def record_time(out: Path, seconds: Sequence[float], device: str) -> None:
     """Add to the folder's record how long one picture took (the median) and where."""
     record = read_record(out)

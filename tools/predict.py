@@ -17,10 +17,10 @@ from tools.gpu_build import import_gpu_build
 from tools.labelling_job import (
     Finished,
     Started,
+    begin,
     find_dataset,
     items_of_files,
     items_of_split,
-    open_folder,
     record_time,
 )
 from tools.native_process import NativeCrash, run_native
@@ -110,11 +110,8 @@ def main(arguments: argparse.Namespace) -> None:
         UserError: bad input, named.
     """
     job = build_job(arguments)
-    left = open_folder(job, arguments.overwrite)
-    if len(left) < len(job.items):
-        print(f"{len(job.items) - len(left)} of {len(job.items)} pictures are done already")
+    left = begin(job, arguments.overwrite)
     if not left:
-        print(f"nothing left to do in {job.out}")
         return
     start = time.perf_counter()
     seconds = predict_all(replace(job, items=left))
