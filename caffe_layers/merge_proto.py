@@ -9,6 +9,7 @@ LAYER_FIELDS = (
     "optional ReNetParameter renet_param = 149;",
     "optional SegmentationDataParameter segmentation_data_param = 150;",
     "optional DenseCRFParameter dense_crf_param = 151;",
+    "optional L2NormalizationParameter l2_normalization_param = 152;",
 )
 
 
