@@ -79,6 +79,14 @@ Case DenseCRF(int num, int classes, int height, int width, int iterations) {
   return c;
 }
 
+Case L2Normalization(int num, int channels, int height, int width) {
+  Case c = {LayerParameter(), {{num, channels, height, width}}, ReNetCase(),
+      false};
+  c.parameter.set_type("L2Normalization");
+  c.parameter.mutable_l2_normalization_param()->set_scale(100);
+  return c;
+}
+
 Case LearnedDenseCRF(Case c) {
   c.parameter.mutable_dense_crf_param()->set_learn(true);
   return c;
@@ -103,6 +111,7 @@ vector<Case> SmallCases() {
   cases.push_back(Bilinear(2, 5, 6, 7, 13, 9));
   cases.push_back(DenseCRF(2, 5, 6, 7, 3));
   cases.push_back(LearnedDenseCRF(DenseCRF(2, 5, 6, 7, 2)));
+  cases.push_back(L2Normalization(2, 5, 6, 7));
   return cases;
 }
 
@@ -345,6 +354,14 @@ TYPED_TEST(GPUAgreementTest, DenseCRFOptions) {
     // a lattice with many vertices: noise is far from noise
     if (option == 5) { crf->set_bi_rgb_std(1); }
     this->ExpectAgreement(c);
+  }
+}
+
+TYPED_TEST(GPUAgreementTest, L2NormalizationShapes) {
+  const int shapes[][4] = {{1, 1, 1, 1}, {2, 3, 5, 7}, {3, 64, 16, 16},
+      {1, 65, 16, 16}, {2, 512, 47, 63}};
+  for (const int* s : shapes) {
+    this->ExpectAgreement(L2Normalization(s[0], s[1], s[2], s[3]));
   }
 }
 
