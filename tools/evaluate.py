@@ -17,6 +17,7 @@ from data_prep.split_reader import IMAGES, SplitReader
 from tools.comp6 import write_comp6
 from tools.evaluation import Evaluation, LabelSource, evaluate_images
 from tools.paper_results import PaperResults, paper_results
+from tools.text_table import aligned
 
 EXAMPLES = """examples:
   tools/evaluate.py --predictions runs/n_renet/predictions --labels data/stanford_background/fold0/test \\
@@ -149,7 +150,7 @@ def format_table(evaluation: Evaluation, dataset_name: str) -> str:
             published = paper.class_iou.get(name)
             row.append("-" if published is None else f"{published:.1f}")
         rows.append(row)
-    lines = _aligned([header, *rows])
+    lines = aligned([header, *rows])
     if paper and paper.class_iou:
         lines.append(f"(paper's IoU: {paper.class_iou_source})")
     absent = [name for name, iou in zip(evaluation.classes, result.iou) if iou is None]
@@ -162,7 +163,7 @@ def format_table(evaluation: Evaluation, dataset_name: str) -> str:
     ]
     if unseen:
         lines.append(f"predicted but not in the truth (IoU 0, left out of the class accuracy): {', '.join(unseen)}")
-    lines += ["", *_aligned(_overall_rows(evaluation, paper)), ""]
+    lines += ["", *aligned(_overall_rows(evaluation, paper)), ""]
     lines.append(f"{evaluation.images} images, {truth.sum():,} pixels scored, {evaluation.ignored_pixels:,} ignored")
     return "\n".join(lines)
 
@@ -179,17 +180,6 @@ def _overall_rows(evaluation: Evaluation, paper: PaperResults | None) -> list[li
             texts = ["-" if figure is None else f"{figure:g}" for figure in figures]
             rows.append([f"{row.name} ({row.where})", *texts])
     return rows
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns side by side: the first to the left, figures to the right, the first row underlined."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:]))]).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
-    return lines
 
 
 if __name__ == "__main__":

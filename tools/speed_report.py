@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tools.speed_worker import FORWARD, FORWARD_BACKWARD, PRODUCT_SIZE, Shape
+from tools.text_table import aligned, markdown
 
 COLUMNS = (
     "N, C, H, W, d",
@@ -112,17 +113,9 @@ def rows(measurements: Sequence[Measurement], peak_gflops: float) -> list[tuple[
 
 def text_table(measurements: Sequence[Measurement], peak_gflops: float) -> str:
     """The table for a terminal."""
-    table = [COLUMNS, *rows(measurements, peak_gflops)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(COLUMNS))]
-    lines = []
-    for row in table:
-        cells = [c.ljust(w) if i < TEXT_COLUMNS else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return "\n".join(aligned([COLUMNS, *rows(measurements, peak_gflops)], TEXT_COLUMNS, underline=False))
 
 
 def markdown_table(measurements: Sequence[Measurement], peak_gflops: float) -> str:
     """The table for a document."""
-    rule = ["---" if i < TEXT_COLUMNS else "---:" for i in range(len(COLUMNS))]
-    table = [COLUMNS, rule, *rows(measurements, peak_gflops)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in table)
+    return markdown([COLUMNS, *rows(measurements, peak_gflops)], TEXT_COLUMNS).rstrip()
