@@ -11,7 +11,10 @@ from segmentation_helpers import write_split
 
 from data_prep.dataset import IGNORE_LABEL
 from data_prep.synthetic_scenes import CLASSES, draw
-from prototxt.generate import MODELS, Data, Options, schedule_of, solver_text, train_val_text
+from prototxt.models import MODELS
+from prototxt.network import Options
+from prototxt.network_files import Data, train_val_text
+from prototxt.solvers import adam, solver_text
 
 IMAGES = 8
 CROP = (48, 64)
@@ -34,14 +37,12 @@ def scenes() -> dict[str, tuple]:
 def solver_of(workshop: Path, model: str, steps: int, name: str, **changes: object) -> caffe.Solver:
     """A solver for a model of the generator's, whose test network goes over the very pictures it learns from."""
     split = str(workshop / "train")
-    data = Data(name, len(CLASSES), IGNORE_LABEL, split, split, IMAGES)
+    data = Data(name, len(CLASSES), IGNORE_LABEL, (split,), split, IMAGES)
     options = Options(CROP, 4)
     net, solver = workshop / f"{name}.prototxt", workshop / f"{name}_solver.prototxt"
-    net.write_text(train_val_text(replace(MODELS[model], **changes), data, options))
+    net.write_text(train_val_text(replace(MODELS[model], **changes), name, data, options))
     solver.write_text(
-        solver_text(model, data, schedule_of("adam", steps), str(net), options).replace(
-            "snapshot: ", f"snapshot: {steps + 1} #"
-        )
+        solver_text(name, str(net), adam(steps), name, IMAGES).replace("snapshot: ", f"snapshot: {steps + 1} #")
     )
     return caffe.get_solver(str(solver))
 

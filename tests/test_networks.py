@@ -15,7 +15,8 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
 from data_prep.dataset import Dataset, SplitSummary
-from prototxt.generate import MODELS, SHIPPED, shipped_files
+from prototxt.models import MODELS
+from prototxt.shipped import SHIPPED, Shipped, shipped_files
 
 
 def generate(repository: Path, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -58,15 +59,14 @@ def test_shipped_files_are_what_the_generator_writes(repository: Path) -> None:
         assert file.read_text() == text, f"{file} is out of date: .venv/bin/python prototxt/generate.py --shipped"
 
 
-@pytest.mark.parametrize("item", SHIPPED, ids=lambda item: f"{item.model}-{item.data.name}")
-def test_shipped_solver_leads_to_its_network_and_runs_folder(repository: Path, item: object) -> None:
-    name = f"{item.model}_{item.data.name}"
-    solver = read(repository / "solvers" / f"{name}.prototxt", caffe_pb2.SolverParameter())
+@pytest.mark.parametrize("item", SHIPPED, ids=lambda item: item.name)
+def test_shipped_solver_leads_to_its_network_and_runs_folder(repository: Path, item: Shipped) -> None:
+    solver = read(repository / "solvers" / f"{item.name}.prototxt", caffe_pb2.SolverParameter())
     assert solver.net == f"prototxt/{item.model}/{item.data.name}/train_val.prototxt"
     network = read(repository / solver.net, caffe_pb2.NetParameter())
-    assert solver.snapshot_prefix == f"runs/{name}"
+    assert solver.snapshot_prefix == f"runs/{item.name}"
     sources = [source for layer in network.layer for source in layer.segmentation_data_param.source]
-    assert sources == [item.data.train, item.data.test]
+    assert sources == [*item.data.train, item.data.test]
     assert not any(Path(source).is_absolute() for source in sources)
 
 
@@ -256,14 +256,15 @@ def crf_of(file: Path) -> object:
 def test_deploy_crf_is_the_deploy_network_with_the_papers_crf(repository: Path) -> None:
     for item in SHIPPED:
         folder = repository / "prototxt" / item.model / item.data.name
-        if MODELS[item.model].crf is not None:
+        if MODELS[item.model].trained_crf is not None:
             continue
         plain = read(folder / "deploy.prototxt", caffe_pb2.NetParameter())
         assert plain.layer[-1].type == "Softmax"
         with_crf = read(folder / "deploy_crf.prototxt", caffe_pb2.NetParameter())
         assert list(with_crf.layer)[:-1] == list(plain.layer)[:-1]
         crf = crf_of(folder / "deploy_crf.prototxt").dense_crf_param
-        assert (crf.max_iter, crf.pos_w, crf.pos_xy_std) == (2, 3, 3)
+        iterations = 5 if item.model == "h_renet_released" else 2
+        assert (crf.max_iter, crf.pos_w, crf.pos_xy_std) == (iterations, 3, 3)
         assert (crf.bi_w, crf.bi_xy_std, crf.bi_rgb_std) == (5, 80, 3)
         transform = plain.layer[0].transform_param
         assert list(crf.mean_value) == list(transform.mean_value) and crf.scale == transform.scale
