@@ -132,6 +132,8 @@ def written_files(arguments: argparse.Namespace) -> dict[Path, str]:
     schedule = model.schedule(arguments.solver, arguments.iterations)
     if arguments.rate is not None:
         schedule = replace(schedule, rule={**schedule.rule, "base_lr": arguments.rate}, comments={})
+    if arguments.interval is not None:
+        schedule = replace(schedule, interval=arguments.interval)
     out: Path = arguments.out
     name = f"{arguments.model}_{data.name}"
     files = {out / file: text for file, text in network_texts(model, name, data, options).items()}
@@ -205,6 +207,12 @@ Any class count works: it comes from the dataset.json. The written files are pla
     learning = result.add_argument_group("learning")
     learning.add_argument("--solver", choices=("sgd", "adam"), help="the paper's SGD, or Adam for little time")
     learning.add_argument("--iterations", type=whole_number(1), metavar="N", help="default: the solver's usual")
+    learning.add_argument(
+        "--interval",
+        type=whole_number(1),
+        metavar="N",
+        help="iterations between two tests, and two snapshots (default: a tenth of all)",
+    )
     learning.add_argument("--rate", type=positive, metavar="X", help="learning rate (default: the solver's usual)")
     learning.add_argument(
         "--iter-size",

@@ -399,7 +399,8 @@ def test_options_reach_the_files(repository: Path, dataset: Path, tmp_path: Path
         repository,
         *("--model", "h_renet_l2_mlfb", "--dataset", dataset, "--crop", "120x160", "--batch", 2, "--iter-size", 5),
         *("--new-rate", 10, "--gaussian-std", 0.1, "--l2-scale", 10000, "--mean", "1,2.5,3", "--rate", 0.002),
-        *("--frozen", 0, "--weights", tmp_path / "w.caffemodel", "--iterations", 100, "--out", out),
+        *("--frozen", 0, "--weights", tmp_path / "w.caffemodel", "--iterations", 100, "--interval", 30),
+        *("--out", out),
     )
     assert done.returncode == 0, done.stderr
     assert "d = 120" in done.stdout and "2,428,800 parameters" in done.stdout
@@ -412,6 +413,7 @@ def test_options_reach_the_files(repository: Path, dataset: Path, tmp_path: Path
     assert [p.lr_mult for p in layers["renet1_vertical"].param] == [10] * 6
     found = text_format.Parse((out / "solver.prototxt").read_text(), caffe_pb2.SolverParameter())
     assert (found.iter_size, found.max_iter, found.stepsize) == (5, 100, 50)
+    assert (found.test_interval, found.snapshot) == (30, 30)
     assert found.base_lr == pytest.approx(0.002)
     assert list(found.weights) == [str(tmp_path / "w.caffemodel")]
     train = parsed((out / "train_val.prototxt").read_text()).layer[0].segmentation_data_param
