@@ -256,6 +256,68 @@ def test_seed_and_weights(unbroken: Path, scenes: Path, tmp_path: Path) -> None:
     assert tuned < 0.9 * first
 
 
+def renamed(start: Path, out: Path, **names: str) -> Path:
+    """A copy of a model in which layers have other names."""
+    network = caffe_pb2.NetParameter.FromString(start.read_bytes())
+    for layer in network.layer:
+        layer.name = names.get(layer.name, layer.name)
+    out.write_bytes(network.SerializeToString())
+    return out
+
+
+def test_which_layers_the_weights_fill(unbroken: Path, scenes: Path, tmp_path: Path) -> None:
+    start = next((unbroken / "snapshots").glob(f"*_iter_{ITERATIONS}.caffemodel"))
+    layers = list(weights(start))
+    part = renamed(start, tmp_path / "part.caffemodel", **{layers[0]: "stem", layers[1]: "stem2"})
+    run = tmp_path / "run"
+    common = ("--solver", "net/solver.prototxt", "--iterations", 1)
+    done = train(*common, "--weights", part, "--run", run, cwd=scenes)
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("weights: ")]
+    assert said == [
+        f"weights: {len(layers) - 2} layers filled from {part}: {layers[2]} ... {layers[-1]};"
+        " 2 in the file unused: stem, stem2",
+        f"weights: 2 layers from scratch: {layers[0]}, {layers[1]}",
+    ]
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["weights"] == [{"file": str(part), "filled": layers[2:], "unused": ["stem", "stem2"]}]
+    assert facts["layers_from_scratch"] == layers[:2]
+
+    # a solver may name them, too, and several; what the solver says, stock Caffe does as well
+    solver = tmp_path / "solver.prototxt"
+    text = (scenes / "net/solver.prototxt").read_text()
+    solver.write_text(f'{text}\nweights: "{part}, {start}"\n')
+    done = train("--solver", solver, "--iterations", 1, "--run", tmp_path / "both", cwd=scenes)
+    assert done.returncode == 0, done.stderr
+    assert "weights: 0 layers from scratch\n" in done.stderr
+    assert f'weights: "{start}"' in (tmp_path / "both/solver.prototxt").read_text()
+    program = str(REPOSITORY / "build" / "cpu" / "bin" / "caffe")
+    stock = re.sub("snapshot_prefix: .*", f'snapshot_prefix: "{tmp_path}/stock"', solver.read_text())
+    solver.write_text(re.sub("max_iter: .*", "max_iter: 1", stock))
+    subprocess.run([program, "train", "-solver", solver], check=True, capture_output=True, env=ENVIRONMENT, cwd=scenes)
+    assert weights(tmp_path / "stock_iter_1.caffemodel") == weights(tmp_path / "both/snapshots/both_iter_1.caffemodel")
+
+
+def test_weights_that_do_not_fit_are_told_in_one_line(unbroken: Path, scenes: Path, tmp_path: Path) -> None:
+    start = next((unbroken / "snapshots").glob(f"*_iter_{ITERATIONS}.caffemodel"))
+    first, second = list(weights(start))[:2]
+    crossed = renamed(start, tmp_path / "crossed.caffemodel", **{first: second, second: first})
+    run = tmp_path / "run"
+    done = train("--solver", "conv/solver.prototxt", "--weights", start, "--run", run, cwd=scenes)
+    assert done.returncode == 2
+    assert re.fullmatch(r"train\.py: .*: (fills no layer|the layer 'score' has) [^\n]*\n", done.stderr), done.stderr
+    for _ in range(2):  # the folder of the failed start is no obstacle to the next
+        done = train("--solver", "net/solver.prototxt", "--weights", crossed, "--run", run, cwd=scenes)
+        assert done.returncode == 2
+        pattern = (
+            rf"train\.py: {crossed}: the layer '\w+' has [\d x]+ and .* there and [\d x]+ and .* in the network; .*\n"
+        )
+        assert re.fullmatch(pattern, done.stderr), done.stderr
+        facts = json.loads((run / "run.json").read_text())
+        assert facts["state"] == "failed"
+        assert "in the network" in facts["message"]
+
+
 def test_divergence_stops_and_keeps_the_last_good_snapshot(scenes: Path, tmp_path: Path) -> None:
     solver = tmp_path / "solver.prototxt"
     solver.write_text(

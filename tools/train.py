@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,12 +21,12 @@ from caffe.proto import caffe_pb2
 
 from data_prep.command_line import UserError, progress, run
 from data_prep.prepare import whole_number
-from tools import snapshots
+from tools import initial_weights, snapshots
 from tools.evaluation import confusion_matrix, scores
 from tools.gpu_build import check_gpu, restart_with_gpu_build, training_asks_for_gpu
 from tools.repository import ROOT
 from tools.run_folder import SNAPSHOTS, RunFolder, read_facts, write_facts
-from tools.training_files import SOLVER, TRAIN_VAL, TrainingFiles
+from tools.training_files import SOLVER, TRAIN_VAL, TrainingFiles, find_file, path_for_caffe
 from tools.watched_process import Work, watched
 
 DEFAULT_DISPLAY = 20
@@ -274,6 +275,33 @@ def build_solver(files: TrainingFiles, restore: snapshots.Snapshot | None) -> An
     return solver
 
 
+def fill_from_files(solver: Any, folder: RunFolder, files: Sequence[Path]) -> None:
+    """Copy the weights into a built solver's network, and say which layers they filled.
+
+    Raises:
+        UserError: a file is missing or does not fit.
+    """
+    filled = initial_weights.fill(solver.net, files)
+    for line in initial_weights.report(solver.net, filled):
+        print(line, file=sys.stderr)
+    folder.note(**initial_weights.facts(solver.net, filled))
+
+
+def find_weights(arguments: argparse.Namespace, solver: caffe_pb2.SolverParameter) -> list[str]:
+    """The files to start from: --weights, else what the solver names, from the current folder or the repository's root.
+
+    Raises:
+        UserError: one is missing.
+    """
+    if arguments.weights is None:
+        files = [find_file(name, arguments.solver) for name in initial_weights.split_names(solver.weights)]
+    else:
+        files = list(map(Path, initial_weights.split_names([arguments.weights])))
+    for file in files:
+        initial_weights.check_file(file)
+    return list(map(path_for_caffe, files))
+
+
 def open_run(arguments: argparse.Namespace) -> tuple[RunFolder, TrainingFiles]:
     """The run's folder, held, and its files: the run's own copies where it is resumed.
 
@@ -303,11 +331,7 @@ def open_run(arguments: argparse.Namespace) -> tuple[RunFolder, TrainingFiles]:
         elif files.solver.random_seed < 0:
             # Unseeded would mean: another result with each call, and after each resumption.
             files.solver.random_seed = 0
-        if arguments.weights is not None:
-            if not arguments.weights.is_file():
-                raise UserError(f"{arguments.weights}: no such file of weights")
-            files.solver.ClearField("weights")
-            files.solver.weights.append(str(arguments.weights))
+        files.solver.weights[:] = find_weights(arguments, files.solver)
     if arguments.iterations is not None:
         files.solver.max_iter = arguments.iterations
     if arguments.gpu is not None:
@@ -335,8 +359,6 @@ def main(arguments: argparse.Namespace, work: Work) -> int:
     folder, files = open_run(arguments)
     settings = files.solver
     restore = newest_snapshot(folder, settings.type) if arguments.resume else None
-    if restore is not None:
-        settings.ClearField("weights")
     restored = restore.iteration if restore else 0
     metrics = folder.cut_metrics(restored)
     data = files.data_folder()
@@ -360,6 +382,8 @@ def main(arguments: argparse.Namespace, work: Work) -> int:
     tested = {line["iteration"] for line in metrics if line["kind"] == "test"}
     training = Training(files, folder, solver, arguments.keep, work, tested)
     try:
+        if settings.weights and restore is None:
+            fill_from_files(solver, folder, list(map(Path, initial_weights.split_names(settings.weights))))
         training.run()
     except UserError as error:
         folder.end("failed", iteration=solver.iter, message=str(error))
@@ -412,7 +436,9 @@ ends at once. The same seed, data and number of threads give the same weights, h
         "--iterations", type=whole_number(1), metavar="N", help="in place of the solver's max_iter (poly follows it)"
     )
     parser.add_argument("--seed", type=whole_number(0), metavar="N", help="of weights and samples (default: solver's)")
-    parser.add_argument("--weights", type=Path, metavar="CAFFEMODEL", help="start from these weights, by layer names")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="start from this .caffemodel, by layers' names (several: FILE,FILE)"
+    )
     parser.add_argument("--gpu", type=whole_number(0), metavar="N", help="train on this GPU (default: on the CPU)")
     parser.add_argument("--resume", action="store_true", help="go on from the run's newest whole snapshot")
     parser.add_argument(

@@ -126,10 +126,10 @@ class TrainingFiles:
         write_atomically(folder / SOLVER, text_format.MessageToString(self.solver).encode())
 
     def solver_for_steps(self) -> str:
-        """The solver's text for pycaffe: without tests and snapshots, which train.py does itself; else the same."""
+        """The solver's text for pycaffe: without tests, snapshots and first weights, which train.py does itself."""
         solver = caffe_pb2.SolverParameter()
         solver.CopyFrom(self.solver)
-        for field in ("test_iter", "test_interval", "test_initialization", "snapshot"):
+        for field in ("test_iter", "test_interval", "test_initialization", "snapshot", "weights"):
             solver.ClearField(field)
         return text_format.MessageToString(solver)
 
