@@ -101,14 +101,16 @@ def prepare(
             skipped={split: result.skipped for split, result in written.items()},
         )
         dataset.save()
-    report(dataset)
+    report(dataset, {split: result.left_out for split, result in written.items()})
     return dataset
 
 
-def report(dataset: Dataset) -> None:
-    """Print what there is now, and what was left out."""
+def report(dataset: Dataset, left_out: Mapping[str, Mapping[str, int]]) -> None:
+    """Print what there is now, and what is not: `left_out` counts images by split and reason."""
     for split, summary in dataset.splits.items():
         print(f"{dataset.folder / split}: {summary.count} images")
+        for reason, count in left_out[split].items():
+            print(f"{dataset.folder / split}: {count} images left out: {reason}")
     for split, lines in dataset.skipped.items():
         for line in lines:
             print(f"{split}: skipped {line}")

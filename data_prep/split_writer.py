@@ -12,8 +12,9 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,20 @@ FIRST_MAP_SIZE = 16 * 2**20
 LONGEST_KEY = 511  # LMDB's limit, in bytes
 
 
+class LeftOut(Exception):
+    """Raised by `Sample.read` where the split is not meant to hold the sample; the message says why, in words that
+    other samples share, since they are counted by it."""
+
+
 @dataclass(frozen=True)
 class Pair:
-    """One sample's content: a picture and its labels, H x W integers (class numbers and the ignored label)."""
+    """One sample's content: a picture and its labels, H x W integers (class numbers and the ignored label).
+
+    Without labels (a test set whose truth is not published) `label` is None.
+    """
 
     image: EncodedImage
-    label: np.ndarray
+    label: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -49,14 +58,14 @@ class Sample:
     Attributes:
         id: what predictions and lists call it.
         fingerprint: changes when the source's files change (sizes and times, or a seed).
-        read: gives the content; raises UserError that names the file where that is bad.
-        label_where: the label's path, for messages.
+        read: gives the content; raises UserError that names the file where that is bad, and LeftOut.
+        label_where: the label's path, for messages; None where there is no label, and so in the whole split.
     """
 
     id: str
     fingerprint: str
     read: Callable[[], Pair]
-    label_where: str
+    label_where: str | None
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,7 @@ class _State:
     done: int = 0
     written: int = 0
     skipped: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
     sha256: str = ""
     pixels: int = 0
     channel_sums: list[int] = field(default_factory=lambda: [0, 0, 0])
@@ -95,12 +105,14 @@ class _State:
 
 @dataclass(frozen=True)
 class WrittenSplit:
-    """A split that is in its place: its summary, its pixels' sums (B, G, R) and what was left out."""
+    """A split that is in its place: its summary, its pixels' sums (B, G, R), the bad samples that were skipped, and how
+    many others were left out, by reason (see `LeftOut`)."""
 
     summary: SplitSummary
     pixels: int
     channel_sums: tuple[int, int, int]
     skipped: list[str]
+    left_out: dict[str, int]
 
 
 def write_split(folder: Path, samples: Sequence[Sample], settings: Settings, skip_bad: bool = False) -> WrittenSplit:
@@ -116,6 +128,7 @@ def write_split(folder: Path, samples: Sequence[Sample], settings: Settings, ski
         UserError: bad samples; an id twice; or `folder` holds something else.
     """
     _check_ids(samples, folder)
+    databases = _databases(samples)
     chains = _chains(samples)
     if folder.exists():
         return _take_over(folder, settings, chains, skip_bad)
@@ -129,13 +142,13 @@ def write_split(folder: Path, samples: Sequence[Sample], settings: Settings, ski
         state.save(partial)
     if not state.sha256:
         try:
-            _write_records(partial, folder, samples, chains, settings, state, skip_bad)
-            _verify(partial, folder, settings, state)
+            _write_records(partial, folder, databases, samples, chains, settings, state, skip_bad)
+            _verify(partial, folder, databases, settings, state)
         except lmdb.Error as error:
             # LMDB says "Input/output error" where a commit finds the disk full.
             full = shutil.disk_usage(partial).free < FIRST_MAP_SIZE
             raise UserError(f"{partial}: {'no space left on the disk' if full else error}") from None
-    for database in (IMAGES, LABELS):
+    for database in databases:
         (partial / database / "lock.mdb").unlink(missing_ok=True)  # of no use in a split that never changes
         sync_folder(partial / database)
     sync_folder(partial)
@@ -177,11 +190,21 @@ def _check_ids(samples: Sequence[Sample], folder: Path) -> None:
             raise UserError(f"{folder}: the id {sample.id!r} is empty or too long for a database key")
 
 
+def _databases(samples: Sequence[Sample]) -> tuple[str, ...]:
+    """The databases of the split: images, and labels unless its samples have none."""
+    labelled = [sample.label_where is not None for sample in samples]
+    if any(labelled) and not all(labelled):
+        raise ValueError("a split's samples have labels either all or none")
+    return (IMAGES, LABELS) if labelled[0] else (IMAGES,)
+
+
 def _chains(samples: Sequence[Sample]) -> list[str]:
-    """chains[n]: a hash over the first n samples' ids and fingerprints."""
+    """chains[n]: a hash over the first n samples' ids and fingerprints, and whether they have labels."""
     digest = hashlib.sha256()
     chains = [digest.hexdigest()]
     for sample in samples:
+        if sample.label_where is None:
+            digest.update(b"without label\n")
         digest.update(f"{sample.id}\0{sample.fingerprint}\n".encode(errors="surrogateescape"))
         chains.append(digest.hexdigest())
     return chains
@@ -215,12 +238,15 @@ def _take_over(folder: Path, settings: Settings, chains: Sequence[str], skip_bad
 
 def _written(state: _State) -> WrittenSplit:
     blue, green, red = state.channel_sums
-    return WrittenSplit(SplitSummary(state.written, state.sha256), state.pixels, (blue, green, red), state.skipped)
+    return WrittenSplit(
+        SplitSummary(state.written, state.sha256), state.pixels, (blue, green, red), state.skipped, state.left_out
+    )
 
 
 def _write_records(
     partial: Path,
     place: Path,
+    databases: Sequence[str],
     samples: Sequence[Sample],
     chains: Sequence[str],
     settings: Settings,
@@ -228,50 +254,55 @@ def _write_records(
     skip_bad: bool,
 ) -> None:
     bad: list[str] = []
-    with (
-        _Database(partial / IMAGES, state.written) as images,
-        _Database(partial / LABELS, state.written) as labels,
-        progress(total=len(samples), description=f"{place.parent.name}/{place.name}", unit="image") as bar,
-    ):
+    with ExitStack() as stack:
+        outputs = [stack.enter_context(_Database(partial / name, state.written)) for name in databases]
+        description = f"{place.parent.name}/{place.name}"
+        bar = stack.enter_context(progress(total=len(samples), description=description, unit="image"))
         bar.update(state.done)
         for start in range(state.done, len(samples), SAMPLES_PER_BATCH):
             batch = samples[start : start + SAMPLES_PER_BATCH]
-            image_records: list[tuple[bytes, bytes]] = []
-            label_records: list[tuple[bytes, bytes]] = []
+            keys: list[bytes] = []
+            records: list[tuple[bytes, ...]] = []
             skipped: list[str] = []
+            left_out: Counter[str] = Counter(state.left_out)
             for sample in batch:
                 try:
-                    image_record, label_record = _records(sample, settings)
+                    records.append(_records(sample, settings))
+                except LeftOut as reason:
+                    left_out[str(reason)] += 1
                 except UserError as error:
                     (skipped if skip_bad else bad).append(f"{sample.id}: {error}")
                 else:
-                    key = make_key(state.written + len(image_records), sample.id).encode()
-                    image_records.append((key, image_record))
-                    label_records.append((key, label_record))
+                    keys.append(make_key(state.written + len(keys), sample.id).encode())
                 bar.update()
             if bad:
                 continue  # go on reading, to name every bad sample at once
-            images.put(image_records)
-            labels.put(label_records)
+            for output, values in zip(outputs, zip(*records)):
+                output.put(list(zip(keys, values)))
             state.done += len(batch)
             state.chain = chains[state.done]
-            state.written += len(image_records)
+            state.written += len(keys)
             state.skipped += skipped
+            state.left_out = dict(left_out)
             state.save(partial)
     if bad:
         for line in bad[1:]:
             print(line, file=sys.stderr)
         more = f" ({len(bad)} bad samples in all)" if len(bad) > 1 else ""
         raise UserError(f"{bad[0].partition(': ')[2]}{more}; mend it or leave it out with --skip-bad")
+    if not state.written and state.left_out:
+        reasons = "; ".join(f"{count} images: {reason}" for reason, count in state.left_out.items())
+        raise UserError(f"{place}: the split would hold no image ({reasons})")
     if not state.written:
         raise UserError(f"{place}: every sample is bad, the first: {state.skipped[0]}")
 
 
-def _records(sample: Sample, settings: Settings) -> tuple[bytes, bytes]:
-    """The image's and the label's Datum.
+def _records(sample: Sample, settings: Settings) -> tuple[bytes, ...]:
+    """The image's and, where the sample has one, the label's Datum.
 
     Raises:
         UserError: the content is bad; names the file.
+        LeftOut: the split is not meant to hold the sample.
     """
     try:
         pair = sample.read()
@@ -279,45 +310,55 @@ def _records(sample: Sample, settings: Settings) -> tuple[bytes, bytes]:
         raise UserError(f"{error.filename}: no such file") from None
     except OSError as error:
         raise UserError(f"{error.filename or sample.id}: {error.strerror}") from None
+    if (pair.label is None) != (sample.label_where is None):
+        raise ValueError(f"{sample.id}: its label_where says otherwise of its label")
     image, label = pair.image, pair.label
-    if label.shape != (image.height, image.width):
-        raise UserError(
-            f"{sample.label_where}: the label is {label.shape[1]} x {label.shape[0]} (width x height), "
-            f"its image {image.width} x {image.height}"
-        )
-    known = ((label >= 0) & (label < settings.classes)) | (label == settings.ignore_label)
-    if not known.all():
-        raise UserError(
-            f"{sample.label_where}: label value {label[~known][0]} is out of range: "
-            f"0..{settings.classes - 1}, or {settings.ignore_label} for pixels to ignore"
-        )
-    label = label.astype(np.uint8)
+    if label is not None:
+        _check_label(label, image, sample.label_where, settings)
     if settings.image_scale != 1.0:
         pixels = decode_image(image.data)
         assert pixels is not None
         pixels = shrink_image(pixels, settings.image_scale)
         image = EncodedImage(encode_png(pixels), *pixels.shape[:2])
+    image_record = pack_encoded(image.data, 3, image.height, image.width)
+    if label is None:
+        return (image_record,)
+    label = label.astype(np.uint8)
+    if settings.image_scale != 1.0:
         label = shrink_label(label, settings.image_scale)
-    return (
-        pack_encoded(image.data, 3, image.height, image.width),
-        pack_encoded(encode_png(label), 1, *label.shape),
-    )
+    return image_record, pack_encoded(encode_png(label), 1, *label.shape)
 
 
-def _verify(partial: Path, place: Path, settings: Settings, state: _State) -> None:
+def _check_label(label: np.ndarray, image: EncodedImage, where: str | None, settings: Settings) -> None:
+    if label.shape != (image.height, image.width):
+        raise UserError(
+            f"{where}: the label is {label.shape[1]} x {label.shape[0]} (width x height), "
+            f"its image {image.width} x {image.height}"
+        )
+    known = ((label >= 0) & (label < settings.classes)) | (label == settings.ignore_label)
+    if not known.all():
+        raise UserError(
+            f"{where}: label value {label[~known][0]} is out of range: "
+            f"0..{settings.classes - 1}, or {settings.ignore_label} for pixels to ignore"
+        )
+
+
+def _verify(partial: Path, place: Path, databases: Sequence[str], settings: Settings, state: _State) -> None:
     """Read everything back as a training will, and note the checksum and the pixels' sums in `state`."""
     sums = np.zeros(3, np.int64)
     pixels = 0
     with SplitReader(partial) as reader:
+        if reader.has_labels != (LABELS in databases):
+            raise UserError(f"{partial}: {LABELS} is missing, or one too many; delete the folder and start again")
         description = f"{place.parent.name}/{place.name} verified"
         for index in progress(range(len(reader)), description=description, unit="image"):
             image, label = reader.image(index), reader.label(index)
-            if label is None or label.shape != image.shape[:2]:
+            if label is not None and label.shape != image.shape[:2]:
                 raise UserError(f"{partial}: record {reader.keys()[index]}: image and label differ in size")
-            if ((label >= settings.classes) & (label != settings.ignore_label)).any():
+            if label is not None and ((label >= settings.classes) & (label != settings.ignore_label)).any():
                 raise UserError(f"{partial}: record {reader.keys()[index]}: label out of range")
             sums += image.reshape(-1, 3).sum(axis=0, dtype=np.int64)
-            pixels += label.size
+            pixels += image.shape[0] * image.shape[1]
         if len(reader) != state.written:
             raise UserError(f"{partial}: {len(reader)} records instead of {state.written}; delete it and start again")
         state.sha256 = records_sha256(reader)

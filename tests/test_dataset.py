@@ -24,7 +24,7 @@ from data_prep.datum import Datum, pack_encoded, unpack_encoded
 from data_prep.images import EncodedImage, encode_png, shrink_image, shrink_label
 from data_prep.prepare import prepare, shuffled
 from data_prep.split_reader import SplitReader, records_sha256
-from data_prep.split_writer import Pair, Sample, Settings, write_split
+from data_prep.split_writer import LeftOut, Pair, Sample, Settings, write_split
 
 SETTINGS = Settings(classes=4, ignore_label=255)
 
@@ -49,6 +49,18 @@ def bad_sample(number: int, message: str) -> Sample:
         raise UserError(message)
 
     return Sample(id=f"bad {number}", fingerprint=message, read=read, label_where="-")
+
+
+def unlabelled(number: int, **size: int) -> Sample:
+    original = sample(number, **size)
+    return Sample(original.id, original.fingerprint, lambda: Pair(original.read().image, None), None)
+
+
+def left_out_sample(number: int, reason: str) -> Sample:
+    def read() -> Pair:
+        raise LeftOut(reason)
+
+    return Sample(id=f"left {number}", fingerprint=reason, read=read, label_where="-")
 
 
 def a_dataset(folder: Path) -> Dataset:
@@ -180,16 +192,16 @@ KILLED = textwrap.dedent(
     import os, signal, sys
     from pathlib import Path
     sys.path.insert(0, {tests!r})
-    from test_dataset import SETTINGS, sample
+    from test_dataset import SETTINGS, sample, unlabelled
     from data_prep import split_writer
 
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    samples = [sample(n) for n in range(100)]
     where = sys.argv[2]
-    if where == "reading":
-        samples[70] = split_writer.Sample(samples[70].id, samples[70].fingerprint, die, "-")
+    samples = [(unlabelled if where == "without labels" else sample)(n) for n in range(100)]
+    if where in ("reading", "without labels"):
+        samples[70] = split_writer.Sample(samples[70].id, samples[70].fingerprint, die, samples[70].label_where)
     elif where == "between the databases":
         put, calls = split_writer._Database.put, []
         def put_then_die(self, records):
@@ -215,6 +227,7 @@ KILLED = textwrap.dedent(
     ("where", "kept"),
     [
         ("reading", 64),
+        ("without labels", 64),
         ("between the databases", 64),
         ("before the note", 64),
         ("verifying", 100),
@@ -231,8 +244,10 @@ def test_killed_conversion_goes_on_where_it_was(tmp_path: Path, where: str, kept
 
     reads: list[int] = []
 
+    make = unlabelled if where == "without labels" else sample
+
     def counted(n: int) -> Sample:
-        original = sample(n)
+        original = make(n)
 
         def read() -> Pair:
             reads.append(n)
@@ -242,7 +257,7 @@ def test_killed_conversion_goes_on_where_it_was(tmp_path: Path, where: str, kept
 
     resumed = write_split(place, [counted(n) for n in range(100)], SETTINGS)
     assert reads == list(range(kept, 100))
-    unbroken = write_split(tmp_path / "unbroken", [sample(n) for n in range(100)], SETTINGS)
+    unbroken = write_split(tmp_path / "unbroken", [make(n) for n in range(100)], SETTINGS)
     assert resumed == unbroken
     assert sorted(os.listdir(tmp_path)) == ["train", "unbroken"]
 
@@ -395,13 +410,57 @@ def test_reader_names_what_is_damaged(tmp_path: Path) -> None:
 
 
 def test_split_without_labels(tmp_path: Path) -> None:
-    write_split(tmp_path / "test", [sample(0)], SETTINGS)
-    for file in (tmp_path / "test" / "labels.lmdb").iterdir():
-        file.unlink()
-    (tmp_path / "test" / "labels.lmdb").rmdir()
+    samples = [unlabelled(n) for n in range(40)]
+    written = write_split(tmp_path / "test", samples, SETTINGS)
+    assert sorted(os.listdir(tmp_path / "test")) == ["images.lmdb", "split.json"]
     with SplitReader(tmp_path / "test") as reader:
         assert not reader.has_labels
         assert reader.label(0) is None
+        assert reader.ids() == [f"picture {n}" for n in range(40)]
+        assert all(np.array_equal(reader.image(n), picture(n)[0]) for n in range(40))
+        assert records_sha256(reader) == written.summary.sha256
+    sums = np.sum([picture(n)[0].sum(axis=(0, 1), dtype=np.int64) for n in range(40)], axis=0)
+    assert (written.channel_sums, written.pixels) == (tuple(sums), 40 * 12 * 16)
+    assert write_split(tmp_path / "test", samples, SETTINGS) == written
+    # The same pictures with labels are another split.
+    with pytest.raises(UserError, match="other files"):
+        write_split(tmp_path / "test", [sample(n) for n in range(40)], SETTINGS)
+    half = write_split(tmp_path / "half", samples, Settings(classes=4, ignore_label=255, image_scale=0.5))
+    assert half.pixels == 40 * 6 * 8
+
+
+def test_partial_split_with_labels_is_not_taken_for_one_without(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        write_split(tmp_path / "test", [*(sample(n) for n in range(40)), bad_sample(0, "broken")], SETTINGS)
+    assert (tmp_path / ".test.partial/labels.lmdb").exists()
+    write_split(tmp_path / "test", [unlabelled(n) for n in range(40)], SETTINGS)
+    with SplitReader(tmp_path / "test") as reader:
+        assert not reader.has_labels
+    with pytest.raises(ValueError, match="all or none"):
+        write_split(tmp_path / "mixed", [sample(0), unlabelled(1)], SETTINGS)
+
+
+def test_left_out_samples_are_counted_by_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = [left_out_sample(n, "too small") for n in range(59)]
+    samples = [sample(0), small[0], sample(1), left_out_sample(59, "too dark"), *small[1:], sample(2)]
+    arguments = {
+        "name": "x",
+        "classes": list("abcd"),
+        "palette": np.zeros((4, 3)),
+        "splits": {"train": samples},
+        "training": ["train"],
+    }
+    for _ in range(2):
+        prepare(tmp_path, **arguments)
+        printed = capsys.readouterr().out
+        assert "train: 3 images\n" in printed
+        assert "train: 59 images left out: too small\n" in printed
+        assert "train: 1 images left out: too dark\n" in printed
+    assert Dataset.load(tmp_path).skipped == {}
+    with SplitReader(tmp_path / "train") as reader:
+        assert reader.keys() == [f"0000000{n}_picture {n}" for n in range(3)]
+    with pytest.raises(UserError, match=r"would hold no image \(1 images: too small\)"):
+        write_split(tmp_path / "none", samples[1:2], SETTINGS)
 
 
 def test_shuffling_depends_on_the_seed_alone() -> None:
