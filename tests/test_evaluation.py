@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,8 @@ from segmentation_helpers import CLASSES, call_tool, only_line, save_labels, wri
 
 from data_prep.command_line import UserError
 from data_prep.known_datasets import VOC2012_CLASSES, bit_interleaved_palette, load_dataset
-from tools.comp6 import SUBFOLDER, check_comp6, write_comp6
+from tools import comp6
+from tools.comp6 import SUBFOLDER, check_comp6, pack_comp6, write_comp6
 from tools.evaluation import Evaluation, LabelSource, confusion_matrix, evaluate_images, scores
 from tools.label_maps import read_label_map
 from tools.paper_results import paper_results
@@ -315,6 +318,48 @@ class TestComp6:
             assert np.array_equal(np.array(image), np.full((3, 4), 20))
         assert sorted(f.name for f in file.parent.iterdir()) == ["2008_000001.png", "2008_000002.png"]
         assert sorted(f.name for f in file.parent.parent.iterdir()) == ["comp6_test_cls"]
+        assert "VOC's evaluation server expects all 1456 images" in result.stdout
+        assert "packed for upload: out/results.tgz" in result.stdout
+        with tarfile.open(tmp_path / "out/results.tgz", "r:gz") as tar:
+            names = tar.getnames()
+            assert tar.extractfile(f"{SUBFOLDER}/{file.name}").read() == file.read_bytes()
+        assert names[0] == "results" and names[3] == str(SUBFOLDER)
+        assert names[4:] == [f"{SUBFOLDER}/2008_00000{n}.png" for n in (1, 2)]
+
+    def test_archive_depends_on_the_predictions_alone(self, tmp_path):
+        ids = ["2008_000001", "2008_000002"]
+        archives = []
+        for name, order in (("a", ids), ("b", ids[::-1])):
+            target = write_comp6(self.predictions(tmp_path), order, load_dataset("voc2012"), tmp_path / name)
+            for age, file in enumerate(target.iterdir()):
+                os.utime(file, (age, age))
+                file.chmod(0o600 + age)
+            archives.append(pack_comp6(tmp_path / name).read_bytes())
+        assert archives[0] == archives[1]
+        with tarfile.open(tmp_path / "a/results.tgz") as tar:
+            for member in tar:
+                assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")
+                assert member.mode == (0o755 if member.isdir() else 0o644)
+
+    def test_archive_is_read_back(self, tmp_path, monkeypatch):
+        write_comp6(self.predictions(tmp_path), ["2008_000001"], load_dataset("voc2012"), tmp_path / "out")
+        write = comp6.write_atomically
+        monkeypatch.setattr(comp6, "write_atomically", lambda file, content: write(file, content[:-30]))
+        with pytest.raises(UserError, match=r"results\.tgz: cannot be read back"):
+            pack_comp6(tmp_path / "out")
+        empty = tmp_path / "empty.tgz"
+        tarfile.open(empty, "w:gz").close()
+        monkeypatch.setattr(comp6, "write_atomically", lambda file, _: write(file, empty.read_bytes()))
+        with pytest.raises(UserError, match=r"results\.tgz: does not hold what was packed"):
+            pack_comp6(tmp_path / "out")
+
+    def test_an_earlier_archive_does_not_outlive_its_tree(self, tmp_path):
+        self.predictions(tmp_path)
+        arguments = ("--predictions", "predictions", "--dataset", "voc2012", "--comp6", "out")
+        assert call_tool("evaluate.py", *arguments, cwd=tmp_path).returncode == 0
+        save_labels(tmp_path / "predictions/2008_000001.png", np.full((3, 4), 21))
+        only_line(call_tool("evaluate.py", *arguments, cwd=tmp_path), "evaluate.py")
+        assert not (tmp_path / "out/results.tgz").exists()
 
     def test_bad_predictions(self, tmp_path):
         folder = self.predictions(tmp_path)
@@ -351,3 +396,6 @@ class TestComp6:
         )
         result = call_tool("evaluate.py", *arguments, "--comp6", "out", cwd=tmp_path)
         assert result.returncode == 0 and "1 images written and checked" in result.stdout
+        write_dataset_json(tmp_path, image_scale=0.5)
+        message = only_line(call_tool("evaluate.py", *arguments, "--comp6", "out", cwd=tmp_path), "evaluate.py")
+        assert "test: prepared with --image-scale 0.5, but a submission has the pictures' own size" in message

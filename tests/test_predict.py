@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import tarfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from segmentation_helpers import CLASSES, PALETTE, call_tool, only_line, write_dataset_json, write_split
+from segmentation_helpers import CLASSES, PALETTE, call_tool, only_line, save_labels, write_dataset_json, write_split
 
 from data_prep.command_line import UserError
 from data_prep.dataset import Dataset
+from data_prep.known_datasets import VOC2012_CLASSES, bit_interleaved_palette
+from tools.comp6 import SUBFOLDER
 from tools.native_process import last_words
 from tools.overlay import blend, draw_overlay
 from tools.prediction import PredictionSettings, Predictor, check_weights
@@ -184,6 +188,44 @@ def test_a_second_call_does_only_what_is_left(workshop, tmp_path):
     result = predict(workshop, out, "--overwrite", weights="other.caffemodel", input="pictures/wide.png")
     assert result.returncode == 0 and (out / "wide.png").read_bytes() != before
     assert [file.name for file in out.glob("*.png")] == ["wide.png"]
+
+
+VOC_DATA = {
+    "name": "voc2012",
+    "classes": list(VOC2012_CLASSES),
+    "palette": bit_interleaved_palette(len(VOC2012_CLASSES)).tolist(),
+}
+
+
+def test_a_voc_submission_is_written_when_all_is_predicted(workshop, tmp_path):
+    model = write_model(tmp_path / "deploy.prototxt", classes=21)
+    kernels = np.random.default_rng(3).normal(size=(21, 3, 3, 3)).astype(np.float32)
+    weights = write_weights(tmp_path / "voc.caffemodel", {"classify": [kernels, np.zeros(21, np.float32)]})
+    write_dataset_json(tmp_path / "data", **VOC_DATA)
+    write_split(tmp_path / "data/test", {name: (picture(*size), None) for name, size in SIZES.items()})
+    options = {"model": model, "weights": weights, "input": None, "dataset": None, "split": tmp_path / "data/test"}
+    out, folder = tmp_path / "out", tmp_path / "submission"
+    result = predict(workshop, out, "--comp6", folder, **options)
+    assert result.returncode == 0, result.stderr
+    assert f"4 images written and checked: {folder / SUBFOLDER}" in result.stdout
+    packed = (folder / "results.tgz").read_bytes()
+    with tarfile.open(folder / "results.tgz") as tar:
+        for name in SIZES:
+            assert tar.extractfile(f"{SUBFOLDER}/{name}.png").read() == (out / f"{name}.png").read_bytes()
+    # Predicted already: the same again.
+    shutil.rmtree(folder)
+    result = predict(workshop, out, "--comp6", folder, **options)
+    assert "nothing left to do" in result.stdout and (folder / "results.tgz").read_bytes() == packed
+    # A prediction that somebody exchanged is found.
+    save_labels(out / "odd.png", np.zeros((5, 7)))
+    line = only_line(predict(workshop, out, "--comp6", folder, **options), "predict.py")
+    assert "odd.png: 7 x 5, the image is 5 x 7" in line and not (folder / "results.tgz").exists()
+    # What cannot be submitted is refused before the work.
+    write_dataset_json(tmp_path / "data", **VOC_DATA, image_scale=0.5)
+    line = only_line(predict(workshop, tmp_path / "none", "--comp6", folder, **options), "predict.py")
+    assert "prepared with --image-scale 0.5" in line and not (tmp_path / "none").exists()
+    line = only_line(predict(workshop, tmp_path / "none", "--comp6", folder), "predict.py")
+    assert "--comp6 is a VOC2012 submission; the dataset is three_things" in line and not (tmp_path / "none").exists()
 
 
 EXPECTED = {"classify": [(3, 3, 3, 3), (3,)]}

@@ -14,7 +14,7 @@ from data_prep.dataset import Dataset, write_atomically
 from data_prep.known_datasets import KNOWN_NAMES, load_dataset
 from data_prep.prepare import read_ids
 from data_prep.split_reader import IMAGES, SplitReader
-from tools.comp6 import write_comp6
+from tools.comp6 import check_is_voc2012, image_sizes, write_submission
 from tools.evaluation import Evaluation, LabelSource, evaluate_images
 from tools.paper_results import PaperResults, paper_results
 from tools.text_table import aligned
@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   tools/evaluate.py --predictions predictions --labels VOC2012/SegmentationClass \\
       --list VOC2012/ImageSets/Segmentation/val.txt --dataset voc2012
   tools/evaluate.py --predictions predictions --list VOC2012/ImageSets/Segmentation/test.txt \\
-      --dataset voc2012 --comp6 submission
+      --dataset voc2012 --comp6 submission        # writes submission/results/... and submission/results.tgz
 
 The scores come from one confusion matrix over the whole set, as in the VOC development kit; pixels labelled 255 in the
 truth count nowhere. A class that neither truth nor prediction holds has no IoU and is left out of the mean."""
@@ -50,7 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", type=Path, metavar="FILE", help="score these image ids only (one a line)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the scores and the confusion matrix here")
-    parser.add_argument("--comp6", type=Path, metavar="DIR", help="write a VOC submission's folder tree, and check it")
+    parser.add_argument(
+        "--comp6", type=Path, metavar="DIR", help="write and check a VOC submission: its tree and results.tgz"
+    )
     parser.add_argument(
         "--processes",
         type=int,
@@ -68,8 +70,8 @@ def main(arguments: argparse.Namespace) -> None:
         UserError: bad input, named.
     """
     dataset = load_dataset(arguments.dataset)
-    if arguments.comp6 and dataset.name != "voc2012":
-        raise UserError(f"--comp6 is a VOC2012 submission; the dataset is {dataset.name}")
+    if arguments.comp6:
+        check_is_voc2012(dataset)
     if arguments.labels is None and not arguments.comp6:
         raise UserError("--labels is needed to score (--comp6 alone does without)")
     if arguments.labels is None and arguments.json:
@@ -80,7 +82,7 @@ def main(arguments: argparse.Namespace) -> None:
         if _is_split_without_labels(arguments.labels):
             if not arguments.comp6:
                 raise UserError(f"{arguments.labels}: this split has no labels, so nothing can be scored")
-            sizes = _image_sizes(arguments.labels)
+            sizes = image_sizes(arguments.labels)
             ids = list(sizes) if ids is None else ids
             unknown = [image_id for image_id in ids if image_id not in sizes]
             if unknown:
@@ -98,8 +100,7 @@ def main(arguments: argparse.Namespace) -> None:
             ids = sorted(file.stem for file in arguments.predictions.glob("*.png"))
             if not ids:
                 raise UserError(f"{arguments.predictions}: no predictions (*.png)")
-        target = write_comp6(arguments.predictions, ids, dataset, arguments.comp6, sizes)
-        print(f"{len(ids)} images written and checked: {target}")
+        write_submission(arguments.predictions, ids, dataset, arguments.comp6, sizes)
 
 
 def _score(arguments: argparse.Namespace, dataset: Dataset, ids: Sequence[str] | None) -> Evaluation:
@@ -123,11 +124,6 @@ def _is_split_without_labels(folder: Path) -> bool:
         return False
     with SplitReader(folder) as reader:
         return not reader.has_labels
-
-
-def _image_sizes(folder: Path) -> dict[str, tuple[int, int]]:
-    with SplitReader(folder) as reader:
-        return {image_id: reader.image(index).shape[:2] for index, image_id in enumerate(reader.ids())}
 
 
 def percent(fraction: float | None) -> str:

@@ -146,10 +146,22 @@ def find_dataset(name_or_path: str | None, split: Path | None) -> Dataset:
         return load_dataset(name_or_path)
     if split is None:
         raise UserError("--dataset is needed with --input: it gives the classes' names and colours")
+    dataset = dataset_of_split(split)
+    if dataset is None:
+        raise UserError(f"{split}: no {FILE_NAME} in the folders above it; name one with --dataset")
+    return dataset
+
+
+def dataset_of_split(split: Path) -> Dataset | None:
+    """The dataset that a split belongs to: that of the nearest dataset.json above it; None where there is none.
+
+    Raises:
+        UserError: the dataset.json is damaged.
+    """
     for folder in split.resolve().parents:
         if (folder / FILE_NAME).is_file():
             return Dataset.load(folder)
-    raise UserError(f"{split}: no {FILE_NAME} in the folders above it; name one with --dataset")
+    return None
 
 
 def file_sha256(file: Path) -> str:

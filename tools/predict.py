@@ -12,6 +12,7 @@ from pathlib import Path
 from data_prep.command_line import UserError, progress, run
 from data_prep.known_datasets import KNOWN_NAMES
 from data_prep.prepare import part_of_size
+from tools.comp6 import check_is_voc2012, image_sizes, write_submission
 from tools.crf_parameters import CrfParameters, read_crf_parameters
 from tools.gpu_build import import_gpu_build
 from tools.labelling_job import (
@@ -34,6 +35,8 @@ EXAMPLES = """examples:
       --split data/stanford_background/fold0/test --out runs/n_renet/predictions --overlay
   tools/predict.py --model deploy.prototxt --weights net.caffemodel --dataset stanford_background \\
       --input holiday/ street.jpg --out labelled --overlay --crf
+  tools/predict.py --model deploy.prototxt --weights net.caffemodel --split data/voc2012/test --out runs/x/test \
+      --comp6 runs/x/submission                   # also writes runs/x/submission/results.tgz for VOC's server
 
 Writes into DIR:
   <image id>.png                class indices; the palette shows them in the dataset's colours
@@ -83,6 +86,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=f"sharpen the result with a dense CRF; FILE holds its dense_crf_param (default: {CrfParameters()})",
     )
+    parser.add_argument(
+        "--comp6",
+        type=Path,
+        metavar="DIR",
+        help="when all is predicted, write and check a VOC2012 submission of these pictures: its tree and results.tgz",
+    )
     parser.add_argument("--gpu", type=int, metavar="N", help="device number (default: the CPU)")
     parser.add_argument(
         "--allow-missing", action="store_true", help="keep initial values where the weights lack a layer"
@@ -110,14 +119,20 @@ def main(arguments: argparse.Namespace) -> None:
         UserError: bad input, named.
     """
     job = build_job(arguments)
+    sizes = None
+    if arguments.comp6:
+        # before the work, since what is refused then is refused after it, too
+        check_is_voc2012(job.dataset)
+        sizes = image_sizes(job.split) if job.split is not None else None
     left = begin(job, arguments.overwrite)
-    if not left:
-        return
-    start = time.perf_counter()
-    seconds = predict_all(replace(job, items=left))
-    record_time(job.out, seconds, "CPU" if job.gpu is None else f"GPU {job.gpu}")
-    rate = len(seconds) / (time.perf_counter() - start)
-    print(f"{len(seconds)} pictures labelled, {rate:.2f} a second: {job.out}")
+    if left:
+        start = time.perf_counter()
+        seconds = predict_all(replace(job, items=left))
+        record_time(job.out, seconds, "CPU" if job.gpu is None else f"GPU {job.gpu}")
+        rate = len(seconds) / (time.perf_counter() - start)
+        print(f"{len(seconds)} pictures labelled, {rate:.2f} a second: {job.out}")
+    if arguments.comp6:
+        write_submission(job.out, [item.image_id for item in job.items], job.dataset, arguments.comp6, sizes)
 
 
 def build_job(arguments: argparse.Namespace) -> PredictionJob:
