@@ -1,3 +1,5 @@
+#include <omp.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -20,6 +22,18 @@ namespace {
 const int kPoints = 501;
 const int kDimensions = 5;
 const double kPadding = -1000;  // a class that is not there has no probability
+
+/// A number of OpenMP's threads, until the end of the block.
+class OnThreads {
+ public:
+  explicit OnThreads(int threads) : before_(omp_get_max_threads()) {
+    omp_set_num_threads(threads);
+  }
+  ~OnThreads() { omp_set_num_threads(before_); }
+
+ private:
+  const int before_;
+};
 
 /// Points at random: uniform in [0, extent) in every dimension.
 struct RandomFeatures {
@@ -51,17 +65,13 @@ struct MeanFieldRun {
         scores[i * stride + c] = uniform(random);
       }
     }
-    const size_t vertex_size =
-        static_cast<size_t>(plan.vertices + 1) * stride;
-    std::vector<Dtype> buffer[2];
-    for (int b = 0; b < 2; ++b) { buffer[b].resize(vertex_size); }
-    Dtype* const buffers[2] = { buffer[0].data(), buffer[1].data() };
+    std::vector<Dtype> values(static_cast<size_t>(plan.vertices + 1) * stride);
     for (int t = 0; t < 2; ++t) {
       BlurredKernel<Dtype> blurred;
       blurred.plan = plan;
       blurred.weight = weight.data();
-      blurred.values = kernels.splat_and_blur(plan, stride, t == 1,
-          from.data(), buffers);
+      blurred.values = values.data();
+      kernels.splat_and_blur(plan, stride, t == 1, from.data(), values.data());
       message[t].resize(size);
       kernels.slice(&blurred, 1, plan.count, stride, message[t].data());
       probability[t].resize(size);
@@ -140,16 +150,13 @@ TYPED_TEST(MeanFieldTest, DistantPointsKeepTheirValues) {
     const MeanFieldKernels<Dtype>& kernels = GetMeanFieldKernels<Dtype>();
     std::vector<Dtype> from(kPoints * stride), to(from.size());
     for (size_t i = 0; i < from.size(); ++i) { from[i] = std::sin(i + 1.); }
-    std::vector<Dtype> buffer[2], weight(stride, Dtype(1));
-    for (int b = 0; b < 2; ++b) {
-      buffer[b].resize(static_cast<size_t>(plan.vertices + 1) * stride);
-    }
-    Dtype* const buffers[2] = { buffer[0].data(), buffer[1].data() };
+    std::vector<Dtype> weight(stride, Dtype(1));
+    std::vector<Dtype> values(static_cast<size_t>(plan.vertices + 1) * stride);
     BlurredKernel<Dtype> blurred;
     blurred.plan = plan;
     blurred.weight = weight.data();
-    blurred.values =
-        kernels.splat_and_blur(plan, stride, false, from.data(), buffers);
+    blurred.values = values.data();
+    kernels.splat_and_blur(plan, stride, false, from.data(), values.data());
     kernels.slice(&blurred, 1, kPoints, stride, to.data());
     for (int i = 0; i < kPoints; ++i) {
       for (int c = 0; c < classes; ++c) {
@@ -158,6 +165,147 @@ TYPED_TEST(MeanFieldTest, DistantPointsKeepTheirValues) {
       }
     }
   }
+}
+
+/// Points at random in a box of kDims dimensions with these extents.
+template <int kDims>
+struct BoxFeatures {
+  BoxFeatures(int count, float first_extent, float extent)
+      : feature(count * kDims) {
+    std::mt19937 random(11);
+    std::uniform_real_distribution<float> uniform(0, 1);
+    for (size_t i = 0; i < feature.size(); ++i) {
+      feature[i] = uniform(random) * (i % kDims == 0 ? first_extent : extent);
+    }
+  }
+  void Get(int i, float* to) const {
+    std::copy_n(&feature[i * kDims], kDims, to);
+  }
+  std::vector<float> feature;
+};
+
+/// Splat, blur and slice by their definition, in double and with a map.
+template <int kDims>
+struct DefinedFilter {
+  typedef std::vector<int> Vertex;
+  typedef std::map<Vertex, double> Values;
+
+  explicit DefinedFilter(const BoxFeatures<kDims>& features, int count)
+      : simplices(count) {
+    float scale[kDims], feature[kDims];
+    for (int k = 0; k < kDims; ++k) { scale[k] = PermutohedralScale(k, kDims); }
+    for (int i = 0; i < count; ++i) {
+      features.Get(i, feature);
+      PlacePoint<kDims>(feature, scale, &simplices[i]);
+    }
+    const std::vector<double> sums = Run(std::vector<double>(count, 1), false);
+    for (double sum : sums) { normalisation.push_back(1 / std::sqrt(sum)); }
+  }
+
+  static Vertex Corner(const PermutohedralSimplex<kDims>& simplex,
+      int remainder) {
+    Vertex corner;
+    for (int k = 0; k <= kDims; ++k) {
+      corner.push_back(simplex.Coordinate(k, remainder));
+    }
+    return corner;
+  }
+
+  std::vector<double> Run(const std::vector<double>& from,
+      bool transposed) const {
+    Values values;
+    for (size_t i = 0; i < from.size(); ++i) {
+      for (int r = 0; r <= kDims; ++r) {
+        values[Corner(simplices[i], r)] += simplices[i].weight[r] * from[i];
+      }
+    }
+    for (int step = 0; step <= kDims; ++step) {
+      const int axis = transposed ? kDims - step : step;
+      Values blurred = values;
+      for (std::pair<const Vertex, double>& entry : blurred) {
+        for (int sign = -1; sign <= 1; sign += 2) {
+          Vertex neighbour = entry.first;
+          for (int& coordinate : neighbour) { coordinate += sign; }
+          neighbour[axis] -= sign * (kDims + 1);
+          const Values::const_iterator found = values.find(neighbour);
+          if (found != values.end()) { entry.second += found->second / 2; }
+        }
+      }
+      values.swap(blurred);
+    }
+    std::vector<double> to(from.size());
+    const double alpha = 1 / (1 + std::pow(2., -kDims));
+    for (size_t i = 0; i < from.size(); ++i) {
+      for (int r = 0; r <= kDims; ++r) {
+        to[i] += simplices[i].weight[r] * alpha *
+            values[Corner(simplices[i], r)];
+      }
+    }
+    return to;
+  }
+
+  std::vector<double> Normalised(std::vector<double> from,
+      bool transposed) const {
+    for (size_t i = 0; i < from.size(); ++i) { from[i] *= normalisation[i]; }
+    std::vector<double> to = Run(from, transposed);
+    for (size_t i = 0; i < to.size(); ++i) { to[i] *= normalisation[i]; }
+    return to;
+  }
+
+  std::vector<PermutohedralSimplex<kDims> > simplices;
+  std::vector<double> normalisation;
+};
+
+/// The same with every number of threads, to the last bit.
+template <typename Dtype, int kDims>
+void ExpectDefinedFilter(int count, float first_extent, float extent) {
+  SCOPED_TRACE(::testing::Message() << count << " points of " << kDims
+      << " dimensions, extents " << first_extent << " and " << extent);
+  const BoxFeatures<kDims> features(count, first_extent, extent);
+  const DefinedFilter<kDims> defined(features, count);
+  const int stride = MeanFieldStride<Dtype>(1);
+  std::vector<double> from(count);
+  std::vector<Dtype> rows(count * stride), weight(stride, Dtype(1));
+  for (int i = 0; i < count; ++i) {
+    from[i] = std::sin(i + 1.);
+    rows[i * stride] = from[i];
+  }
+  const MeanFieldKernels<Dtype>& kernels = GetMeanFieldKernels<Dtype>();
+  for (int transposed = 0; transposed < 2; ++transposed) {
+    const std::vector<double> expected = defined.Normalised(from, transposed);
+    std::vector<Dtype> first;
+    for (int threads : { 1, 2, 5 }) {
+      OnThreads on_threads(threads);
+      PermutohedralLattice<kDims> lattice;
+      lattice.Build(features, count);
+      std::vector<Dtype> values((lattice.vertices() + 1) * stride);
+      std::vector<Dtype> to(rows.size());
+      BlurredKernel<Dtype> blurred;
+      blurred.plan = lattice.plan();
+      blurred.weight = weight.data();
+      blurred.values = values.data();
+      kernels.splat_and_blur(blurred.plan, stride, transposed, rows.data(),
+          values.data());
+      kernels.slice(&blurred, 1, count, stride, to.data());
+      if (first.empty()) { first = to; }
+      ASSERT_TRUE(first == to) << threads << " threads";
+    }
+    for (int i = 0; i < count; ++i) {
+      ASSERT_NEAR(expected[i], first[i * stride], 2e-5) << "point " << i;
+    }
+  }
+}
+
+// Few vertices and many, short lines and lines of thousands of vertices, and
+// more of them than a thread takes at a time.
+TYPED_TEST(MeanFieldTest, FilterIsThatOfItsDefinition) {
+  typedef TypeParam Dtype;
+  ExpectDefinedFilter<Dtype, 2>(1, 1, 1);
+  ExpectDefinedFilter<Dtype, 2>(20000, 5, 5);
+  ExpectDefinedFilter<Dtype, 2>(20000, 80, 80);
+  ExpectDefinedFilter<Dtype, 2>(20000, 3000, 1e-3f);
+  ExpectDefinedFilter<Dtype, 5>(9000, 4, 4);
+  ExpectDefinedFilter<Dtype, 5>(9000, 30, 3);
 }
 
 template <typename Key>
@@ -185,11 +333,9 @@ TYPED_TEST(VertexTableTest, NumbersAsAMapDoes) {
     }
     ASSERT_EQ(static_cast<int>(expected.size()), table.size());
     for (const std::pair<const Key, int>& entry : expected) {
-      ASSERT_EQ(entry.second, table.Find(entry.first));
+      ASSERT_EQ(entry.second, table.FindOrAdd(entry.first));
       ASSERT_TRUE(entry.first == table.key(entry.second));
     }
-    EXPECT_EQ(0, table.Find(2));
-    EXPECT_EQ(0, table.Find((static_cast<Key>(20001) << shift) + 1));
   }
 }
 

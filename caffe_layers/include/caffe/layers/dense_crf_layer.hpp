@@ -96,10 +96,9 @@ class DenseCRFLayer : public Layer<Dtype> {
   PermutohedralLattice<2> positional_;
   int positional_height_, positional_width_;
   PermutohedralLattice<5> bilateral_;
-  /// the kernels that are used, and where they keep what they blur; the
-  /// second buffer is for all
+  /// the kernels that are used, and where they keep what they blur
   std::vector<BlurredKernel<Dtype> > blurred_;
-  std::vector<Dtype> values_[2], scratch_;
+  std::vector<Dtype> values_[2];
   /// of each kernel stride_; stride_ x stride_
   std::vector<Dtype> weight_[2], one_, compatibility_;
   /// all pixels_ x stride_

@@ -45,12 +45,11 @@ struct MeanFieldKernels {
    * filter is not quite symmetric: transposed goes through the axes backwards
    * and gives the exact transpose.
    *
-   * @param from    count x stride
-   * @param buffers two of (vertices + 1) x stride
-   * @return the buffer that the result is in
+   * @param from   count x stride
+   * @param values (vertices + 1) x stride
    */
-  const Dtype* (*splat_and_blur)(const PermutohedralFilterPlan& plan,
-      int stride, bool transposed, const Dtype* from, Dtype* const* buffers);
+  void (*splat_and_blur)(const PermutohedralFilterPlan& plan, int stride,
+      bool transposed, const Dtype* from, Dtype* values);
 
   /// @brief The sum over the kernels of weight times slice; count x stride.
   void (*slice)(const BlurredKernel<Dtype>* kernels, int kernel_count,

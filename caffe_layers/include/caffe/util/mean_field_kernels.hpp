@@ -12,7 +12,6 @@
  */
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 
 #include "caffe/util/mean_field.hpp"
 
@@ -35,6 +34,7 @@ template <> struct Simd<double> {
   typedef double Vector __attribute__((vector_size(MEAN_FIELD_VECTOR_BYTES)));
   typedef double Memory __attribute__((vector_size(MEAN_FIELD_VECTOR_BYTES),
                                        aligned(8), may_alias));
+  typedef int64_t Index __attribute__((vector_size(MEAN_FIELD_VECTOR_BYTES)));
 };
 
 template <typename Dtype>
@@ -64,6 +64,12 @@ MEAN_FIELD_INLINE void Fetch(const Dtype* row) {
     __builtin_prefetch(begin + byte);
   }
   __builtin_prefetch(begin + kVectors * MEAN_FIELD_VECTOR_BYTES - 1);
+}
+
+/// The value where the mask has ones, 0 where it has zeros.
+template <typename Vector, typename Index>
+MEAN_FIELD_INLINE Vector Where(Index mask, Vector value) {
+  return reinterpret_cast<Vector>(reinterpret_cast<Index>(value) & mask);
 }
 
 /// exp of every lane, for x <= 0. In float to about two units in the last
@@ -129,63 +135,82 @@ void Splat(const PermutohedralFilterPlan& plan, int stride, int offset,
   }
 }
 
+/// Where the values of a line's entry lie.
+MEAN_FIELD_INLINE size_t Place(int entry, int stride) {
+  return static_cast<size_t>(PermutohedralLines::Vertex(entry)) * stride;
+}
+
+/// Blurs along one axis with [1/2 1 1/2], in place: on its way up a line a
+/// thread holds a vertex's and the one's below values as they were.
 template <int kVectors, typename Dtype>
-void Blur(const PermutohedralFilterPlan& plan, int axis, int stride,
-    int offset, const Dtype* from, Dtype* to) {
+void Blur(const PermutohedralLines& lines, int stride, int offset,
+    Dtype* values) {
+  typedef typename Simd<Dtype>::Vector Vector;
+  typedef typename Simd<Dtype>::Index Index;
   constexpr int kLanes = Width<Dtype>::kLanes;
-  const int* neighbours =
-      plan.neighbours + static_cast<size_t>(axis) * plan.vertices * 2;
-  from += offset;
-  to += offset;
-#pragma omp for schedule(dynamic, kChunk)
-  for (int v = 0; v < plan.vertices; ++v) {
-    const Dtype* own = from + static_cast<size_t>(v + 1) * stride;
-    const Dtype* below = from + static_cast<size_t>(neighbours[2 * v]) * stride;
-    const Dtype* above =
-        from + static_cast<size_t>(neighbours[2 * v + 1]) * stride;
-    Dtype* result = to + static_cast<size_t>(v + 1) * stride;
+  values += offset;
+#pragma omp for schedule(dynamic)
+  for (int chunk = 0; chunk < lines.chunks; ++chunk) {
+    const int end = lines.chunk_begin[chunk + 1];
+    int e = lines.chunk_begin[chunk];
+    Dtype* row = values + Place(lines.entry[e], stride);
+    Vector own[kVectors], below[kVectors];
     for (int k = 0; k < kVectors; ++k) {
-      const int at = k * kLanes;
-      Store<Dtype>(Load(own + at) +
-          Dtype(0.5) * (Load(below + at) + Load(above + at)), result + at);
+      own[k] = Load(row + k * kLanes);
+      below[k] = Vector{};
+    }
+    for (; e < end - 1; ++e) {
+      Fetch<kVectors>(values +
+          Place(lines.entry[e + PermutohedralLines::kAhead], stride));
+      // lines are short and end where no processor can foresee: no branch
+      const Index goes_on = Index{} - (lines.entry[e] >= 0);
+      Dtype* const next_row = values + Place(lines.entry[e + 1], stride);
+      for (int k = 0; k < kVectors; ++k) {
+        const Vector next = Load(next_row + k * kLanes);
+        Store<Dtype>(own[k] + Dtype(0.5) * (below[k] + Where(goes_on, next)),
+            row + k * kLanes);
+        below[k] = Where(goes_on, own[k]);
+        own[k] = next;
+      }
+      row = next_row;
+    }
+    // what comes behind the chunk is another thread's
+    for (int k = 0; k < kVectors; ++k) {
+      Store<Dtype>(own[k] + Dtype(0.5) * below[k], row + k * kLanes);
     }
   }
 }
 
 template <int kVectors, typename Dtype>
 void SplatAndBlurVectors(const PermutohedralFilterPlan& plan, int stride,
-    int offset, bool transposed, const Dtype* from, Dtype* const* buffers) {
-  Splat<kVectors>(plan, stride, offset, from, buffers[0]);
+    int offset, bool transposed, const Dtype* from, Dtype* values) {
+  Splat<kVectors>(plan, stride, offset, from, values);
   for (int step = 0; step < plan.corners; ++step) {
     const int axis = transposed ? plan.corners - 1 - step : step;
-    Blur<kVectors>(plan, axis, stride, offset,
-        static_cast<const Dtype*>(buffers[step % 2]), buffers[1 - step % 2]);
+    Blur<kVectors>(plan.lines[axis], stride, offset, values);
   }
 }
 
 template <typename Dtype>
-const Dtype* SplatAndBlur(const PermutohedralFilterPlan& plan, int stride,
-    bool transposed, const Dtype* from, Dtype* const* buffers) {
-  // the empty vertex
-  for (int b = 0; b < 2; ++b) { memset(buffers[b], 0, stride * sizeof(Dtype)); }
+void SplatAndBlur(const PermutohedralFilterPlan& plan, int stride,
+    bool transposed, const Dtype* from, Dtype* values) {
   constexpr int kLanes = Width<Dtype>::kLanes;
 #pragma omp parallel
   for (int offset = 0; offset < stride; offset += kMostVectors * kLanes) {
     switch ((stride - offset) / kLanes) {
     case 1:
-      SplatAndBlurVectors<1>(plan, stride, offset, transposed, from, buffers);
+      SplatAndBlurVectors<1>(plan, stride, offset, transposed, from, values);
       break;
     case 2:
-      SplatAndBlurVectors<2>(plan, stride, offset, transposed, from, buffers);
+      SplatAndBlurVectors<2>(plan, stride, offset, transposed, from, values);
       break;
     case 3:
-      SplatAndBlurVectors<3>(plan, stride, offset, transposed, from, buffers);
+      SplatAndBlurVectors<3>(plan, stride, offset, transposed, from, values);
       break;
     default:
-      SplatAndBlurVectors<4>(plan, stride, offset, transposed, from, buffers);
+      SplatAndBlurVectors<4>(plan, stride, offset, transposed, from, values);
     }
   }
-  return buffers[plan.corners % 2];
 }
 
 // --- Slice and softmax -------------------------------------------------------
@@ -202,7 +227,11 @@ MEAN_FIELD_INLINE void SlicePixel(const BlurredKernel<Dtype>* kernels,
     const PermutohedralFilterPlan& plan = kernels[n].plan;
     const size_t at = static_cast<size_t>(pixel) * plan.corners;
     Vector sum[kVectors] = {};
+    const size_t coming =
+        at + PermutohedralFilterPlan::kPointsAhead * plan.corners;
     for (int corner = 0; corner < plan.corners; ++corner) {
+      Fetch<kVectors>(kernels[n].values +
+          static_cast<size_t>(plan.vertex[coming + corner]) * stride + offset);
       const Dtype* values = kernels[n].values +
           static_cast<size_t>(plan.vertex[at + corner]) * stride + offset;
       const Dtype weight = plan.weight[at + corner];

@@ -11,8 +11,30 @@
 namespace caffe {
 
 /**
- * @brief A lattice as the filter reads it: the vertices 1 .. vertices, and
- *        vertex 0, which is the empty one and whose values are 0.
+ * @brief The lines of one axis: for each line its vertices from the lowest up,
+ *        of which the last one, v, is written as ~v.
+ *
+ * A vertex without neighbours along the axis is in no line: the blur leaves it
+ * as it is.
+ */
+struct PermutohedralLines {
+  /// Vertex of an entry, the last of its line or not.
+  static PERMUTOHEDRAL_FUNCTION int Vertex(int entry) {
+    return entry ^ (entry >> 31);
+  }
+
+  /// behind the last entry lie kAhead more that may be read
+  static const int kAhead = 16;
+  const int* entry;
+  /// chunks + 1: chunk n has the entries chunk_begin[n] .. [n + 1] - 1, which
+  /// are whole lines, so chunks can be blurred at the same time
+  const int* chunk_begin;
+  int chunks;
+};
+
+/**
+ * @brief A lattice as the filter reads it. The vertices are 1 .. vertices; 0 is
+ *        none, and its values mean nothing.
  */
 struct PermutohedralFilterPlan {
   int count;
@@ -26,11 +48,15 @@ struct PermutohedralFilterPlan {
   static const int kEntriesAhead = 8;
   const int* entry_point;
   const float* entry_weight;
-  /// count x corners: a point's vertices, and the factors of their values
+  /// count x corners: a point's vertices, and the factors of their values;
+  /// behind the last point's vertices lie those of kPointsAhead more that may
+  /// be read
+  static const int kPointsAhead = 4;
   const int* vertex;
   const float* weight;
-  /// corners x vertices x 2: below and above along each axis, from vertex 1
-  const int* neighbours;
+  /// of each axis; lines of one axis have no vertex in common
+  static const int kMostCorners = 6;
+  PermutohedralLines lines[kMostCorners];
 };
 
 /**
@@ -118,11 +144,21 @@ class PermutohedralLattice {
     std::vector<int> vertex;
   };
 
+  /// A vertex as it is sorted.
+  template <typename Key>
+  struct KeyedVertex {
+    Key key;
+    int vertex;
+  };
+
   /// What numbering with keys of one width needs, kept between calls.
   template <typename Key>
   struct Numbering {
     VertexTable<Key> table;
     std::vector<Band<Key> > bands;
+    /// the vertices of each remainder, in the order of their keys, and room to
+    /// sort them
+    std::vector<KeyedVertex<Key> > sorted[kCorners], unsorted[kCorners];
     /// of a key's fields: the value of a step in each coordinate's quotient
     /// (the last coordinate follows from the others and has none)
     Key step[kCorners];
@@ -140,7 +176,10 @@ class PermutohedralLattice {
   template <typename Key>
   void ListEntries(int begin, int end, Band<Key>* band);
   template <typename Key>
+  void SortVertices(Numbering<Key>* numbering, int bits);
+  template <typename Key>
   void FindNeighbours(const Numbering<Key>& numbering);
+  void ListLines();
   void Normalise();
 
   int count_;
@@ -150,10 +189,15 @@ class PermutohedralLattice {
   Numbering<uint64_t> numbering_;
   Numbering<unsigned __int128> wide_numbering_;
   /// what the plan points to
-  std::vector<int> first_entry_, entry_point_, vertex_, neighbours_;
+  std::vector<int> first_entry_, entry_point_, vertex_, line_entry_;
+  std::vector<int> chunk_begin_[kCorners];
   std::vector<float> entry_weight_, weight_;
+  /// corners x (vertices + 1): the vertex above along each axis, and whether
+  /// there is one below
+  std::vector<int> above_;
+  std::vector<char> has_below_;
   /// vertices + 1
-  std::vector<float> values_, blurred_;
+  std::vector<float> values_;
   /// count
   std::vector<float> normalisation_;
 };

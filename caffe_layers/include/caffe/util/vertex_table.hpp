@@ -8,8 +8,8 @@
 namespace caffe {
 
 /**
- * @brief Numbers keys 1, 2, 3, .. in the order in which they come; 0 stands for
- *        no vertex. The key 0 cannot be numbered.
+ * @brief Numbers keys 1, 2, 3, .. in the order in which they come. The key 0
+ *        cannot be numbered.
  *
  * Open addressing with the key beside the number, so that a search mostly
  * touches one cache line. Key: an unsigned integer of 64 or 128 bits.
@@ -23,14 +23,6 @@ class VertexTable {
     if (slots_.empty()) { slots_.resize(1 << 12); }
     slots_.assign(slots_.size(), Slot());
     Measure();
-  }
-
-  int Find(Key key) const {
-    for (size_t slot = First(key); ; slot = (slot + 1) & mask_) {
-      if (slots_[slot].key == key || slots_[slot].key == 0) {
-        return slots_[slot].vertex;
-      }
-    }
   }
 
   int FindOrAdd(Key key) {

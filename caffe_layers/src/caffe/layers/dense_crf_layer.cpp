@@ -143,7 +143,6 @@ void DenseCRFLayer<Dtype>::Build(const vector<Blob<Dtype>*>& bottom, int n) {
     const size_t size =
         static_cast<size_t>(kernel.plan.vertices + 1) * stride_;
     if (values_[k].size() < size) { values_[k].resize(size); }
-    if (scratch_.size() < size) { scratch_.resize(size); }
     kernel.values = values_[k].data();
     blurred_.push_back(kernel);
   }
@@ -152,12 +151,8 @@ void DenseCRFLayer<Dtype>::Build(const vector<Blob<Dtype>*>& bottom, int n) {
 template <typename Dtype>
 void DenseCRFLayer<Dtype>::Blur(const Dtype* rows, bool transposed) {
   for (size_t k = 0; k < blurred_.size(); ++k) {
-    Dtype* const values = const_cast<Dtype*>(blurred_[k].values);
-    const PermutohedralFilterPlan& plan = blurred_[k].plan;
-    // there is a pass for each axis, and the last one has to end in values
-    Dtype* const buffers[2] = {plan.corners % 2 == 0 ? values : scratch_.data(),
-        plan.corners % 2 == 0 ? scratch_.data() : values};
-    kernels_.splat_and_blur(plan, stride_, transposed, rows, buffers);
+    kernels_.splat_and_blur(blurred_[k].plan, stride_, transposed, rows,
+        const_cast<Dtype*>(blurred_[k].values));
   }
 }
 
