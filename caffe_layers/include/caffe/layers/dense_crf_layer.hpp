@@ -6,6 +6,7 @@
 #include "caffe/blob.hpp"
 #include "caffe/layer.hpp"
 #include "caffe/proto/caffe.pb.h"
+#include "caffe/util/large_page_allocator.hpp"
 #include "caffe/util/mean_field.hpp"
 #include "caffe/util/permutohedral_lattice.hpp"
 
@@ -98,12 +99,12 @@ class DenseCRFLayer : public Layer<Dtype> {
   PermutohedralLattice<5> bilateral_;
   /// the kernels that are used, and where they keep what they blur
   std::vector<BlurredKernel<Dtype> > blurred_;
-  std::vector<Dtype> values_[2];
+  LargePageVector<Dtype> values_[2];
   /// of each kernel stride_; stride_ x stride_
   std::vector<Dtype> weight_[2], one_, compatibility_;
   /// all pixels_ x stride_
-  std::vector<Dtype> scores_, logits_, message_, sliced_;
-  std::vector<std::vector<Dtype> > history_;
+  LargePageVector<Dtype> scores_, logits_, message_, sliced_;
+  std::vector<LargePageVector<Dtype> > history_;
   shared_ptr<DenseCRFGpuState<Dtype> > gpu_state_;  // made when needed
 };
 

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "caffe/util/large_page_allocator.hpp"
+
 namespace caffe {
 
 /**
@@ -86,7 +88,7 @@ class VertexTable {
   static const uint64_t kSecondFactor = 0xC2B2AE3D27D4EB4Full;
 
   std::vector<Key> keys_;
-  std::vector<Slot> slots_;
+  LargePageVector<Slot> slots_;
   size_t mask_ = 0;
   int shift_ = 64;
 };
