@@ -9,9 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
-import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -22,9 +19,10 @@ from typing import Any
 from data_prep.command_line import run
 from data_prep.dataset import Dataset
 from tools import snapshots
+from tools.repository import ROOT
 from tools.run_folder import read_facts
+from tools.script_command import Stopped, command
 
-ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("n_renet_small", "conv_small")
 SHORT_SCENES = ("--train", "8", "--test", "3", "--size", "48x64")
 SHORT_TRAINING = ("--crop", "48x64", "--batch", "2", "--iterations", "4")
@@ -50,33 +48,6 @@ class Places:
     def page(self) -> Path:
         """The page that compares the models."""
         return self.runs / "index.html"
-
-
-class Stopped(Exception):
-    """A command ended with another status than 0; the argument is the status for the demo."""
-
-
-def command(script: str, *arguments: object) -> None:
-    """Run one of the repository's scripts in its root, as a user does, and show how.
-
-    Ctrl-C reaches the script by itself; SIGTERM is passed on. Either way the script ends in its own manner.
-
-    Raises:
-        Stopped: it failed or was stopped; it has said why.
-    """
-    words = [script, *map(str, arguments)]
-    print(f"\n$ .venv/bin/python {shlex.join(words)}", flush=True)
-    previous = {}
-    with subprocess.Popen([sys.executable, *words], cwd=ROOT) as process:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(
-                number, lambda received, _: process.send_signal(received) if received == signal.SIGTERM else None
-            )
-        status = process.wait()
-    for number, handler in previous.items():
-        signal.signal(number, handler)
-    if status:
-        raise Stopped(status if status > 0 else 128 - status)
 
 
 def train(model: str, places: Places, short: bool) -> None:
