@@ -70,3 +70,11 @@ def test_prediction_of_another_size_is_named(prepared: Path) -> None:
 def test_names_must_match_folders(prepared: Path) -> None:
     line = only_line(draw(prepared, "--predictions", "run/predictions", "--names", "a", "b"), "picture_sheet.py")
     assert "2 names for 1" in line
+
+
+def test_truth_may_stand_last(prepared: Path) -> None:
+    result = draw(prepared, "--predictions", "run/predictions", "--ids", "two", "--truth-last")
+    assert result.returncode == 0, result.stderr
+    sheet = Image.open(prepared / "sheet.png").convert("RGB")
+    assert sheet.getpixel(middle(1, 0)) == tuple(PALETTE[2])
+    assert sheet.getpixel(middle(2, 0)) == tuple(PALETTE[0])

@@ -27,13 +27,15 @@ def colour(labels: np.ndarray, dataset: Dataset) -> Image.Image:
     return Image.fromarray(palette[labels])
 
 
-def sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str], dataset: Dataset, width: int) -> Image.Image:
+def sheet(
+    rows: Sequence[Sequence[Image.Image]], titles: Sequence[str], dataset: Dataset | None, width: int
+) -> Image.Image:
     """The rows under their titles, with the classes' colours at the bottom.
 
     Args:
         rows: pictures, as many in each row as there are titles.
         titles: of the columns.
-        dataset: class names and colours for the legend.
+        dataset: class names and colours for the legend; None: no legend.
         width: of one picture, pixels; heights follow each picture's shape.
     """
     font = ImageFont.load_default(14)
@@ -42,8 +44,9 @@ def sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str], dataset:
         for row in rows
     ]
     total = len(titles) * (width + MARGIN) + MARGIN
-    names = [(name, tuple(rgb)) for name, rgb in zip(dataset.classes, dataset.palette.tolist())]
-    entry = max(int(font.getlength(name)) for name, _ in names) + 36
+    classes = zip(dataset.classes, dataset.palette.tolist()) if dataset is not None else ()
+    names = [(name, tuple(rgb)) for name, rgb in classes]
+    entry = max((int(font.getlength(name)) for name, _ in names), default=0) + 36
     columns = max(1, (total - MARGIN) // entry)
     height = LINE + sum(row[0].height + MARGIN for row in scaled) + LINE * -(-len(names) // columns) + MARGIN
     canvas = Image.new("RGB", (total, height), "white")
@@ -79,15 +82,17 @@ def main(arguments: argparse.Namespace) -> None:
                 raise UserError(f"{arguments.split}: has no image {image_id}")
             image, truth = reader.image(index_of[image_id]), reader.label(index_of[image_id])
             row = [Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))]
-            if truth is not None:
-                row.append(colour(truth, dataset))
+            of_truth = [colour(truth, dataset)] if truth is not None else []
+            row += [] if arguments.truth_last else of_truth
             for folder in arguments.predictions:
                 labels = read_label_map(folder / f"{image_id}.png")
                 if labels.shape != image.shape[:2]:
                     raise UserError(f"{folder / image_id}.png: is {labels.shape}, its image {image.shape[:2]}")
                 row.append(colour(labels, dataset))
-            rows.append(row)
-    titles = ["image", *(["truth"] if len(rows[0]) > 1 + len(names) else []), *names]
+            rows.append(row + (of_truth if arguments.truth_last else []))
+    titles = ["image", *names]
+    if len(rows[0]) > len(titles):
+        titles.insert(len(titles) if arguments.truth_last else 1, "truth")
     buffer = io.BytesIO()
     sheet(rows, titles, dataset, arguments.width).save(buffer, format="PNG", optimize=True)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -117,6 +122,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--width", type=whole_number(16), default=200, metavar="PX", help="of one picture (default 200)"
     )
+    parser.add_argument("--truth-last", action="store_true", help="the truth after the predictions, not before")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the PNG to write")
     return parser
 
