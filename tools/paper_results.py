@@ -58,3 +58,40 @@ def paper_results(dataset_name: str) -> PaperResults | None:
         class_iou=per_class["iou"] if per_class else {},
         class_iou_source=f"{per_class['name']}, {per_class['where']}" if per_class else "",
     )
+
+
+@dataclass(frozen=True)
+class PaperExperiment:
+    """What the paper says of one of its experiments.
+
+    Attributes:
+        where: table or section, and the data it was measured on.
+        dataset: that data's name.
+        split: of it; empty where it has several.
+        measures: names of a row's figures: scores in percent, `seconds` for an image.
+        rows: figures by the row's name, None where the paper gives none.
+        class_iou: for some rows, percent for each class name.
+    """
+
+    where: str
+    dataset: str
+    split: str
+    measures: tuple[str, ...]
+    rows: dict[str, tuple[float | None, ...]]
+    class_iou: dict[str, dict[str, float]]
+
+
+@cache
+def paper_experiment(name: str) -> PaperExperiment | None:
+    """The published figures of an experiment (`table4`, `irnn`, ...); None where it has none, as a figure has."""
+    entry = json.loads(_FILE.read_text(encoding="utf-8"))["experiments"].get(name)
+    if entry is None:
+        return None
+    return PaperExperiment(
+        entry["where"],
+        entry["dataset"],
+        entry["split"],
+        tuple(entry["measures"]),
+        {row: tuple(figures) for row, figures in entry["rows"].items()},
+        entry.get("class_iou", {}),
+    )
