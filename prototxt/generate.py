@@ -27,13 +27,21 @@ from prototxt.shipped import shipped_files
 
 
 def prepared_data(path: Path, train: Sequence[str] | None, test: str | None) -> Data:
-    """Read a dataset.json (or its folder) and choose the splits, by default `trainaug` or `train` and `val` or `test`,
-    bare or of `fold0`. Names in `train` may also be folders of prepared splits of another dataset with the same labels.
+    """As `chosen_data`, of a dataset.json (or its folder).
 
     Raises:
-        UserError: no such dataset or split, or a split of other labels.
+        UserError: no such dataset; or as `chosen_data`.
     """
-    dataset = Dataset.load(path)
+    return chosen_data(Dataset.load(path), train, test)
+
+
+def chosen_data(dataset: Dataset, train: Sequence[str] | None, test: str | None) -> Data:
+    """Choose a dataset's splits, by default `trainaug` or `train` and `val` or `test`, bare or of `fold0`. Names in
+    `train` may also be folders of prepared splits of another dataset with the same labels.
+
+    Raises:
+        UserError: no such split, or a split of other labels.
+    """
 
     def choose(wanted: str | None, option: str, usual: tuple[str, ...]) -> str:
         names = (wanted,) if wanted else usual
