@@ -1,0 +1,296 @@
+#!/usr/bin/env python3
+"""The paper's experiments on a dataset: what is missing is trained, predicted and scored, and stands beside the paper.
+
+Every training and prediction is a command of this repository, printed before it runs. A second call goes on where the
+first one stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from data_prep.command_line import UserError, run
+from data_prep.dataset import FILE_NAME, Dataset
+from data_prep.prepare import whole_number
+from prototxt.generate import crop_size, mean_bgr, positive
+from prototxt.models import N_RENETS, VGG16_WEIGHTS
+from prototxt.network_files import product_path
+from tools.experiment_figures import Shown, draw
+from tools.experiment_listing import check_everything, commands, count_runs, listing
+from tools.experiment_plan import DATASETS, EXPERIMENTS, Choice, Experiment, Row, expected_dataset
+from tools.experiment_report import Report, RowResult
+from tools.experiment_runs import Runs
+from tools.experiment_table import write_report
+from tools.experiment_training import Settings
+from tools.repository import ROOT
+from tools.script_command import Stopped, command
+
+NO_WEIGHTS = "none"
+INTERRUPTED = 130
+_SAME_NAMES = (
+    *("budget", "n_renet", "crop", "batch", "iter_size", "solver", "rate", "interval", "test_images", "frozen"),
+    *("new_rate", "batch_norm_memory", "mean", "test_split", "flip", "gpu"),
+)
+
+
+def settings_of(arguments: argparse.Namespace, dataset: Dataset) -> Settings:
+    """What the command line says."""
+    return Settings(
+        dataset,
+        Path(os.path.abspath(arguments.out)),
+        seeds=tuple(dict.fromkeys(arguments.seeds)),
+        weights=None if arguments.weights == NO_WEIGHTS else Path(arguments.weights),
+        train_split=tuple(arguments.train_split or ()),
+        coco=tuple(arguments.coco),
+        **{name: getattr(arguments, name) for name in _SAME_NAMES},
+    )
+
+
+def find_dataset(arguments: argparse.Namespace, name: str) -> tuple[Dataset, bool]:
+    """The dataset of an experiment, and whether it is there; for a list, what it will be.
+
+    Raises:
+        UserError: it is not there, and more than a list is wanted.
+    """
+    folder = arguments.dataset or ROOT / "data" / DATASETS[name]
+    file = folder / FILE_NAME if folder.suffix != ".json" else folder
+    expected = expected_dataset(folder)
+    if arguments.list and not file.exists() and expected is not None:
+        return expected, False
+    dataset = Dataset.load(folder)
+    return replace(dataset, folder=Path(os.path.abspath(dataset.folder))), True
+
+
+def print_list(arguments: argparse.Namespace, names: Sequence[str]) -> None:
+    """Every experiment with its runs."""
+    for name in names:
+        dataset, is_there = find_dataset(arguments, name)
+        print(f"{name}: ", end="")
+        try:
+            runs = Runs(settings_of(arguments, dataset), command)
+            experiment = EXPERIMENTS[name](runs.settings)
+        except UserError as error:
+            print(f"cannot be run yet: {error}\n")
+            continue
+        print(experiment.title)
+        if not is_there:
+            print(f"  {product_path(dataset.folder)} is not prepared yet (data_prep/{dataset.name}.py)")
+        print("".join(f"  {line}\n" for line in listing(runs, experiment, is_there)))
+
+
+def perform(runs: Runs, experiment: Experiment, shown: Shown) -> None:
+    """Do what is missing of an experiment, and write its table after each row.
+
+    Raises:
+        UserError: something is missing, damaged or of other options.
+        Stopped: a step failed or was stopped.
+    """
+    compared, rows, chosen = (), experiment.rows, None
+    if experiment.choice is not None:
+        compared = tuple(pair[0] for pair in experiment.choice.candidates.values())
+        for row in compared:
+            _finish(runs, row, experiment)
+        chosen = best(runs, experiment.choice)
+        rows = (experiment.choice.candidates[chosen][1], *rows)
+    trainings = dict(experiment.trainings())
+    trainings |= {each.training.name: each.training for row in rows for of in row.labellings.values() for each in of}
+
+    def report(picture: Path | None = None) -> Report:
+        results = [tuple(RowResult.of(row, runs) for row in some) for some in (rows, compared)]
+        return Report(experiment, runs, *results, chosen, tuple(trainings.values()), picture)
+
+    for row in rows:
+        _finish(runs, row, experiment)
+        write_report(report())
+    page, _ = write_report(report(_picture(runs, experiment, shown) if experiment.pictures else None))
+    print(f"\n{page.read_text(encoding='utf-8')}\n{page}", flush=True)
+
+
+def _finish(runs: Runs, row: Row, experiment: Experiment) -> None:
+    for of_seed in row.labellings.values():
+        for labelling in of_seed:
+            runs.finish(labelling, experiment.tree)
+
+
+def _picture(runs: Runs, experiment: Experiment, shown: Shown) -> Path:
+    assert experiment.pictures is not None, "the caller saw pictures"
+    for training in experiment.trainings().values():
+        runs.train(training)
+    for _, labelling in experiment.pictures.columns:
+        runs.finish(labelling)
+    return draw(runs, experiment, shown)
+
+
+def best(runs: Runs, choice: Choice) -> str:
+    """The candidate with the best mean IoU on the held-out images; of equals the first."""
+    figures = {name: RowResult.of(row, runs).figures("mean_iou") for name, (row, _) in choice.candidates.items()}
+    return max(figures, key=lambda name: sum(figures[name]))
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Do what the command line asks for; the status of the step that stopped it, else 0."""
+    names = list(dict.fromkeys(arguments.names)) or list(EXPERIMENTS)
+    if arguments.list:
+        print_list(arguments, names)
+        return 0
+    if not arguments.names:
+        raise UserError(f"name an experiment: {', '.join(EXPERIMENTS)} (--list tells what each needs)")
+    shown = Shown(arguments.count, tuple(arguments.ids or ()), tuple(arguments.other))
+    queue = []
+    for name in names:
+        runs = Runs(settings_of(arguments, find_dataset(arguments, name)[0]), command)
+        queue.append((runs, EXPERIMENTS[name](runs.settings)))
+    for runs, experiment in queue:
+        if arguments.dry_run:
+            print("\n".join(commands(runs, [experiment])))
+        else:
+            check_everything(runs, [experiment])
+    if arguments.dry_run:
+        return 0
+    total, seen = count_runs([experiment for _, experiment in queue]), []
+    try:
+        for runs, experiment in queue:
+            runs.total, runs.seen = total, seen
+            print(f"\n== {experiment.name}: {experiment.title}", flush=True)
+            perform(runs, experiment, shown)
+    except (Stopped, KeyboardInterrupt) as stopped:
+        again = shlex.join(["tools/experiments.py", *sys.argv[1:]])
+        print(f"experiments.py: stopped there; go on with: .venv/bin/python {again}", file=sys.stderr)
+        return stopped.args[0] if isinstance(stopped, Stopped) else INTERRUPTED
+    return 0
+
+
+def experiment_name(text: str) -> str:
+    """A known experiment, for argparse."""
+    if text not in EXPERIMENTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no experiment; they are {', '.join(EXPERIMENTS)}")
+    return text
+
+
+def other_system(text: str) -> tuple[str, Path]:
+    """NAME=DIR, for argparse."""
+    name, equals, folder = text.partition("=")
+    if not (name and equals and folder):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR")
+    return name, Path(folder)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="experiments.py",
+        description="Run the paper's experiments on a prepared dataset, and lay the paper's figures beside.",
+        epilog=f"""experiments: {", ".join(EXPERIMENTS)}
+
+examples:
+  .venv/bin/python tools/experiments.py --list
+  .venv/bin/python tools/experiments.py table1 --gpu 0
+  .venv/bin/python tools/experiments.py table4 irnn --dataset data/stanford_background --budget 0.01 \\
+      --crop 128x160 --batch 2 --frozen 4 --solver adam --batch-norm-memory 0.95 --test-images 20
+
+Each run is a folder of tools/train.py; runs that several experiments share are trained once. Ctrl-C stops; the same
+command goes on. A run that is there must have been begun with the same options. docs/reproducing.md has more.""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", type=experiment_name, metavar="NAME", help="experiments (see below)")
+    parser.add_argument("--list", action="store_true", help="tell each experiment's runs, and how far they are")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and do nothing")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "runs/experiments", metavar="DIR", help="default runs/experiments"
+    )
+    parser.add_argument("--gpu", type=whole_number(0), metavar="N", help="device number (default: the CPU)")
+    _add_data_options(parser.add_argument_group("data"))
+    _add_training_options(parser.add_argument_group("training", "all that is not the paper's is told in the table"))
+    _add_picture_options(parser.add_argument_group("pictures"))
+    return parser
+
+
+def _add_data_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--dataset",
+        type=Path,
+        metavar="DATASET.JSON",
+        help="a prepared dataset, or its folder (default: the experiment's own, data/voc2012 or "
+        "data/stanford_background)",
+    )
+    group.add_argument("--train-split", nargs="+", metavar="NAME", help="default trainaug, train, or fold0/train")
+    group.add_argument("--test-split", metavar="NAME", help="default val, test, or fold0/test")
+    group.add_argument(
+        "--coco",
+        type=Path,
+        nargs="+",
+        default=[ROOT / "data/coco/train"],
+        metavar="SPLIT",
+        help="prepared splits of COCO, for table7b (default data/coco/train)",
+    )
+    group.add_argument("--mean", type=mean_bgr, metavar="B,G,R", help="taken off the images (default: the models' own)")
+    group.add_argument("--flip", action="store_true", help="average predictions with those of the mirrored image")
+
+
+def _add_training_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--budget", type=positive, default=1.0, metavar="X", help="factor of the paper's iterations, such as 0.01"
+    )
+    group.add_argument(
+        "--seeds", type=whole_number(0), nargs="+", default=[0], metavar="N", help="a run for each (default 0)"
+    )
+    group.add_argument(
+        "--weights",
+        default=str(ROOT / VGG16_WEIGHTS),
+        metavar="FILE",
+        help=f"what FCN and H-ReNet start from (default {VGG16_WEIGHTS}, which data_prep/vgg16.py makes; "
+        f"{NO_WEIGHTS}: nothing)",
+    )
+    group.add_argument(
+        "--n-renet",
+        choices=N_RENETS,
+        default="n_renet",
+        metavar="MODEL",
+        help=f"{', '.join(N_RENETS)} for table1, figure2",
+    )
+    group.add_argument("--crop", type=crop_size, metavar="HxW", help="training crops (default: the model's)")
+    group.add_argument("--batch", type=whole_number(1), metavar="N", help="images of a pass (default: the model's)")
+    group.add_argument(
+        "--iter-size", type=whole_number(1), default=1, metavar="N", help="passes to an iteration (default 1)"
+    )
+    group.add_argument("--solver", choices=("sgd", "adam"), help="the paper's SGD, or Adam for little time")
+    group.add_argument("--rate", type=positive, metavar="X", help="learning rate (default: the solver's usual)")
+    group.add_argument("--frozen", type=int, choices=range(6), metavar="N", help="conv1 to convN keep their weights")
+    group.add_argument(
+        "--new-rate", type=positive, metavar="X", help="factor of the rate of layers that are not VGG-16's"
+    )
+    group.add_argument(
+        "--batch-norm-memory", type=positive, metavar="X", help="short trainings want less than 0.999: 0.95"
+    )
+    group.add_argument(
+        "--interval", type=whole_number(1), metavar="N", help="iterations between two tests, and two snapshots"
+    )
+    group.add_argument(
+        "--test-images",
+        type=whole_number(1),
+        metavar="N",
+        help="test on the first N images while training (the table's scores are of all; default: all)",
+    )
+
+
+def _add_picture_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--count", type=whole_number(1), default=4, metavar="N", help="images of a figure (default 4)")
+    group.add_argument("--ids", nargs="+", metavar="ID", help="these images in place of the first")
+    group.add_argument(
+        "--other",
+        type=other_system,
+        nargs="+",
+        default=[],
+        metavar="NAME=DIR",
+        help="another system's predictions, a column of figure5",
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main, make_parser()))
