@@ -21,7 +21,7 @@ from segmentation_helpers import REPOSITORY, only_line, write_dataset_json, writ
 from data_prep.command_line import UserError
 from data_prep.dataset import Dataset
 from prototxt.models import MODELS
-from tools.comp6 import SUBFOLDER
+from tools.comp6 import ARCHIVE, SUBFOLDER
 from tools.experiment_figures import Shown, grey
 from tools.experiment_listing import check_everything, commands, count_runs, listing
 from tools.experiment_plan import DATASETS, EXPERIMENTS, SIZES, expected_dataset
@@ -278,6 +278,7 @@ def test_submission_tree_without_scores(voc: Path, coco: Path, tmp_path: Path) -
         tree = tmp_path / "h_renet_bn_mlfb_after_coco" / folder / SUBFOLDER
         assert sorted(file.name for file in tree.iterdir()) == ["test_0.png", "test_1.png"]
         assert str(tree) in page("table7b", runs)
+        assert str(tmp_path / "h_renet_bn_mlfb_after_coco" / folder / ARCHIVE) in page("table7b", runs)
     assert result["rows"][0]["figures"]["mean_iou"] is None
     assert "there is no score" in page("table7b", runs)
     assert "| H-ReNet | – | 75.3 |" in page("table7b", runs)
@@ -334,7 +335,8 @@ def test_scores_of_one_split_are_not_taken_for_anothers(voc: Path, tmp_path: Pat
         runs = Runs(settings(voc, tmp_path, test_split=split), Scripts())
         result = performed("table7a", runs)
         assert (result["rows"][0]["figures"]["mean_iou"] is not None) == score
-        assert result["rows"][0]["seeds"]["0"][0]["images"] == {"val": 3, "test": 2}[split]
+        found = result["rows"][0]["seeds"]["0"][0]
+        assert found["images"] == len(list(Path(found["tree"]).iterdir())) == {"val": 3, "test": 2}[split]
     assert len(list((tmp_path / "h_renet_bn_mlfb_trainval/snapshots").iterdir())) == 1
 
 

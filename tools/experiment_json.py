@@ -88,7 +88,8 @@ def _result_json(report: Report, labelling: Labelling, result: Result | None) ->
         return {**found, "done": False}
     found |= {measure: result.measure(measure) for measure in MEASURES}
     found |= {"done": True, "iou": class_iou(result), "images": result.images, "device": result.device}
-    return {**found, "tree": None if result.tree is None else product_path(result.tree)}
+    paths = {"tree": result.tree, "archive": result.archive}
+    return {**found, **{name: None if path is None else product_path(path) for name, path in paths.items()}}
 
 
 def _run_json(report: Report, training: Training) -> dict[str, Any]:

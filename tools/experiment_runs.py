@@ -11,14 +11,14 @@ from typing import Any
 from data_prep.command_line import UserError, progress
 from data_prep.dataset import write_atomically
 from data_prep.held_out import hold_out
-from data_prep.split_reader import IMAGES, LABELS, SplitReader
+from data_prep.split_reader import IMAGES, LABELS
 from prototxt.network_files import product_path
-from tools.comp6 import SUBFOLDER, write_comp6
+from tools.comp6 import ARCHIVE, SUBFOLDER, image_sizes, write_submission
 from tools.crf_parameters import CrfParameters
 from tools.evaluation import Evaluation, LabelSource, evaluate_images
 from tools.experiment_plan import Labelling
 from tools.experiment_training import Settings, Training, difference, write_files
-from tools.labelling_job import identity, items_of_split, read_record
+from tools.labelling_job import RECORD, identity, items_of_split, read_record
 from tools.prediction import PredictionSettings
 from tools.prediction_job import PredictionJob
 from tools.repository import ROOT
@@ -39,6 +39,7 @@ class Result:
         device: where they were measured.
         images: number of images.
         tree: the submission's folder.
+        archive: the same, packed.
     """
 
     evaluation: dict[str, Any] | None
@@ -46,6 +47,7 @@ class Result:
     device: str
     images: int
     tree: Path | None = None
+    archive: Path | None = None
 
     def measure(self, name: str) -> float | None:
         """A figure as the paper gives it: a score in percent, or `seconds`."""
@@ -259,15 +261,24 @@ class Runs:
             return None
         return content if content.get("made_by") == self._made_by(labelling) else None
 
+    def can_submit(self) -> bool:
+        """Whether VOC's server would take predictions of this dataset."""
+        return self.settings.dataset.name == "voc2012" and self.settings.dataset.image_scale == 1
+
     def write_tree(self, labelling: Labelling) -> None:
-        """Write the predictions as a submission to the VOC server.
+        """Write the predictions as a submission to the VOC server, unless there is one of them.
 
         Raises:
             UserError: a prediction is bad; names the file.
         """
-        with SplitReader(labelling.split) as reader:
-            ids = reader.ids()
-        write_comp6(self.predictions(labelling), ids, self.settings.dataset, self.tree(labelling))
+        folder, archive = self.tree(labelling), self.tree(labelling) / ARCHIVE
+        record = self.predictions(labelling) / RECORD
+        names = {f"{item.image_id}.png" for item in items_of_split(labelling.split)}
+        is_newer = archive.is_file() and archive.stat().st_mtime_ns > record.stat().st_mtime_ns
+        if is_newer and {file.name for file in (folder / SUBFOLDER).iterdir()} == names:
+            return
+        sizes = image_sizes(labelling.split)
+        write_submission(self.predictions(labelling), list(sizes), self.settings.dataset, folder, sizes)
 
     def result(self, labelling: Labelling) -> Result | None:
         """What is known of a labelling; None before it is predicted."""
@@ -279,9 +290,15 @@ class Runs:
         if record is None or (labelled and evaluation is None):
             return None
         images = len(items_of_split(labelling.split))
-        tree = self.tree(labelling) / SUBFOLDER
-        where = tree if tree.is_dir() else None
-        return Result(evaluation, record.get("seconds_per_image"), record.get("device", ""), images, where)
+        archive = self.tree(labelling) / ARCHIVE
+        return Result(
+            evaluation,
+            record.get("seconds_per_image"),
+            record.get("device", ""),
+            images,
+            self.tree(labelling) / SUBFOLDER if archive.is_file() else None,
+            archive if archive.is_file() else None,
+        )
 
     def finish(self, labelling: Labelling, tree: bool = False) -> None:
         """Train, predict and score, as far as each is missing; `tree`: and write the submission.
@@ -293,5 +310,5 @@ class Runs:
         self.train(labelling.training)
         self.predict(labelling)
         self.score(labelling)
-        if tree and self.settings.dataset.name == "voc2012":
+        if tree and self.can_submit():
             self.write_tree(labelling)

@@ -154,10 +154,11 @@ def _tree_lines(report: Report) -> Iterator[str]:
                     continue
                 if result.evaluation is None:
                     yield f"{name}: the split has no labels here, so there is no score."
-                if result.tree is not None:
+                if result.tree is not None and result.archive is not None:
                     yield f"{name}: the folder tree for the VOC server, checked: `{product_path(result.tree)}`"
-    if report.settings.dataset.name != "voc2012":
-        yield "No folder tree for the VOC server was written: the dataset is not voc2012."
+                    yield f"{name}: the same packed, to be uploaded: `{product_path(result.archive)}`"
+    if not report.runs.can_submit():
+        yield "No folder tree for the VOC server was written: it takes VOC 2012's images at their own size."
 
 
 def run_rows(report: Report) -> list[list[str]]:
