@@ -9,7 +9,7 @@ from pathlib import Path
 from data_prep.dataset import IGNORE_LABEL
 from data_prep.known_datasets import load_dataset
 from data_prep.synthetic_scenes import CLASSES as SCENE_CLASSES
-from prototxt.models import H_RENETS, MODELS, PLAIN_ITERATIONS
+from prototxt.models import AFTER_COCO_ITERATIONS, BEST, COCO_ITERATIONS, COCO_STEP, H_RENETS, MODELS
 from prototxt.network import Options
 from prototxt.network_files import ROOT, Data, network_texts, solver_file_text
 from prototxt.solvers import Schedule, adam, h_renet_sgd
@@ -81,9 +81,6 @@ _SEEN = "They are among the images that it learns from: the score says how far l
 _VOC_ALL = replace(_VOC, name="voc2012_trainval", train=("data/voc2012/trainvalaug",), test_comment=_SEEN)
 _COCO = replace(_VOC_ALL, name="coco_voc2012", train=("data/voc2012/trainvalaug", "data/coco/train"))
 
-BEST = "h_renet_bn_mlfb"
-_COCO_ITERATIONS, _COCO_STEP = 120_000, 50_000
-
 
 def _training_sizes() -> Iterator[Shipped]:
     """The two smaller crops of section 4.2, for the two networks that the paper compares."""
@@ -104,13 +101,13 @@ SHIPPED = (
     *_training_sizes(),
     # Table 7: for the test server the network learns from val, too; with COCO first and then, finer, from VOC alone.
     Shipped(BEST, _VOC_ALL),
-    Shipped(BEST, _COCO, h_renet_sgd(_COCO_ITERATIONS, _COCO_STEP, ", before VOC 2012 alone")),
+    Shipped(BEST, _COCO, h_renet_sgd(COCO_ITERATIONS, COCO_STEP, ", before VOC 2012 alone")),
     Shipped(
         BEST,
         _VOC_ALL,
-        h_renet_sgd(PLAIN_ITERATIONS),
+        h_renet_sgd(AFTER_COCO_ITERATIONS),
         solver="voc2012_after_coco",
-        weights=f"runs/{BEST}_coco_voc2012/snapshots/{BEST}_coco_voc2012_iter_{_COCO_ITERATIONS}.caffemodel",
+        weights=f"runs/{BEST}_coco_voc2012/snapshots/{BEST}_coco_voc2012_iter_{COCO_ITERATIONS}.caffemodel",
         weights_comment="What the training on COCO and VOC 2012 together has learnt.",
     ),
 )

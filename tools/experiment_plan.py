@@ -14,18 +14,15 @@ from data_prep.held_out import HELD_OUT, LEARN, held_out_count
 from data_prep.known_datasets import load_dataset
 from data_prep.split_reader import IMAGES, LABELS
 from prototxt.generate import chosen_data
-from prototxt.models import MODELS
+from prototxt.models import AFTER_COCO_ITERATIONS, BEST, COCO_ITERATIONS, COCO_STEP, MODELS
 from prototxt.network_files import Data, product_path
 from prototxt.solvers import h_renet_sgd
 from tools.experiment_training import HeldOut, Settings, Training, in_order, split_summary
 from tools.repository import ROOT
 
-BEST = "h_renet_bn_mlfb"
 SCALES = (100, 1000, 10000)
 FULL_SIZE = (400, 500)
 SIZES = ((256, 320), (320, 400), FULL_SIZE)
-AFTER_COCO_ITERATIONS = 30_000
-COCO_ITERATIONS, COCO_STEP = 120_000, 50_000
 # Splits that a prepared copy of the paper's datasets has, so that a list needs none.
 _EXPECTED = {
     "voc2012": ("train", "val", "test", "trainaug", "trainvalaug"),
