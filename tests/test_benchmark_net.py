@@ -78,6 +78,25 @@ def test_a_step_is_the_solvers(tmp_path: Path) -> None:
     assert 0.7 < before["data.data"].std() < 1.3
 
 
+def test_batch_norm_has_met_something(tmp_path: Path) -> None:
+    """In a test it divides by a variance about 1, not by the root of its eps."""
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 5 } } }\n'
+        'layer { name: "bn" type: "BatchNorm" bottom: "data" top: "bn" }\n'
+    )
+    once = ["-model", tmp_path / "net.prototxt", "-warmup", "0", "-repeats", "1"]
+    _, values = results(tmp_path / "test", *once)
+    mean, variance = (values[f"bn.param{i}.data"].reshape(3, 1, 1) for i in range(2))
+    assert values["bn.param2.data"] == 1
+    assert variance.min() >= 0.5
+    assert len(np.unique(mean)) == 3
+    np.testing.assert_allclose(
+        values["bn.data"], (values["data.data"] - mean) / np.sqrt(variance), rtol=1e-4, atol=1e-5
+    )
+    _, values = results(tmp_path / "train", *once, "-phase", "TRAIN")
+    np.testing.assert_allclose(values["bn.param0.data"], values["data.data"].mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+
+
 def test_times_on_request(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(group_text((1, 2, 3, 4, 2)))
     options = ["-model", tmp_path / "net.prototxt", "-serve", "-json", tmp_path / "out.json"]

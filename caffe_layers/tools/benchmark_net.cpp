@@ -5,7 +5,8 @@
 //     -inputs "data:10,3,240,320 label:10,1,240,320:8" -json out.json
 //
 // Inputs are drawn at random, so that neither a zero nor a constant makes the
-// work easier than real data would. On a GPU the clock is a pair of events
+// work easier than real data would, and so are the mean and the variance that
+// BatchNorm layers use in the phase TEST. On a GPU the clock is a pair of events
 // around whole passes; nothing waits between the layers.
 
 #include <gflags/gflags.h>
@@ -206,6 +207,21 @@ void FillInputs(const vector<RandomInput>& inputs, Net<float>* net) {
       // the upper end of the range may be drawn, too
       values[i] = std::min(std::floor(values[i]), classes - 1.f);
     }
+  }
+}
+
+/// BatchNorm layers that have met no batch would divide by the root of their
+/// eps alone in a test, and drive what follows to its ends.
+void FillStatistics(Net<float>* net) {
+  for (const shared_ptr<caffe::Layer<float> >& layer : net->layers()) {
+    if (string(layer->type()) != "BatchNorm") { continue; }
+    Blob<float>* mean = layer->blobs()[0].get();
+    Blob<float>* variance = layer->blobs()[1].get();
+    caffe::caffe_rng_gaussian<float>(mean->count(), 0, 1,
+                                     mean->mutable_cpu_data());
+    caffe::caffe_rng_uniform<float>(variance->count(), 0.5f, 2,
+                                    variance->mutable_cpu_data());
+    layer->blobs()[2]->mutable_cpu_data()[0] = 1;  // of batches met
   }
 }
 
@@ -417,6 +433,7 @@ class Benchmark {
           << "' has a gradient; a loss or force_backward: true is expected";
     }
     FillInputs(inputs, net_.get());
+    if (net_->phase() == caffe::TEST) { FillStatistics(net_.get()); }
     if (backward_) { FillOutputGradients(net_.get()); }
   }
 
