@@ -17,6 +17,16 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
+def peer_command(repository: Path) -> list[str]:
+    """PyTorch's side of the comparisons on a GPU (tools/gpu_peer.py), on the processor; without PyTorch the test
+    skips."""
+    environment = repository / "build" / "bench-venv"
+    if not (environment / "installed.txt").is_file():
+        pytest.skip(f"no PyTorch in {environment}: make bench installs it")
+    return [str(environment / "bin" / "python"), str(repository / "tools" / "gpu_peer.py"), "cpu"]
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets, from RENET_SHARED_DATA or beside the repository; without one the test skips."""
     named = os.environ.get("RENET_SHARED_DATA")

@@ -258,8 +258,8 @@ def test_code_of_the_bundle_is_for_old_pythons_too() -> None:
         text = (REPOSITORY / "tools" / f"{name}.py").read_text()
         ast.parse(text, feature_version=(3, 8))
         imported = set(re.findall(r"^(?:from|import) (\w+)", text, re.M))
-        if name != "gpu_peer":
-            assert imported <= {*sys.stdlib_module_names, "tools"}, name
+        others = {"tools", "torch"} if name in ("gpu_peer", "peer_networks") else {"tools"}
+        assert imported <= {*sys.stdlib_module_names, *others}, name
         assert set(re.findall(r"^from tools\.(\w+)", text, re.M)) <= set(gpu_bundle.TOOLS), name
 
 

@@ -24,7 +24,7 @@ NAME = "renet-caffe"  # the archive's one folder
 PROGRAMS = ("caffe", "caffe-tests", "benchmark_net")
 TOOLS = (
     *("__init__", "gpu_check", "gpu_launcher", "gpu_limits", "gpu_machine", "gpu_peer", "gpu_speed", "gpu_stages"),
-    "gpu_tests",
+    *("gpu_tests", "peer_networks"),
 )
 NETWORKS = ("prototxt", "solvers")
 TEST_FILES = ("src/caffe/test/test_data", "examples/images")  # what Caffe's tests read, by their paths in its source

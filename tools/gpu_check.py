@@ -57,11 +57,11 @@ class Stage(NamedTuple):
 # What tells most comes first, in case that the time runs out.
 STAGES = (
     Stage("agreement", 60, test_stage(AGREEMENT), "C++ tests of every layer: processor against GPU"),
-    Stage("networks", 50, networks, "every network: processor against GPU, in each precision"),
-    Stage("benchmark", 160, benchmark, "speed, beside PyTorch's LSTM and the chip's limit"),
-    Stage("ours", 70, test_stage("ours"), "the C++ tests of our layers on the GPU"),
-    Stage("sanitizer", 80, sanitizer, "compute-sanitizer's memcheck and racecheck on small maps"),
-    Stage("caffe", 100, test_stage("caffe"), "Caffe's own C++ tests on the GPU"),
+    Stage("networks", 80, networks, "every network: processor against GPU, in each precision"),
+    Stage("benchmark", 200, benchmark, "speed, beside PyTorch and the chip's limit"),
+    Stage("ours", 60, test_stage("ours"), "the C++ tests of our layers on the GPU"),
+    Stage("sanitizer", 60, sanitizer, "compute-sanitizer's memcheck and racecheck on small maps"),
+    Stage("caffe", 60, test_stage("caffe"), "Caffe's own C++ tests on the GPU"),
 )
 
 

@@ -1,13 +1,14 @@
 """PyTorch's side of the comparison on a GPU: `python gpu_peer.py cuda` answers each line of JSON with a line of JSON.
 
     {"do": "rates"} -> {"tflops": {...}, "terabytes": ...}
-    {"do": "prepare", "shape": [N, C, H, W, d], "backward": true, "precision": "TF32", "chain": 4}
-        -> {"memory_mib": ...}
+    {"do": "prepare", "model": FILE, "inputs": "data:10,3,240,320 label:10,1,240,320:8", "backward": true,
+     "precision": "TF32", "chain": 4} -> {"memory_mib": ...}
     {"do": "run"} -> {"milliseconds": ...}
-    {"do": "compare", "folder": ..., "shape": [N, C, H, W, d], "backward": true} -> {"differences": {name: ...}}
+    {"do": "compare", "folder": ..., "model": FILE, "inputs": ..., "backward": true} -> {"differences": {name: ...}}
 
-A failed question is answered {"error": ...}. With `cpu` it answers the last kind alone. It needs PyTorch and the
-standard library, and any Python from 3.8 on.
+A network is a prototxt, its inputs are as benchmark_net -inputs has them, and the folder is what benchmark_net -dump
+wrote for the same ones. A failed question is answered {"error": ...}. With `cpu` it computes on the processor, in
+float32, and knows no rates and no memory. It needs PyTorch and the standard library, and any Python from 3.8 on.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-FLOAT32, TF32, BF16 = "FLOAT32", "TF32", "BF16"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.gpu_limits import BF16, FLOAT32, TF32
+from tools.peer_networks import Work, parse_inputs
+
 WARM_UP = 3
 COPY_BYTES = 1 << 30
 PRODUCT_SIZE = 8192
@@ -39,7 +45,12 @@ def precision_of_products(precision: str) -> Iterator[None]:
 
 
 def milliseconds(work: Any, times: int) -> float:
-    """Mean time of `times` calls in a row, by events on the GPU."""
+    """Mean time of `times` calls in a row, by events on the GPU; by the clock where there is none."""
+    if not torch.cuda.is_initialized():
+        begun = time.perf_counter()
+        for _ in range(times):
+            work()
+        return (time.perf_counter() - begun) / times * 1e3
     start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
     start.record()
@@ -48,100 +59,6 @@ def milliseconds(work: Any, times: int) -> float:
     stop.record()
     stop.synchronize()
     return start.elapsed_time(stop) / times
-
-
-class Group:
-    """A vertical and a horizontal bidirectional torch.nn.LSTM: columns as sequences, then rows."""
-
-    def __init__(self, shape: Sequence[int], backward: bool, precision: str, device: str) -> None:
-        """Make it with random values.
-
-        Args:
-            shape: N, C, H, W and the hidden units d of each scan.
-            backward: whether gradients are wanted.
-            precision: of the matrix products.
-            device: "cuda" or "cpu".
-        """
-        self._shape, self._backward, self._precision = tuple(shape), backward, precision
-        n, c, height, width, d = self._shape
-        torch.manual_seed(1)
-        self._vertical = torch.nn.LSTM(c, d, bidirectional=True)
-        self._horizontal = torch.nn.LSTM(2 * d, d, bidirectional=True)
-        self._group = torch.nn.ModuleList([self._vertical, self._horizontal]).to(device).train(backward)
-        self._bottom = torch.randn(n, c, height, width, device=device, requires_grad=backward)
-        self._top_diff = torch.randn(n, 2 * d, height, width, device=device) if backward else None
-        self.top: Any = None
-
-    def run(self) -> None:
-        """One pass; gradients start at none, as in every iteration of an optimizer."""
-        with precision_of_products(self._precision):
-            if not self._backward:
-                with torch.inference_mode():
-                    self._forward()
-                return
-            self._group.zero_grad(set_to_none=True)
-            self._bottom.grad = None
-            self._forward()
-        self.top.backward(self._top_diff.to(self.top.dtype))
-
-    def _forward(self) -> None:
-        n, c, height, width, d = self._shape
-        x = self._bottom.permute(2, 0, 3, 1).reshape(height, n * width, c)
-        x = self._vertical(x)[0].reshape(height, n, width, 2 * d)
-        x = x.permute(2, 1, 0, 3).reshape(width, n * height, 2 * d)
-        x = self._horizontal(x)[0].reshape(width, n, height, 2 * d)
-        self.top = x.permute(1, 3, 2, 0)
-
-    def load(self, folder: Path) -> None:
-        """Take map, top gradient and parameters from the files that benchmark_net -dump wrote for the same group."""
-        n, c, height, width, d = self._shape
-        with torch.no_grad():
-            self._bottom.copy_(read(folder / "data.data.f32", (n, c, height, width)))
-            if self._backward:
-                self._top_diff.copy_(read(folder / "horizontal.diff.f32", (n, 2 * d, height, width)))
-            for name, module, inputs in (("vertical", self._vertical, c), ("horizontal", self._horizontal, 2 * d)):
-                for scan, suffix in enumerate(("", "_reverse")):
-                    for i, (target, shape) in enumerate(
-                        (("weight_ih", (4 * d, inputs)), ("bias_ih", (4 * d,)), ("weight_hh", (4 * d, d)))
-                    ):
-                        values = read(folder / f"{name}.param{3 * scan + i}.data.f32", shape)
-                        getattr(module, f"{target}_l0{suffix}").copy_(reordered(values))
-                    getattr(module, f"bias_hh_l0{suffix}").zero_()
-
-    def differences(self, folder: Path) -> dict[str, float]:
-        """The largest difference of the results to those in the files, relative to the largest value of each."""
-        n, c, height, width, d = self._shape
-        pairs = {"output": (self.top, read(folder / "horizontal.data.f32", (n, 2 * d, height, width)))}
-        if self._backward:
-            pairs["input gradient"] = (self._bottom.grad, read(folder / "data.diff.f32", (n, c, height, width)))
-            for name, module, inputs in (("vertical", self._vertical, c), ("horizontal", self._horizontal, 2 * d)):
-                for i, (target, shape) in enumerate(
-                    (("weight_ih", (4 * d, inputs)), ("bias_ih", (4 * d,)), ("weight_hh", (4 * d, d)))
-                ):
-                    theirs = reordered(getattr(module, f"{target}_l0").grad)
-                    pairs[f"{name} {target} gradient"] = (theirs, read(folder / f"{name}.param{i}.diff.f32", shape))
-        result = {}
-        for name, (theirs, ours) in pairs.items():
-            theirs = theirs.detach().float()
-            difference = ((theirs - ours.to(theirs.device)).abs().max() / theirs.abs().max()).item()
-            result[name] = difference if difference == difference else float("inf")
-        return result
-
-
-def read(file: Path, shape: Sequence[int]) -> torch.Tensor:
-    """The float32 values of a file as a tensor of `shape`."""
-    count = 1
-    for size in shape:
-        count *= size
-    if file.stat().st_size != 4 * count:
-        raise ValueError(f"{file}: {file.stat().st_size} bytes, {4 * count} expected")
-    return torch.from_file(str(file), shared=False, size=count, dtype=torch.float32).reshape(tuple(shape))
-
-
-def reordered(rows: torch.Tensor) -> torch.Tensor:
-    """Gates i, f, o, g to PyTorch's i, f, g, o, and back."""
-    i, f, o, g = rows.chunk(4)
-    return torch.cat([i, f, g, o])
 
 
 def rates() -> dict[str, Any]:
@@ -164,11 +81,12 @@ def rates() -> dict[str, Any]:
 
 
 class Peer:
-    """Answers questions; holds the group that was prepared last."""
+    """Answers questions; holds the network that was prepared last."""
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._group: Group | None = None
+        self._work: Work | None = None
+        self._precision = FLOAT32
         self._chain = 1
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -176,21 +94,35 @@ class Peer:
         if question["do"] == "rates":
             return rates()
         if question["do"] == "run":
-            return {"milliseconds": milliseconds(self._group.run, self._chain)}
-        self._group = None
+            return {"milliseconds": milliseconds(self._run, self._chain)}
+        self._forget()
+        text, inputs = Path(question["model"]).read_text(), parse_inputs(question["inputs"])
+        if question["do"] == "compare":
+            folder = Path(question["folder"])
+            self._work, self._precision = Work(text, inputs, question["backward"], self._device), FLOAT32
+            self._work.load(folder)
+            self._run()
+            differences = self._work.differences(folder)
+            self._forget()
+            return {"differences": differences}
+        on_gpu = self._device == "cuda"
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+        self._work, self._precision = Work(text, inputs, question["backward"], self._device), question["precision"]
+        self._chain = question["chain"]
+        milliseconds(self._run, WARM_UP)
+        return {"memory_mib": (torch.cuda.max_memory_allocated() - before) / 2**20 if on_gpu else None}
+
+    def _forget(self) -> None:
+        """Leave the memory to others."""
+        self._work = None
         if self._device == "cuda":
             torch.cuda.empty_cache()
-        if question["do"] == "compare":
-            group = Group(question["shape"], question["backward"], FLOAT32, self._device)
-            group.load(Path(question["folder"]))
-            group.run()
-            return {"differences": group.differences(Path(question["folder"]))}
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        self._group = Group(question["shape"], question["backward"], question["precision"], self._device)
-        self._chain = question["chain"]
-        milliseconds(self._group.run, WARM_UP)
-        return {"memory_mib": (torch.cuda.max_memory_allocated() - before) / 2**20}
+
+    def _run(self) -> None:
+        with precision_of_products(self._precision):
+            self._work.run()
 
 
 def main(device: str) -> None:

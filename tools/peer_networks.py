@@ -1,0 +1,544 @@
+"""PyTorch networks that compute what a prototxt describes: what Caffe's speed and results are held beside.
+
+    work = Work(text, parse_inputs("data:1,3,375,500 label:1,1,375,500:21"), backward=True, device="cpu")
+    work.run()
+    work.outputs["loss"]
+
+They are made of the modules that PyTorch's users take: what stands in several layers there and in one module here
+(BatchNorm and Scale) is one module. Layers and options that are not known are told, never left out.
+
+It needs PyTorch and the standard library, and any Python from 3.8 on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+TRAIN, TEST = "TRAIN", "TEST"
+
+# --- The prototxt ----------------------------------------------------------------------------------------------------
+
+TOKEN = re.compile(r"""\#[^\n]* | "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*' | [{}\[\]:,;] | [^\s{}\[\]:,;\#"']+""", re.X)
+
+
+class Message:
+    """A message in text format: the values of each field in their order. It knows which fields nobody asked for."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, list[Any]] = {}
+        self._asked: set[str] = set()
+
+    def add(self, name: str, value: Any) -> None:
+        """Add a value to a field."""
+        self._fields.setdefault(name, []).append(value)
+
+    def every(self, name: str) -> list[Any]:
+        """All values of a field."""
+        self._asked.add(name)
+        return self._fields.get(name, [])
+
+    def one(self, name: str, default: Any = None) -> Any:
+        """The value of a field that has one at most.
+
+        Raises:
+            ValueError: it has several.
+        """
+        values = self.every(name) or [default]
+        if len(values) > 1:
+            raise ValueError(f"{name}: {len(values)} values, one expected")
+        return values[0]
+
+    def message(self, name: str) -> Message:
+        """A message within this one; empty where there is none."""
+        return self.one(name) or Message()
+
+    def ignore(self, *names: str) -> None:
+        """Leave these fields alone, with all that is in them: they do not matter here."""
+        for name in names:
+            self._fields.pop(name, None)
+
+    def unasked(self) -> list[str]:
+        """The fields that were neither asked for nor ignored, as `renet_param.peephole`."""
+        names = []
+        for name, values in self._fields.items():
+            if name not in self._asked:
+                names.append(name)
+            for value in values if name in self._asked else ():
+                names += [f"{name}.{below}" for below in value.unasked()] if isinstance(value, Message) else []
+        return names
+
+
+def parse(text: str) -> Message:
+    """A prototxt's message.
+
+    Raises:
+        ValueError: its brackets do not match.
+    """
+    stack = [Message()]
+    name, value_follows, within_list = "", False, False
+    for token in TOKEN.findall(text):
+        if token.startswith("#") or token in ",;":
+            continue
+        if token == "{":
+            child = Message()
+            stack[-1].add(name, child)
+            stack.append(child)
+            value_follows = within_list
+        elif token == "}":
+            stack.pop()
+            if not stack:
+                raise ValueError("the network's text closes a bracket that it did not open")
+        elif token == ":":
+            value_follows = True
+        elif token in "[]":
+            value_follows = within_list = token == "["
+        elif value_follows:
+            stack[-1].add(name, scalar(token))
+            value_follows = within_list
+        else:
+            name = token
+    if len(stack) > 1:
+        raise ValueError("the network's text leaves a bracket open")
+    return stack[0]
+
+
+def scalar(token: str) -> Any:
+    """A value: text, a truth value, a number, or the name of an enumeration's value."""
+    if token[0] in "\"'":
+        return token[1:-1]
+    if token in ("true", "false"):
+        return token == "true"
+    for kind in (int, float):
+        try:
+            return kind(token)
+        except ValueError:
+            pass
+    return token
+
+
+# --- Inputs ----------------------------------------------------------------------------------------------------------
+
+
+class Input(NamedTuple):
+    """What is fed, as benchmark_net -inputs has it; `classes` > 0: whole numbers below it."""
+
+    name: str
+    shape: tuple[int, ...]
+    classes: int = 0
+
+
+def parse_inputs(text: str) -> list[Input]:
+    """The inputs of `name:N,C,H,W` or `name:N,C,H,W:classes`, separated by spaces."""
+    inputs = []
+    for item in text.split():
+        name, shape, *classes = item.split(":")
+        inputs.append(Input(name, tuple(map(int, shape.split(","))), int(classes[0]) if classes else 0))
+    return inputs
+
+
+# --- Layers ----------------------------------------------------------------------------------------------------------
+
+
+class Blob(NamedTuple):
+    """A parameter: the tensor that has it, and what turns Caffe's values into PyTorch's and back."""
+
+    tensor: torch.Tensor
+    convert: Callable[[torch.Tensor], torch.Tensor]
+
+
+def same(values: torch.Tensor) -> torch.Tensor:
+    """The values as they are."""
+    return values
+
+
+def reordered(rows: torch.Tensor) -> torch.Tensor:
+    """Gates i, f, o, g to PyTorch's i, f, g, o, and back."""
+    i, f, o, g = rows.chunk(4)
+    return torch.cat([i, f, g, o])
+
+
+class Convolution(torch.nn.Conv2d):
+    """Convolution."""
+
+    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
+        p = layer.message("convolution_param")
+        p.ignore("weight_filler", "bias_filler")
+        super().__init__(
+            channels[0],
+            p.one("num_output"),
+            *(p.one(name, default) for name, default in (("kernel_size", None), ("stride", 1), ("pad", 0))),
+            dilation=p.one("dilation", 1),
+        )
+
+    def blobs(self) -> list[Blob]:
+        """Its parameters in Caffe's order."""
+        return [Blob(self.weight, same), Blob(self.bias, same)]
+
+
+class ReLU(torch.nn.ReLU):
+    """ReLU, in place where the prototxt has it so."""
+
+    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
+        super().__init__(inplace=layer.one("top") == layer.one("bottom"))
+
+
+class Pooling(torch.nn.MaxPool2d):
+    """Pooling over maxima; incomplete windows at the end count, as Caffe has it."""
+
+    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
+        p = layer.message("pooling_param")
+        if p.one("pool", "MAX") != "MAX":
+            raise ValueError(f"pooling {p.one('pool')}: MAX expected")
+        super().__init__(p.one("kernel_size"), p.one("stride", 1), p.one("pad", 0), ceil_mode=True)
+
+
+class BatchNorm(torch.nn.BatchNorm2d):
+    """BatchNorm, with the factors and offsets of a Scale that follows it."""
+
+    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
+        p = layer.message("batch_norm_param")
+        momentum = 1 - p.one("moving_average_fraction", 0.999)
+        super().__init__(channels[0], p.one("eps", 1e-5), momentum, affine=False)
+
+    def take_scale(self, layer: Message) -> None:
+        """Do what a Scale layer does, too."""
+        p = layer.message("scale_param")
+        p.ignore("filler", "bias_filler")
+        if not p.one("bias_term", False):
+            raise ValueError("a Scale without bias_term")
+        self.affine = True
+        self.weight = torch.nn.Parameter(torch.ones(self.num_features))
+        self.bias = torch.nn.Parameter(torch.zeros(self.num_features))
+
+    def scale_blobs(self) -> list[Blob]:
+        """The Scale's parameters."""
+        return [Blob(self.weight, same), Blob(self.bias, same)]
+
+    def load_statistics(self, mean: torch.Tensor, variance: torch.Tensor, count: torch.Tensor) -> None:
+        """Take the three blobs of Caffe's BatchNorm: sums of means and of variances, and of how many."""
+        share = 1 / count if count.item() else 0.0
+        self.running_mean.copy_(mean * share)
+        self.running_var.copy_(variance * share)
+
+
+class Concat(torch.nn.Module):
+    """Concat of channels."""
+
+    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
+        super().__init__()
+
+    def forward(self, *maps: torch.Tensor) -> torch.Tensor:
+        """All maps as one."""
+        return torch.cat(maps, dim=1)
+
+
+class ReNetLSTM(torch.nn.Module):
+    """One sweep of a bidirectional torch.nn.LSTM: columns (VERTICAL) or rows of patches as sequences."""
+
+    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
+        super().__init__()
+        p = layer.message("renet_param")
+        p.ignore("weight_filler", "bias_filler", "forget_bias", "precision")  # the last is the whole network's here
+        self._vertical = p.one("direction", "VERTICAL") == "VERTICAL"
+        self._patch = p.one("patch_height", 1), p.one("patch_width", 1)
+        self.lstm = torch.nn.LSTM(
+            channels[0] * self._patch[0] * self._patch[1], p.one("num_output"), bidirectional=True
+        )
+        self.lstm.bias_hh_l0.data.zero_()  # the layer has one bias
+        self.lstm.bias_hh_l0_reverse.data.zero_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """N x C x H x W to N x 2d x patches down x patches across; a view of what the LSTM gives."""
+        x = self._in_patches(x)
+        n, c, height, width = x.shape
+        if self._vertical:
+            lines = x.permute(2, 0, 3, 1).reshape(height, n * width, c)
+            return self.lstm(lines)[0].reshape(height, n, width, -1).permute(1, 3, 0, 2)
+        lines = x.permute(3, 0, 2, 1).reshape(width, n * height, c)
+        return self.lstm(lines)[0].reshape(width, n, height, -1).permute(1, 3, 2, 0)
+
+    def _in_patches(self, x: torch.Tensor) -> torch.Tensor:
+        """Each patch's pixels as channels (channel, row, column), the last patches filled with zeros."""
+        s, t = self._patch
+        if s == t == 1:
+            return x
+        n, c, height, width = x.shape
+        x = torch.nn.functional.pad(x, (0, -width % t, 0, -height % s))
+        x = x.reshape(n, c, x.shape[2] // s, s, x.shape[3] // t, t)
+        return x.permute(0, 1, 3, 5, 2, 4).reshape(n, c * s * t, x.shape[2], x.shape[4])
+
+    def blobs(self) -> list[Blob]:
+        """Its parameters in Caffe's order: W_x, b and W_h of the forward scan, then of the backward scan."""
+        return [
+            Blob(getattr(self.lstm, f"{name}_l0{suffix}"), reordered)
+            for suffix in ("", "_reverse")
+            for name in ("weight_ih", "bias_ih", "weight_hh")
+        ]
+
+
+class BilinearInterpolation(torch.nn.Module):
+    """BilinearInterpolation to the second bottom's size; corners meet corners."""
+
+    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
+        super().__init__()
+
+    def forward(self, x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """The map in another size."""
+        return torch.nn.functional.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
+
+
+class Softmax(torch.nn.Softmax):
+    """Softmax over the channels."""
+
+    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
+        super().__init__(dim=1)
+
+
+class SoftmaxWithLoss(torch.nn.CrossEntropyLoss):
+    """SoftmaxWithLoss: the mean over all positions that have a label."""
+
+    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
+        super().__init__(ignore_index=layer.message("loss_param").one("ignore_label", -100))
+
+    def forward(self, scores: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """The loss of scores N x C x H x W by labels N x 1 x H x W."""
+        return super().forward(scores, label.squeeze(1))
+
+
+LAYERS: dict[str, Callable[[Message, Sequence[int]], torch.nn.Module]] = {
+    kind.__name__: kind
+    for kind in (
+        *(Convolution, ReLU, Pooling, BatchNorm, Concat, ReNetLSTM, BilinearInterpolation, Softmax),
+        SoftmaxWithLoss,
+    )
+}
+
+
+def channels_given(module: torch.nn.Module, taken: Sequence[int]) -> int:
+    """Channels of what a layer gives, by those of what it takes."""
+    if isinstance(module, Convolution):
+        return module.out_channels
+    if isinstance(module, ReNetLSTM):
+        return 2 * module.lstm.hidden_size
+    return sum(taken) if isinstance(module, Concat) else taken[0]
+
+
+# --- Networks --------------------------------------------------------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """A module, the blobs that it takes and gives, and those of them that nothing takes afterwards."""
+
+    module: torch.nn.Module
+    bottoms: Sequence[str]
+    top: str
+    done_with: Sequence[str]
+
+
+class PeerNetwork(torch.nn.Module):
+    """The network of a prototxt, with parameters as PyTorch begins.
+
+    Attributes:
+        shapes: of the blobs that are fed, by name.
+        outputs: names of the blobs that it gives.
+        force_backward: whether the gradients of what is fed are wanted, too.
+        blobs: its parameters by Caffe's names: `conv1_1.param0`.
+    """
+
+    def __init__(self, text: str, phase: str, inputs: Mapping[str, Sequence[int]] | None = None) -> None:
+        """Make it.
+
+        Args:
+            text: the prototxt's.
+            phase: TRAIN or TEST.
+            inputs: shapes of blobs to feed in the place of the layers that feed them; Input layers tell their own.
+
+        Raises:
+            ValueError: it has a layer or an option that is not known here.
+        """
+        super().__init__()
+        network = parse(text)
+        self.force_backward = network.one("force_backward", False)
+        self.shapes = {name: tuple(shape) for name, shape in (inputs or {}).items()}
+        self.blobs: dict[str, Blob] = {}
+        self._statistics: dict[str, BatchNorm] = {}
+        self._modules_in_order = torch.nn.ModuleList()
+        self._channels: dict[str, int] = {}
+        steps: list[Step] = []
+        for layer in network.every("layer"):
+            rules = layer.every("include")
+            if rules and phase not in [rule.one("phase") for rule in rules]:
+                continue
+            name = layer.one("name")
+            if not layer.every("bottom"):
+                self._feed(layer)
+                continue
+            try:
+                self._add(layer, steps)
+            except ValueError as error:
+                raise ValueError(f"layer '{name}': {error}") from None
+        self._finish(steps)
+        self.train(phase == TRAIN)
+
+    def _feed(self, layer: Message) -> None:
+        tops, own = layer.every("top"), layer.message("input_param").every("shape")
+        for index, top in enumerate(tops):
+            if top not in self.shapes:
+                if not own:
+                    raise ValueError(f"layer '{layer.one('name')}': the shape of '{top}' is not given")
+                self.shapes[top] = tuple(own[index if len(own) > 1 else 0].every("dim"))
+            self._channels[top] = self.shapes[top][1]
+
+    def _add(self, layer: Message, steps: list[Step]) -> None:
+        name, kind, top, bottoms = *map(layer.one, ("name", "type", "top")), layer.every("bottom")
+        rates = []
+        for param in layer.every("param"):
+            rates.append(param.one("lr_mult", 1))
+            param.ignore("decay_mult")
+        if kind == "Scale":
+            module, step = (steps[-1].module, steps.pop()) if steps else (None, None)
+            if not isinstance(module, BatchNorm) or [step.top] != bottoms or module.affine:
+                raise ValueError("a Scale that follows no BatchNorm")
+            module.take_scale(layer)
+            blobs, bottoms = module.scale_blobs(), step.bottoms
+        elif kind in LAYERS:
+            module = LAYERS[kind](layer, [self._channels[bottom] for bottom in bottoms])
+            self._modules_in_order.append(module)
+            blobs = module.blobs() if hasattr(module, "blobs") else []
+            if isinstance(module, BatchNorm):
+                self._statistics[name] = module
+        else:
+            raise ValueError(f"a layer of type {kind} is not known here")
+        if layer.unasked():
+            raise ValueError(f"{', '.join(layer.unasked())}: not known here")
+        for index, blob in enumerate(blobs):
+            self.blobs[f"{name}.param{index}"] = blob
+            if index < len(rates) and rates[index] == 0:
+                blob.tensor.requires_grad_(False)
+        self._channels[top] = channels_given(module, [self._channels[bottom] for bottom in bottoms])
+        steps.append(Step(module, bottoms, top, ()))
+
+    def _finish(self, steps: Sequence[Step]) -> None:
+        """Tell what is given, and when each blob may go."""
+        taken_later: set[str] = set()
+        self.outputs: list[str] = []
+        self._steps: list[Step] = []
+        for step in reversed(steps):
+            if step.top not in taken_later:
+                self.outputs.insert(0, step.top)
+            self._steps.insert(0, step._replace(done_with=sorted({*step.bottoms} - taken_later - {step.top})))
+            taken_later |= {*step.bottoms}
+
+    def forward(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The outputs; no other blob is kept for longer than it is needed."""
+        blobs = dict(inputs)
+        for step in self._steps:
+            blobs[step.top] = step.module(*[blobs[name] for name in step.bottoms])
+            for name in step.done_with:
+                del blobs[name]
+        return {name: blobs[name] for name in self.outputs}
+
+    def load(self, read: Callable[[str, Sequence[int]], torch.Tensor]) -> None:
+        """Take Caffe's parameters, each of which `read` gives by its name and shape."""
+        with torch.no_grad():
+            for name, blob in self.blobs.items():
+                blob.tensor.copy_(blob.convert(read(name, blob.tensor.shape)))
+            for name, module in self._statistics.items():
+                shapes = [(module.num_features,), (module.num_features,), (1,)]
+                module.load_statistics(*(read(f"{name}.param{i}", shape) for i, shape in enumerate(shapes)))
+
+
+# --- Passes ----------------------------------------------------------------------------------------------------------
+
+
+class Work:
+    """Passes of a network over the same inputs.
+
+    Attributes:
+        network: the network.
+        inputs: what is fed; labels as whole numbers.
+        outputs: what the last pass gave.
+    """
+
+    def __init__(self, text: str, inputs: Sequence[Input], backward: bool, device: str) -> None:
+        """Make it with random values.
+
+        Args:
+            text: the network's prototxt.
+            inputs: that take the place of the layers that feed them; Input layers are fed anyhow.
+            backward: forward and backward in the phase TRAIN; else forward in the phase TEST.
+            device: "cuda" or "cpu".
+        """
+        torch.manual_seed(1)
+        self._backward = backward
+        self.network = PeerNetwork(text, TRAIN if backward else TEST, {each.name: each.shape for each in inputs})
+        self.network.to(device)
+        classes = {each.name: each.classes for each in inputs}
+        self.inputs: dict[str, torch.Tensor] = {}
+        for name, shape in self.network.shapes.items():
+            if classes.get(name):
+                self.inputs[name] = torch.randint(classes[name], shape, device=device)
+            else:
+                self.inputs[name] = torch.randn(shape, device=device)
+                self.inputs[name].requires_grad_(backward and self.network.force_backward)
+        self.outputs: dict[str, torch.Tensor] = {}
+        self._diffs: dict[str, torch.Tensor | None] = {}
+        self._make_diff: Callable[[str, torch.Tensor], torch.Tensor] = lambda name, top: torch.randn_like(top)
+
+    def run(self) -> None:
+        """One pass; gradients start at none, as in every iteration of an optimizer."""
+        self.outputs = {}  # what the last pass left goes before this one begins
+        if not self._backward:
+            with torch.inference_mode():
+                self.outputs = self.network(self.inputs)
+            return
+        self.network.zero_grad(set_to_none=True)
+        for values in self.inputs.values():
+            values.grad = None
+        self.outputs = self.network(self.inputs)
+        for name, top in self.outputs.items():
+            if name not in self._diffs:  # a loss has none: it is the beginning
+                self._diffs[name] = self._make_diff(name, top).to(top) if top.dim() else None
+        torch.autograd.backward([*self.outputs.values()], [self._diffs[name] for name in self.outputs])
+
+    def load(self, folder: Path) -> None:
+        """Take inputs, parameters and gradients of outputs from the files of benchmark_net -dump."""
+        self.network.load(lambda name, shape: read(folder / f"{name}.data.f32", shape))
+        with torch.no_grad():
+            for name, values in self.inputs.items():
+                values.copy_(read(folder / f"{name}.data.f32", values.shape))
+        self._diffs = {}
+        self._make_diff = lambda name, top: read(folder / f"{name}.diff.f32", top.shape)
+
+    def differences(self, folder: Path) -> dict[str, float]:
+        """The largest difference of each result to that in the files, relative to its largest value."""
+        pairs = {name: (top, name, "data", same) for name, top in self.outputs.items()}
+        if self._backward:
+            for name, values in self.inputs.items():
+                if values.grad is not None:
+                    pairs[f"{name} gradient"] = (values.grad, name, "diff", same)
+            for name, (tensor, convert) in self.network.blobs.items():
+                if tensor.grad is not None:
+                    pairs[f"{name} gradient"] = (tensor.grad, name, "diff", convert)
+        result = {}
+        for what, (theirs, name, kind, convert) in pairs.items():
+            theirs = theirs.detach().float()
+            ours = convert(read(folder / f"{name}.{kind}.f32", theirs.shape)).to(theirs.device)
+            difference = ((theirs - ours).abs().max() / theirs.abs().max()).item()
+            result[what] = difference if difference == difference else float("inf")
+        return result
+
+
+def read(file: Path, shape: Sequence[int]) -> torch.Tensor:
+    """The float32 values of a file as a tensor of `shape`."""
+    count = 1
+    for size in shape:
+        count *= size
+    if file.stat().st_size != 4 * count:
+        raise ValueError(f"{file}: {file.stat().st_size} bytes, {4 * count} expected")
+    return torch.from_file(str(file), shared=False, size=count, dtype=torch.float32).reshape(tuple(shape))
