@@ -364,17 +364,92 @@ def test_differences_of_networks(processor_as_gpu: Machine) -> None:
     assert gpu_stages.network_differences(first, first) == (0.0, 0.0)
     other = dumped(processor_as_gpu, "other", text, "-pass", FORWARD_BACKWARD)
     for name, place, factor in (("renet.data.f32", 0, 1.5), ("renet.param2.diff.f32", 1, -2.0)):
-        values = other.values(name)
-        largest = max(range(len(values)), key=lambda i: abs(values[i]))
-        values[largest] *= factor
-        (other.folder / name).write_bytes(values.tobytes())
+        changed(other, name, factor)
         difference = gpu_stages.network_differences(other, first)[place]
         assert difference == pytest.approx(abs(factor - 1), rel=1e-5)
-    values = other.values("data.data.f32")
-    values[0] += 1
-    (other.folder / "data.data.f32").write_bytes(values.tobytes())
+    changed(other, "data.data.f32", 2)
     with pytest.raises(ValueError, match=r"data\.data\.f32: the two sides did not begin with equal values"):
         gpu_stages.network_differences(other, first)
+
+
+NORMALISED = """name: "normalised"
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 5 } } }
+layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 2 dim: 1 dim: 6 dim: 5 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 1 weight_filler { type: "gaussian" std: 1 } } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "bn" }
+layer { name: "relu" type: "ReLU" bottom: "bn" top: "bn" }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "bn" bottom: "label" top: "loss" }
+"""
+
+
+def changed(result: gpu_stages.Dumped, name: str, factor: float) -> None:
+    """Multiply the largest value of a dumped file."""
+    values = result.values(name)
+    largest = max(range(len(values)), key=lambda i: abs(values[i]))
+    values[largest] *= factor
+    (result.folder / name).write_bytes(values.tobytes())
+
+
+def test_what_batch_norm_has_met_is_a_result(processor_as_gpu: Machine) -> None:
+    options = ("-pass", FORWARD_BACKWARD, "-inputs", "data:2,3,6,5 label:2,1,6,5:4")
+    first, other = (dumped(processor_as_gpu, name, NORMALISED, *options) for name in ("first", "other"))
+    changed(other, "bn.param1.data.f32", 1.25)
+    assert gpu_stages.network_differences(other, first) == (pytest.approx(0.25), 0.0)
+    changed(other, "conv.param0.data.f32", 1.25)
+    with pytest.raises(ValueError, match=r"conv\.param0\.data\.f32: the two sides did not begin with equal values"):
+        gpu_stages.network_differences(other, first)
+
+
+def test_gradients_may_branch(processor_as_gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below a ReLU, not elsewhere, and outputs nowhere."""
+    monkeypatch.setattr(gpu_stages, "PRECISIONS", (FLOAT32,))
+    monkeypatch.setattr(gpu_stages, "TRAINING_INPUTS", "data:2,3,6,5 label:2,1,6,5:4")
+    file = processor_as_gpu.bundle / "train_val.prototxt"
+    for text, differences, failed in (
+        (NORMALISED, (1e-5, 1e-2), False),
+        (NORMALISED, (1e-5, 1e-1), True),
+        (NORMALISED, (1e-2, 0.0), True),
+        (NORMALISED.replace('type: "ReLU"', 'type: "TanH"'), (1e-5, 1e-2), True),
+    ):
+        monkeypatch.setattr(gpu_stages, "network_differences", lambda *_, differences=differences: differences)
+        file.write_text(text)
+        checked = gpu_stages.check_network(processor_as_gpu, file, later(60), threading.Event())
+        assert checked.differences == {FLOAT32: differences}
+        assert bool(checked.failures) == failed
+
+
+def test_networks_that_differ_in_data_alone_are_one() -> None:
+    chosen = {str(file.relative_to(REPOSITORY)) for file in gpu_stages.different_networks(REPOSITORY / "prototxt")}
+    assert "prototxt/fcn/voc2012/train_val.prototxt" in chosen
+    assert "prototxt/fcn/voc2012/deploy_crf.prototxt" in chosen
+    assert "prototxt/fcn/voc2012_256x320/train_val.prototxt" not in chosen
+    models = {file.parents[1].name for file in (REPOSITORY / "prototxt").glob("*/*/*.prototxt")}
+    assert {name.split("/")[1] for name in chosen} == models
+
+
+def test_networks_end_when_interrupted(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C does not wait for those that have not begun."""
+    begun = []
+
+    def run(machine: Machine, text: str, *_: object) -> None:
+        begun.append(text)
+        time.sleep(0.2)
+        raise RuntimeError("failed")
+
+    def keep(facts: dict) -> None:
+        raise KeyboardInterrupt
+
+    for number in range(20):
+        file = machine.bundle / "prototxt" / f"model{number}" / "dataset" / "deploy.prototxt"
+        file.parent.mkdir(parents=True)
+        file.write_text(f'layer {{\n  bottom: "{number}"\n}}\n')
+    monkeypatch.setattr(gpu_stages, "NETWORKS_AT_ONCE", 1)
+    monkeypatch.setattr(gpu_stages, "dumped", run)
+    machine.keep = keep
+    with pytest.raises(KeyboardInterrupt):
+        gpu_stages.networks(machine, later(60))
+    assert 0 < len(begun) < 10
 
 
 def test_largest_difference() -> None:

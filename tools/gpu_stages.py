@@ -6,10 +6,12 @@ It runs with any Python from 3.8 on and needs nothing but the standard library.
 from __future__ import annotations
 
 import array
+import concurrent.futures
 import json
 import os
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +29,7 @@ from tools.gpu_machine import (
     run_command,
     run_commands,
 )
-from tools.gpu_speed import FORWARD, FORWARD_BACKWARD, with_precision
+from tools.gpu_speed import BRANCHING, BRANCHING_TOLERANCE, FORWARD, FORWARD_BACKWARD, with_precision
 from tools.gpu_tests import Report, listed_tests, run_tests, uses_gpu
 
 AGREEMENT = "agreement"
@@ -94,19 +96,32 @@ def test_stage(kind: str) -> Callable[[Machine, float], Outcome]:
 # Of outputs and of gradients, relative to the largest value of each. Products in TF32 keep 10 bits, in BF16 7.
 NETWORK_TOLERANCES = {FLOAT32: (1e-4, 2e-3), TF32: (2e-2, 5e-2), BF16: (1e-1, 2e-1)}
 TRAINING_INPUTS = "data:2,3,48,64 label:2,1,48,64:8"
+USE_INPUTS = "data:1,3,96,128"
+NETWORKS_AT_ONCE = 8
+COMPARED = 1 << 18  # values of each result at most, evenly spread
 
 
 class Dumped(NamedTuple):
-    """A folder that benchmark_net -dump wrote: the shape of each file."""
+    """A folder that benchmark_net -dump wrote: the shape of each file, and the type of each layer."""
 
     folder: Path
     shapes: dict[str, Sequence[int]]
+    types: dict[str, str]
+
+    def content(self, name: str) -> bytes:
+        """A file's bytes."""
+        return (self.folder / name).read_bytes()
 
     def values(self, name: str) -> array.array:
         """A file's float32 values."""
         values = array.array("f")
-        values.frombytes((self.folder / name).read_bytes())
+        values.frombytes(self.content(name))
         return values
+
+    def some_values(self, name: str) -> array.array:
+        """COMPARED of a file's values, evenly spread, or all where it has no more."""
+        values = self.values(name)
+        return values[:: -(-len(values) // COMPARED) or 1]
 
 
 def largest_difference(ours: Sequence[float], reference: Sequence[float]) -> float:
@@ -134,16 +149,71 @@ def network_differences(gpu: Dumped, cpu: Dumped) -> tuple[float, float]:
     for name, shape in cpu.shapes.items():
         if gpu.shapes.get(name) != shape:
             raise ValueError(f"{name}: shape {gpu.shapes.get(name)} on the GPU, {shape} on the processor")
-        parameter = re.search(r"\.param\d+\.(data|diff)\.f32$", name)
-        a, b = gpu.values(name), cpu.values(name)
-        if (parameter and parameter.group(1) == "data") or name in ("data.data.f32", "label.data.f32"):
-            if a != b:
+        parameter = re.search(r"^(.*)\.param\d+\.(data|diff)\.f32$", name)
+        if parameter and cpu.types[parameter.group(1)] == "BatchNorm":
+            parameter = None  # the mean and the variance of what it has met are results
+        if (parameter and parameter.group(2) == "data") or name in ("data.data.f32", "label.data.f32"):
+            if gpu.content(name) != cpu.content(name):
                 raise ValueError(f"{name}: the two sides did not begin with equal values")
         elif parameter:
-            gradients = max(gradients, largest_difference(a, b))
+            gradients = max(gradients, largest_difference(gpu.some_values(name), cpu.some_values(name)))
         elif name.endswith(".data.f32"):
-            outputs = max(outputs, largest_difference(a, b))
+            outputs = max(outputs, largest_difference(gpu.some_values(name), cpu.some_values(name)))
     return outputs, gradients
+
+
+def different_networks(folder: Path) -> list[Path]:
+    """The networks in a folder of models, without those that differ from another one in data and name alone."""
+    files: dict[tuple[str, ...], Path] = {}
+    for file in sorted(folder.glob("*/*/*.prototxt")):
+        text = re.sub(r"^#.*\n", "", file.read_text(), flags=re.MULTILINE)
+        layers = re.split(r"^layer \{$", text, flags=re.MULTILINE)[1:]
+        files.setdefault((file.name, *(layer for layer in layers if "bottom:" in layer)), file)
+    return list(files.values())
+
+
+class Checked(NamedTuple):
+    """What a network came to: its differences (outputs, gradients) at each precision, what failed, and whether the
+    time was up."""
+
+    differences: dict[str, tuple[float, float]]
+    failures: dict[str, str]
+    late: bool
+
+
+def check_network(machine: Machine, file: Path, deadline: float, halted: threading.Event) -> Checked:
+    """Run a network on the processor and, at each precision that it has, on the GPU; nothing any more once `halted`."""
+    differences: dict[str, tuple[float, float]] = {}
+    failures: dict[str, str] = {}
+    text = file.read_text()
+    training = file.name == "train_val.prototxt"
+    passes, inputs = (FORWARD_BACKWARD, TRAINING_INPUTS) if training else (FORWARD, USE_INPUTS)
+    options = ["-pass", passes, "-inputs", inputs]
+    if halted.is_set():
+        return Checked({}, {}, False)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            cpu = dumped(machine, text, options, Path(scratch) / "cpu", deadline)
+        except RuntimeError as error:
+            return Checked({}, {"": str(error)}, time.monotonic() >= deadline)
+        branching = BRANCHING_TOLERANCE[FLOAT32] if BRANCHING & {*cpu.types.values()} else 0.0
+        for case in PRECISIONS:
+            as_precise = with_precision(text, case)
+            if halted.is_set() or (case != FLOAT32 and as_precise == text):
+                continue  # in the latter case no layer has a precision
+            try:
+                gpu = dumped(machine, as_precise, [*options, "-gpu", "0"], Path(scratch) / "gpu", deadline)
+                outputs, gradients = differences[case] = network_differences(gpu, cpu)
+            except (RuntimeError, ValueError) as error:
+                failures[case] = str(error)
+                continue
+            allowed = NETWORK_TOLERANCES[case][0], max(NETWORK_TOLERANCES[case][1], branching)
+            if not (outputs <= allowed[0] and gradients <= allowed[1]):
+                failures[case] = (
+                    f"outputs differ by {outputs:.1e} ({allowed[0]:.0e} allowed), gradients by {gradients:.1e}"
+                    f" ({allowed[1]:.0e} allowed) of the largest value"
+                )
+    return Checked(differences, failures, bool(failures) and time.monotonic() >= deadline)
 
 
 def networks(machine: Machine, deadline: float) -> Outcome:
@@ -152,36 +222,26 @@ def networks(machine: Machine, deadline: float) -> Outcome:
     failures: dict[str, str] = {}
     worst = dict.fromkeys(PRECISIONS, 0.0)
     late = False
-    with tempfile.TemporaryDirectory() as scratch:
-        for file in sorted((machine.bundle / "prototxt").glob("*/*/*.prototxt")):
-            training = file.name == "train_val.prototxt"
-            options = ["-pass", FORWARD_BACKWARD, "-inputs", TRAINING_INPUTS] if training else ["-pass", FORWARD]
-            name = str(file.relative_to(machine.bundle / "prototxt"))
-            try:
-                cpu = dumped(machine, file.read_text(), options, Path(scratch) / "cpu", deadline)
-            except RuntimeError as error:
-                late = late or time.monotonic() >= deadline
-                failures[name] = str(error)
-                continue
-            for precision in PRECISIONS:
-                case = f"{name}, {precision}"
-                text = with_precision(file.read_text(), precision)
-                try:
-                    gpu = dumped(machine, text, [*options, "-gpu", "0"], Path(scratch) / "gpu", deadline)
-                    outputs, gradients = network_differences(gpu, cpu)
-                except (RuntimeError, ValueError) as error:
-                    late = late or time.monotonic() >= deadline
-                    failures[case] = str(error)
-                    continue
-                facts[case] = {"outputs": outputs, "gradients": gradients}
-                worst[precision] = max(worst[precision], outputs, gradients)
-                allowed = NETWORK_TOLERANCES[precision]
-                if not (outputs <= allowed[0] and gradients <= allowed[1]):
-                    failures[case] = (
-                        f"outputs differ by {outputs:.1e} ({allowed[0]:.0e} allowed), gradients by {gradients:.1e}"
-                        f" ({allowed[1]:.0e} allowed) of the largest value"
-                    )
-            machine.keep({"differences": facts, "failures": failures})
+    at_once = max(1, min(NETWORKS_AT_ONCE, (os.cpu_count() or 1) // 2))
+    folder = machine.bundle / "prototxt"
+    halted = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        files = {
+            pool.submit(check_network, machine, file, deadline, halted): file for file in different_networks(folder)
+        }
+        try:
+            for future in concurrent.futures.as_completed(files):
+                name, checked = str(files[future].relative_to(folder)), future.result()
+                late = late or checked.late
+                for precision, (outputs, gradients) in checked.differences.items():
+                    facts[f"{name}, {precision}"] = {"outputs": outputs, "gradients": gradients}
+                    worst[precision] = max(worst[precision], outputs, gradients)
+                for case, words in checked.failures.items():
+                    failures[f"{name}, {case}" if case else name] = words
+                machine.keep({"differences": facts, "failures": failures})
+        except BaseException:
+            halted.set()  # or leaving the pool would wait for all networks
+            raise
     summary = "largest difference " + ", ".join(f"{worst[precision]:.0e} ({precision})" for precision in PRECISIONS)
     if failures:
         first = next(iter(failures))
@@ -201,10 +261,12 @@ def dumped(machine: Machine, text: str, options: Sequence[str], folder: Path, de
     model.write_text(text)
     command = [machine.program("benchmark_net"), "-model", str(model), *options, "-warmup", "0", "-repeats", "1"]
     command += ["-dump", str(folder), "-json", str(result)]
-    ended = run_command(command, deadline, machine.variables, machine.bundle)
+    variables = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", **machine.variables}  # others run beside it
+    ended = run_command(command, deadline, variables, machine.bundle)
     if ended.status != 0:
         raise RuntimeError(f"{'GPU' if '-gpu' in options else 'processor'}: {ended.words}")
-    return Dumped(folder, json.loads(result.read_text())["dump"])
+    written = json.loads(result.read_text())
+    return Dumped(folder, written["dump"], {layer["name"]: layer["type"] for layer in written["layers"]})
 
 
 # --- Memory accesses -------------------------------------------------------------------------------------------------
@@ -239,6 +301,7 @@ layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim:
     text += f"""layer {{ name: "upsample" type: "BilinearInterpolation" top: "upsample"
   bottom: "HORIZONTAL{number}" bottom: "data" }}
 layer {{ name: "scores" type: "BilinearInterpolation" top: "scores" bottom: "HORIZONTAL1" bottom: "data" }}
+layer {{ name: "l2" type: "L2Normalization" top: "l2" bottom: "HORIZONTAL1" l2_normalization_param {{ scale: 10 }} }}
 """
     for number, options in enumerate(CRFS, 1):
         text += f"""layer {{ name: "crf{number}" type: "DenseCRF" top: "crf{number}" bottom: "scores" bottom: "data"
