@@ -25,10 +25,10 @@ ROUNDS = 9
 CHAIN = 4  # passes between two events, so that the processor's way to the GPU is paid once
 # Of results, relative to the largest value: PyTorch computes in float32, the two sides add in other orders.
 TOLERANCE = {FLOAT32: 1e-3, TF32: 2e-2, BF16: 1e-1}
-# Of gradients in a network with ReLUs and maxima, for rounding decides some of them the other way. Between float32 and
-# float64, both PyTorch's, up to 8e-3 was seen, and up to 0.12 with factors rounded to TF32.
+# Of gradients in a network with ReLUs and maxima, for rounding decides some of them the other way. Up to 2e-2 was seen
+# between the two sides on small images, 8e-3 between PyTorch's own float32 and float64, 0.12 with factors in TF32.
 BRANCHING = {"ReLU", "Pooling"}
-BRANCHING_TOLERANCE = {FLOAT32: 5e-2, TF32: 3e-1}
+BRANCHING_TOLERANCE = {FLOAT32: 1e-1, TF32: 3e-1}
 GRADIENT = " gradient"  # ends the names of differences that are a gradient's
 
 N_RENET = "prototxt/n_renet/stanford_background"
