@@ -17,7 +17,7 @@ import pytest
 from segmentation_helpers import call_tool, only_line, write_dataset_json, write_split
 
 from data_prep.command_line import UserError
-from tools import gpu_bundle, gpu_launcher
+from tools import bundle_libraries, gpu_bundle, gpu_launcher
 from tools.gpu_launcher import Unusable
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -91,7 +91,7 @@ def test_no_library_but_the_c_library_is_found_outside(bundle: Path) -> None:
         assert "libcaffe.so.1.0.0" in places
         assert "not found" not in listed
         for name, place in places.items():
-            if not gpu_bundle.C_LIBRARY.fullmatch(name) and name not in gpu_bundle.COMPILER_LIBRARIES:
+            if not bundle_libraries.C_LIBRARY.fullmatch(name) and name not in gpu_bundle.COMPILER_LIBRARIES:
                 assert Path(place).is_relative_to(bundle), f"{program}: {name} => {place}"
 
 
@@ -235,10 +235,10 @@ def test_cudas_libraries_stay_and_what_only_they_need(monkeypatch: pytest.Monkey
         "libcublasLt.so.13": [],
         "libglog.so.1": ["libunwind.so.8"],
     }
-    monkeypatch.setattr(gpu_bundle, "needed_by", lambda file: needs.get(file.name, []))
+    monkeypatch.setattr(bundle_libraries, "needed_by", lambda file: needs.get(file.name, []))
     names = {name for wanted in needs.values() for name in wanted}
-    monkeypatch.setattr(gpu_bundle, "resolved", lambda program: {name: Path("/usr/lib") / name for name in names})
-    closure = gpu_bundle.Closure([Path("program")])
+    monkeypatch.setattr(bundle_libraries, "resolved", lambda program: {name: Path("/usr/lib") / name for name in names})
+    closure = bundle_libraries.Closure([Path("program")])
     assert set(closure.bundled) == {"libcaffe.so.1", "libglog.so.1", "libstdc++.so.6", "libunwind.so.8"}
     assert closure.cuda == {"libcublas.so.13", "libcublasLt.so.13"}
     assert closure.left_out == {"libgdal.so.32": [Path("/usr/lib/libcaffe.so.1")]}
@@ -277,7 +277,7 @@ def test_wrong_compression_is_told(tmp_path: Path) -> None:
 def test_an_archive_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "file").write_text("content")
-    assert gpu_bundle.pack(tmp_path / "in", tmp_path / "out" / "a.tar.xz") > 0
+    assert bundle_libraries.pack(tmp_path / "in", tmp_path / "out" / "a.tar.xz") > 0
     with tarfile.open(tmp_path / "out" / "a.tar.xz") as tar:
         assert [(entry.name, entry.uname) for entry in tar] == [("renet-caffe/file", "root")]
 
@@ -286,7 +286,7 @@ def test_an_archive_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(tarfile.TarFile, "add", fail)
     with pytest.raises(OSError, match="disk full"):
-        gpu_bundle.pack(tmp_path / "in", tmp_path / "out" / "b.tar.xz")
+        bundle_libraries.pack(tmp_path / "in", tmp_path / "out" / "b.tar.xz")
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.tar.xz"]
 
 
@@ -304,10 +304,10 @@ def test_a_stand_in_replaces_functions_alone(tmp_path: Path) -> None:
     library("real", "int called(void) { return 1; }\nint value = 1;\nint unused(void) { return 2; }\n")
     caller = user("caller", "int called(void);\nint call(void) { return called(); }\n")
     reader = user("reader", "extern int value;\nint read_it(void) { return value; }\n")
-    gpu_bundle.make_stand_in("libreal.so", [caller], tmp_path / "stand_in.so")
-    assert re.findall(r" T (\w+)", gpu_bundle.output_of(["nm", "-D", tmp_path / "stand_in.so"])) == ["called"]
+    bundle_libraries.make_stand_in("libreal.so", [caller], tmp_path / "stand_in.so")
+    assert re.findall(r" T (\w+)", bundle_libraries.output_of(["nm", "-D", tmp_path / "stand_in.so"])) == ["called"]
     with pytest.raises(UserError, match="'value', which is no function"):
-        gpu_bundle.make_stand_in("libreal.so", [reader], tmp_path / "other.so")
+        bundle_libraries.make_stand_in("libreal.so", [reader], tmp_path / "other.so")
 
 
 def write_dataset(folder: Path, splits: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from data_prep.command_line import UserError, run
 from data_prep.dataset import Dataset
 from data_prep.prepare import part_of_size
-from tools.gpu_bundle import NAME, pack
+from tools.bundle_libraries import NAME, pack
 from tools.repository import ROOT
 
 LIMIT_MB = 20
