@@ -129,6 +129,11 @@ gpu-bundle: gpu-tests ## the CUDA build as one archive for a bare GPU machine: b
 	@$(BEGIN)
 	$(PYTHON) tools/gpu_bundle.py
 
+.PHONY: dist
+dist: caffe ## the CPU build as one archive that runs on any Linux: build/renet-caffe-<version>.tar.xz
+	@$(BEGIN)
+	$(PYTHON) tools/dist.py
+
 .PHONY: gpu-data
 gpu-data: venv ## a small prepared dataset beside it: build/renet-caffe-data.tar.xz; GPU_DATA_ARGS="--archive FILE"
 	@$(BEGIN)

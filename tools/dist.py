@@ -1,0 +1,249 @@
+#!/usr/bin/env python3
+"""Pack a build into an archive that runs wherever it is unpacked: Caffe, pycaffe, networks and tools.
+
+It has every library but the C library, so any Linux with that one or a newer one runs `bin/caffe`. Python packages are
+not in it: its `setup` installs them into a .venv beside itself, for any Python 3.11.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from data_prep.command_line import UserError, run
+from tools.bundle_libraries import (
+    C_LIBRARY,
+    CUDA_LIBRARY,
+    NAME,
+    Closure,
+    copy_libraries,
+    output_of,
+    pack,
+    resolved,
+    versions_wanted,
+)
+from tools.repository import ROOT, VERSION, commit, version
+
+NOT_PACKED = {"caffe-tests"}  # needs Caffe's source beside it
+REPOSITORY_PARTS = ("data_prep", "docs", "prototxt", "solvers", "tools", "README.md", "requirements.txt")
+SETUP = "dist_setup.sh"
+INSTALL = "docs/archive.md"
+PLACES = ("data", "models", "runs")  # stock Caffe dies where the folder of its snapshots is missing
+OUR_LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "COPYING")
+CAFFE_LIBRARY = "libcaffe.so.1.0.0"
+DRIVER = "libcuda.so.1"
+NEEDED_AT_RUN_TIME = "libcudnn_*.so.*"  # cuDNN opens its parts by itself: no program asks the loader for them
+
+EXAMPLES = """examples:
+  tools/dist.py
+  tools/dist.py --out renet-caffe.tar.xz --compression 1
+  tools/dist.py --folder /opt/renet-caffe --programs"""
+
+
+def programs_of(build: Path) -> list[Path]:
+    """The programs of a build that are packed.
+
+    Raises:
+        UserError: there is no build.
+    """
+    programs = sorted(file for file in (build / "bin").glob("*") if file.name not in NOT_PACKED)
+    if build / "bin" / "caffe" not in programs or not list(build.glob("python/caffe/_caffe*.so")):
+        raise UserError(f"{build}: there is no whole build; make it first (make caffe, make gpu)")
+    return programs
+
+
+def cuda_libraries(programs: Iterable[Path]) -> dict[str, Path]:
+    """CUDA's libraries that the programs need, and those that these open by themselves; the driver's is not among them.
+
+    Returns:
+        Each library's place by its name.
+    """
+    places: dict[str, Path] = {}
+    for program in programs:
+        for name, place in resolved(program).items():
+            if CUDA_LIBRARY.fullmatch(name) and name != DRIVER:
+                places[name] = place
+                if name.startswith("libcudnn."):
+                    places |= {part.name: part for part in place.parent.glob(NEEDED_AT_RUN_TIME)}
+    return places
+
+
+def fill_programs(folder: Path, build: Path, source: Path, with_cuda: bool) -> list[str]:
+    """Lay out what is compiled: bin, lib, python, and the licences of all that.
+
+    Args:
+        folder: where to.
+        build: the build to pack.
+        source: Caffe's source, for its licence.
+        with_cuda: take CUDA's libraries along, too.
+
+    Returns:
+        What could not be had, a line each.
+
+    Raises:
+        UserError: the build is not whole, or something that is needed is missing on this machine.
+    """
+    programs = programs_of(build)
+    extensions = list(build.glob("python/caffe/_caffe*.so"))
+    closure = Closure([*programs, *extensions])
+    libraries = folder / "lib"
+    for new in (folder / "bin", libraries):
+        new.mkdir(parents=True)
+    for program in programs:
+        shutil.copy2(program, folder / "bin")
+    copy_libraries(closure, libraries)
+    shutil.copytree(
+        build / "python", folder / "python", ignore=shutil.ignore_patterns("__pycache__", "requirements.txt")
+    )
+    copies = [folder / "python" / "caffe" / file.name for file in extensions]
+    copies += [file for place in ("bin", "lib") for file in (folder / place).iterdir() if not file.is_symlink()]
+    output_of(["strip", "--strip-unneeded", *copies])
+    for name, place in (cuda_libraries([*programs, *extensions]) if with_cuda else {}).items():
+        (libraries / "cuda").mkdir(exist_ok=True)
+        copies.append(shutil.copy2(place, libraries / "cuda" / name))
+    for place in {file.parent for file in copies}:
+        up = "/".join(["$ORIGIN", *[".."] * len(place.relative_to(folder).parts), "lib"])
+        path = f"{up}:{up}/cuda" if closure.cuda else up
+        output_of(["patchelf", "--set-rpath", path, *(file for file in copies if file.parent == place)])
+    check_alone(folder, [file for file in copies if not file.is_relative_to(libraries)])
+    return copy_licences(folder / "licences", closure.bundled.values(), source)
+
+
+def check_alone(folder: Path, files: Sequence[Path]) -> None:
+    """See that the loader finds in `folder` what programs need, directly or not.
+
+    Raises:
+        UserError: it finds something elsewhere that is neither the C library nor CUDA's, or does not find it.
+    """
+    for file in files:
+        for name, place in resolved(file).items():
+            foreign = C_LIBRARY.fullmatch(name) or CUDA_LIBRARY.fullmatch(name)
+            if not foreign and not place.resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"{file}: its library {name} would come from {place}")
+
+
+def packages_of(libraries: Iterable[Path]) -> dict[Path, str]:
+    """The Debian package that each library is from, for those that are from one."""
+    names = {}
+    for library in libraries:
+        place = str(library.resolve())
+        for name in (place, place.removeprefix("/usr"), f"/usr{place}"):  # / and /usr are one, and packages name either
+            names[name] = library
+    try:
+        found = subprocess.run(["dpkg-query", "-S", *names], capture_output=True, text=True).stdout
+    except FileNotFoundError:
+        return {}
+    pairs = (line.split(": ", 1) for line in found.splitlines())
+    return {names[name]: package.partition(":")[0] for package, name in pairs if name in names}
+
+
+def copy_licences(folder: Path, libraries: Iterable[Path], source: Path) -> list[str]:
+    """Copy the licences: ours, Caffe's, and those of the libraries' packages.
+
+    Returns:
+        What could not be had, a line each.
+    """
+    folder.mkdir()
+    missing = []
+    ours = [ROOT / name for name in OUR_LICENCES if (ROOT / name).is_file()]
+    for file in ours:
+        shutil.copy(file, folder / f"renet-caffe-{file.name}")
+    if not ours:
+        missing.append("ReNet-Caffe's own: its repository has no licence file")
+    if (source / "LICENSE").is_file():
+        shutil.copy(source / "LICENSE", folder / "caffe-LICENSE")
+    else:
+        missing.append(f"Caffe's: {source / 'LICENSE'} is not there")
+    libraries = [library for library in libraries if library.name != CAFFE_LIBRARY]
+    packages = packages_of(libraries)
+    for package in sorted(set(packages.values())):
+        file = Path("/usr/share/doc") / package / "copyright"
+        if file.is_file():
+            shutil.copy(file, folder / f"{package}-copyright")
+        else:
+            missing.append(f"{package}'s: {file} is not there")
+    missing += [f"{library.name}'s: it is of no package" for library in libraries if library not in packages]
+    if missing:
+        (folder / "MISSING").write_text("".join(f"{line}\n" for line in missing), encoding="utf-8")
+    return missing
+
+
+def fill_repository(folder: Path, made_from: str | None) -> None:
+    """Lay out what is not compiled: tools, networks, documents, and the set-up of the Python packages.
+
+    Args:
+        folder: where to.
+        made_from: the commit, for VERSION.
+    """
+    for name in REPOSITORY_PARTS:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", SETUP))
+        else:
+            shutil.copy(ROOT / name, folder)
+    for name in PLACES:
+        (folder / name).mkdir()
+    shutil.copy(ROOT / "tools" / SETUP, folder / "setup")
+    (folder / "setup").chmod(0o755)
+    install = (ROOT / INSTALL).read_text(encoding="utf-8").replace("](", "](docs/")  # its links are to its neighbours
+    (folder / "INSTALL.md").write_text(install, encoding="utf-8")
+    (folder / VERSION).write_text(f"{version()}\n" + (f"commit {made_from}\n" if made_from else ""), encoding="utf-8")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="dist.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "cpu", metavar="DIR", help="what to pack")
+    parser.add_argument("--source", type=Path, default=ROOT / "build" / "caffe-source", metavar="DIR", help="Caffe's")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help=f"the archive (default: build/{NAME}-<version>.tar.xz)"
+    )
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="write this folder in place of an archive")
+    parser.add_argument("--programs", action="store_true", help="only what is compiled: bin, lib, python, licences")
+    parser.add_argument("--cuda-libraries", action="store_true", help="take CUDA's libraries along (over 1 GB)")
+    parser.add_argument("--commit", metavar="TEXT", help="what VERSION says (default: the repository's commit)")
+    parser.add_argument(
+        "--compression", type=int, choices=range(10), default=9, metavar="0..9", help="of xz (default 9: small, slow)"
+    )
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Fill the folder, pack it, and tell what came of it."""
+    name = f"{NAME}-{version()}"
+    if arguments.folder is not None and arguments.folder.exists() and any(arguments.folder.iterdir()):
+        raise UserError(f"{arguments.folder}: exists already and is not empty")
+    beside = None
+    if arguments.folder is not None:
+        beside = arguments.folder.absolute().parent
+        beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=beside) as scratch:
+        folder = Path(scratch) / name
+        folder.mkdir()
+        build, source = arguments.build.resolve(), arguments.source.resolve()
+        for line in fill_programs(folder, build, source, arguments.cuda_libraries):
+            print(f"dist.py: no licence file: {line}", file=sys.stderr)
+        if not arguments.programs:
+            fill_repository(folder, arguments.commit or commit())
+        binaries = [file for place in ("bin", "lib") for file in (folder / place).rglob("*") if file.is_file()]
+        needs = versions_wanted((file for file in binaries if not file.is_symlink()), "GLIBC")[0].replace("_", " ")
+        size = sum(file.stat().st_size for file in folder.rglob("*") if not file.is_symlink() and file.is_file())
+        made = f"{size / 1e6:.0f} MB, needs {needs.replace('GLIBC', 'glibc')}"
+        if arguments.folder is not None:
+            folder.replace(arguments.folder)
+            print(f"{arguments.folder}: {made}")
+            return
+        archive = arguments.out or ROOT / "build" / f"{name}.tar.xz"
+        print(f"packing {made}", file=sys.stderr)
+        packed = pack(folder, archive, arguments.compression, name=name)
+        print(f"{archive}: {packed / 1e6:.1f} MB, unpacked {made}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, build_parser()))
