@@ -16,6 +16,11 @@ OS_RELEASE ?= /etc/os-release
 # compute capabilities that GPU code is made for; later GPUs run what is made from the last one's PTX
 CUDA_ARCHS ?= 75 80 90
 
+# of the images: the Debian 12 to start from, what the image is called, more options of `docker build`
+BASE_IMAGE ?= debian:bookworm-slim
+IMAGE ?= renet-caffe
+IMAGE_ARGS ?=
+
 LOGS := build/logs
 PYTHON := .venv/bin/python
 PACKAGES := $(shell sed '/^\#/d' packages.txt)
@@ -43,8 +48,8 @@ help: ## this list
 system:
 	@NAME=unknown; ID=; VERSION_ID=; [[ ! -r $(OS_RELEASE) ]] || . $(OS_RELEASE)
 	if [[ "$$ID $$VERSION_ID" != "debian 12" ]]; then
-	  echo "make: set-up is for Debian 12 and this system is $$NAME $$VERSION_ID; a container serves instead:" \
-	    "docker run -it -v \"\$$PWD:/renet\" -w /renet debian:12 bash -c 'apt-get update && apt-get install -y git make python3 && make'" >&2
+	  echo "make: set-up is for Debian 12 and this system is $$NAME $$VERSION_ID; what serves instead: the image of 'make image'" \
+	    "(docs/docker.md), or the archive that 'make dist' makes on Debian 12 (docs/archive.md)" >&2
 	  exit 2
 	fi
 
@@ -134,6 +139,41 @@ dist: caffe ## the CPU build as one archive that runs on any Linux: build/renet-
 	@$(BEGIN)
 	$(PYTHON) tools/dist.py
 
+# Shell function `image FLAVOUR NAME`: build an image with docker, podman or buildah.
+define IMAGES
+engine=
+for name in docker podman buildah; do
+  # docker's command alone builds nothing where no engine answers
+  [[ -n $$engine ]] || ! $$name info >/dev/null 2>&1 || engine=$$name
+done
+[[ -n $$engine ]] || { echo "make: images are built by docker, podman or buildah, and none of them works here" >&2; exit 2; }
+image() {
+  local commit
+  commit=$$(git rev-parse HEAD 2>/dev/null || echo unknown)
+  [[ $$commit == unknown || -z $$(git status --porcelain -uno) ]] || commit+=+changes
+  echo "== building the image $$2 with $$engine"
+  # without the first, podman and buildah drop SHELL; buildah alone keeps no layers without the second
+  BUILDAH_FORMAT=docker BUILDAH_LAYERS=true DOCKER_BUILDKIT=1 $$engine build -f docker/Dockerfile -t $$2 \
+    --build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg FLAVOUR=$$1 --build-arg JOBS=$(JOBS) \
+    --build-arg "CUDA_ARCHS=$(CUDA_ARCHS)" --build-arg COMMIT=$$commit --build-arg VERSION=$$(cat VERSION) $(IMAGE_ARGS) .
+}
+endef
+
+.PHONY: image
+image: ## the Docker image renet-caffe; BASE_IMAGE=, IMAGE= and IMAGE_ARGS= choose
+	@$(IMAGES)
+	image cpu $(IMAGE)
+
+.PHONY: image-gpu
+image-gpu: ## the same with CUDA, cuDNN and NCCL: renet-caffe:gpu
+	@$(IMAGES)
+	image gpu $(if $(filter file,$(origin IMAGE)),$(IMAGE):gpu,$(IMAGE))
+
+.PHONY: image-test
+image-test: image venv ## builds the image, and runs what its users run in it
+	@$(IMAGES)
+	RENET_IMAGE=$(IMAGE) RENET_ENGINE=$$engine $(PYTHON) -m pytest tests/test_image.py $(PYTEST_ARGS)
+
 .PHONY: gpu-data
 gpu-data: venv ## a small prepared dataset beside it: build/renet-caffe-data.tar.xz; GPU_DATA_ARGS="--archive FILE"
 	@$(BEGIN)
@@ -149,8 +189,9 @@ kernels: venv ## our CUDA kernels, compiled for the first and the last of CUDA_A
 	$(PYTHON) caffe_layers/kernel_resources.py $(LOGS)/kernels.log --out $(LOGS)/kernel_resources.md
 
 .PHONY: lint
-lint: venv ## ruff over all Python
+lint: venv ## ruff over all Python, hadolint over the Dockerfile
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+	.venv/bin/hadolint -c docker/hadolint.yaml docker/Dockerfile
 
 .PHONY: test
 test: caffe-tests ## every test: lint, Caffe's and our C++ tests, pycaffe's, pytest

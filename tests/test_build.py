@@ -301,13 +301,14 @@ def test_make_help_lists_the_targets() -> None:
     done = make(REPOSITORY, "help")
     listed = {line.split()[1] for line in done.stdout.splitlines()}
     assert {"setup", "caffe", "test", "demo", "bench", "gpu", "kernels", "lint", "clean", "help"} <= listed
+    assert {"dist", "image", "image-gpu", "image-test"} <= listed
 
 
 def test_another_system_is_told_what_serves(tmp_path: Path) -> None:
     (tmp_path / "os-release").write_text("NAME=Fedora\nID=fedora\nVERSION_ID=44\n")
     done = make(REPOSITORY, "system", f"OS_RELEASE={tmp_path / 'os-release'}")
     assert done.returncode != 0
-    assert "this system is Fedora 44; a container serves instead: docker run" in done.stderr.splitlines()[0]
+    assert "this system is Fedora 44; what serves instead: the image of 'make image'" in done.stderr.splitlines()[0]
 
 
 @pytest.fixture
