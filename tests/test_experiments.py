@@ -170,6 +170,16 @@ def test_budget_scales_the_whole_schedule(voc: Path, coco: Path, tmp_path: Path)
         )
 
 
+def test_all_runs_may_have_as_many_iterations(voc: Path, coco: Path, tmp_path: Path) -> None:
+    chosen = settings(voc, tmp_path, equal_iterations=60, coco=(coco,), solver=None)
+    for name in ("table4", "table5"):
+        trainings = EXPERIMENTS[name](chosen).trainings().values()
+        assert {training.iterations for training in trainings} == {60}
+        assert {training.schedule.rule["stepsize"] for training in trainings} == {30}
+    first, second = EXPERIMENTS["table7b"](chosen).trainings().values()
+    assert (first.iterations, first.schedule.rule["stepsize"], second.iterations) == (60, 25, 60)
+
+
 def test_every_option_reaches_the_files(voc: Path, weights: Path, tmp_path: Path) -> None:
     chosen = settings(
         voc, tmp_path, weights=weights, iter_size=5, frozen=4, new_rate=10, batch_norm_memory=0.95, mean=(1, 2, 3),
@@ -515,6 +525,7 @@ def test_whole_experiment_stopped_half_way_and_gone_on_with(folds: Path, tmp_pat
         (["table4", "--dataset", "DATA", "--weights", "lost.caffemodel"], r"lost.caffemodel: .*data_prep/vgg16\.py"),
         (["table7b", "--dataset", "DATA", "--coco", "lost", "--weights", "none"], "lost: no such prepared split"),
         (["table4", "--budget", "0"], "'0' is not a number over 0"),
+        (["table4", "--budget", "0.1", "--iterations", "5"], "not allowed with argument --budget"),
         (["figure5", "--other", "theirs"], "'theirs' is not NAME=DIR"),
     ],
 )

@@ -20,7 +20,9 @@ def differences(report: Report) -> list[str]:
     settings, trainings = report.settings, report.trainings
     fine_tuned = [training for training in trainings if MODELS[training.model].weights is not None]
     lines = []
-    if settings.budget != 1:
+    if settings.equal_iterations is not None:
+        lines.append(f"Every run has {settings.equal_iterations:,} iterations; how many the paper gives each is above.")
+    elif settings.budget != 1:
         lines.append(
             f"Budget {settings.budget:g}: each run has this share of the paper's iterations, at least one (above)."
         )

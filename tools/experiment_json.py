@@ -38,6 +38,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "notes": list(report.experiment.notes),
         "dataset": settings.dataset.name,
         "budget": settings.budget,
+        "equal_iterations": settings.equal_iterations,
         "seeds": list(settings.seeds),
         "rows": [_row_json(report, each) for each in report.rows],
         "chosen": report.chosen,

@@ -346,7 +346,9 @@ def table7b(settings: Settings) -> Experiment:
     data = _table7_data(settings)[0]
     coco = [source for split in settings.coco for source in _coco_source(settings, split)]
     both = replace(data, name=f"coco_{data.name}", train=(*data.train, *coco))
-    steps = h_renet_sgd(settings.iterations(COCO_ITERATIONS), settings.iterations(COCO_STEP), ", before VOC 2012 alone")
+    iterations = settings.iterations(COCO_ITERATIONS)
+    step = max(1, round(iterations * COCO_STEP / COCO_ITERATIONS))
+    steps = h_renet_sgd(iterations, step, ", before VOC 2012 alone")
 
     def train(seed: int) -> Training:
         first = training(

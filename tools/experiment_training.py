@@ -40,6 +40,7 @@ class Settings:
         dataset: the prepared dataset.
         out: folder of the runs and tables.
         budget: factor of the paper's iterations.
+        equal_iterations: of every run, in place of the budget's share; None: the budget decides.
         seeds: of the trainings; each has runs of its own.
         weights: what the networks with VGG-16's layers start from; None: from nothing.
         train_split: splits in place of the usual ones.
@@ -64,6 +65,7 @@ class Settings:
     dataset: Dataset
     out: Path
     budget: float = 1
+    equal_iterations: int | None = None
     seeds: tuple[int, ...] = (0,)
     weights: Path | None = None
     train_split: tuple[str, ...] = ()
@@ -85,8 +87,8 @@ class Settings:
     gpu: int | None = None
 
     def iterations(self, paper: int) -> int:
-        """The budget's share of so many iterations, at least one."""
-        return max(1, round(self.budget * paper))
+        """Of a run for which the paper has so many: the budget's share, at least one, or what all runs have."""
+        return self.equal_iterations or max(1, round(self.budget * paper))
 
     def options(self, model: str, **more: Any) -> Options:
         """The network's options; `more` goes over all."""

@@ -35,7 +35,7 @@ NO_WEIGHTS = "none"
 INTERRUPTED = 130
 _SAME_NAMES = (
     *("budget", "n_renet", "crop", "batch", "iter_size", "solver", "rate", "interval", "test_images", "frozen"),
-    *("new_rate", "batch_norm_memory", "mean", "test_split", "flip", "gpu"),
+    *("equal_iterations", "new_rate", "batch_norm_memory", "mean", "test_split", "flip", "gpu"),
 )
 
 
@@ -234,8 +234,16 @@ def _add_data_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_training_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
+    length = group.add_mutually_exclusive_group()
+    length.add_argument(
         "--budget", type=positive, default=1.0, metavar="X", help="factor of the paper's iterations, such as 0.01"
+    )
+    length.add_argument(
+        "--iterations",
+        dest="equal_iterations",
+        type=whole_number(1),
+        metavar="N",
+        help="so many for every run, for a comparison at equal cost",
     )
     group.add_argument(
         "--seeds", type=whole_number(0), nargs="+", default=[0], metavar="N", help="a run for each (default 0)"
