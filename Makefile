@@ -205,6 +205,13 @@ test: caffe-tests ## every test: lint, Caffe's and our C++ tests, pycaffe's, pyt
 	(cd build/caffe-source && OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ../cpu/bin/caffe-tests --gtest_filter='-*GPU*') \
 	  >$(LOGS)/test-cpp.log 2>&1 || { status=1; echo "C++ tests failed; the log is $(LOGS)/test-cpp.log"; }
 	sed -n '/^\[==========\] .* ran/,$$p' $(LOGS)/test-cpp.log
+	for limit in DNNL_MAX_CPU_ISA=AVX2 CAFFE_WINOGRAD=0; do
+	  echo "== C++ tests of the layers on oneDNN with $$limit"
+	  (cd build/caffe-source && env $$limit OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ../cpu/bin/caffe-tests \
+	    --gtest_filter='*OneDNN*-*GPU*') >$(LOGS)/test-$${limit%=*}.log 2>&1 \
+	    || { status=1; echo "they failed; the log is $(LOGS)/test-$${limit%=*}.log"; }
+	  tail -n 1 $(LOGS)/test-$${limit%=*}.log
+	done
 	echo "== pycaffe's tests"
 	$(PYTHON) -m unittest discover -s build/caffe-source/python/caffe/test \
 	  >$(LOGS)/test-pycaffe.log 2>&1 || { status=1; echo "pycaffe's tests failed; the log is $(LOGS)/test-pycaffe.log"; }

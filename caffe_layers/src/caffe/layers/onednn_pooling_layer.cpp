@@ -1,0 +1,128 @@
+#include "caffe/layers/onednn_pooling_layer.hpp"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+namespace caffe {
+
+using dnnl::memory;
+
+static const size_t kShapes = 8;  // as in OneDNNConvolutionLayer
+
+const OneDNNPoolingLayer::Plan& OneDNNPoolingLayer::PlanFor(
+    const Blob<float>& bottom, const Blob<float>& top) {
+  std::list<Plan>::iterator known = plans_.begin();
+  while (known != plans_.end() && known->shape != bottom.shape()) { ++known; }
+  if (known != plans_.end()) {
+    plans_.splice(plans_.begin(), plans_, known);
+    return plans_.front();
+  }
+  if (plans_.size() == kShapes) { plans_.pop_back(); }
+  plans_.push_front(Plan());
+  Plan* const plan = &plans_.front();
+  plan->shape = bottom.shape();
+  plan->available = false;
+  plan->bottom = onednn::BlockedOrder(bottom.shape());
+  plan->top = onednn::BlockedOrder(top.shape());
+  if (plan->bottom.get_size() != bottom.count() * sizeof(float)) {
+    return *plan;  // channels do not fill the blocks
+  }
+  const memory::dims kernel = {this->kernel_h_, this->kernel_w_};
+  const memory::dims strides = {this->stride_h_, this->stride_w_};
+  const memory::dims before = {this->pad_h_, this->pad_w_};
+  // Caffe's windows may reach beyond the map's end by more than the padding
+  const memory::dims after = {
+      std::max(0, (top.height() - 1) * this->stride_h_ + this->kernel_h_
+          - bottom.height() - this->pad_h_),
+      std::max(0, (top.width() - 1) * this->stride_w_ + this->kernel_w_
+          - bottom.width() - this->pad_w_)};
+  typedef dnnl::pooling_forward Forward;
+  typedef dnnl::pooling_backward Backward;
+  const dnnl::algorithm kMax = dnnl::algorithm::pooling_max;
+  std::string codes;
+  try {
+    const Forward::primitive_desc inference(
+        {dnnl::prop_kind::forward_inference, kMax, plan->bottom, plan->top,
+         strides, kernel, before, after}, onednn::Engine());
+    const Forward::primitive_desc training(
+        {dnnl::prop_kind::forward_training, kMax, plan->bottom, plan->top,
+         strides, kernel, before, after}, onednn::Engine());
+    const Backward::primitive_desc backward({kMax, plan->bottom, plan->top,
+        strides, kernel, before, after}, onednn::Engine(), training);
+    codes = std::string(inference.impl_info_str()) + training.impl_info_str()
+        + backward.impl_info_str();
+    plan->winners = training.workspace_desc();
+    plan->inference = Forward(inference);
+    plan->training = Forward(training);
+    plan->backward = Backward(backward);
+  } catch (const dnnl::error& error) {
+    if (error.status == dnnl_unimplemented
+        || error.status == dnnl_invalid_arguments) {
+      return *plan;
+    }
+    LOG(FATAL) << "Layer " << this->layer_param_.name() << ": oneDNN: "
+        << error.what();
+  }
+  plan->available = codes.find("ref") == std::string::npos;
+  return *plan;
+}
+
+void OneDNNPoolingLayer::ForwardKeepingWinners(const Plan& plan,
+    Blob<float>* bottom, const memory& top) {
+  const size_t count = plan.winners.get_size() / sizeof(float) + 1;
+  if (winners_.size() < count) { winners_.resize(count); }
+  const memory map = onednn::Read(bottom->data().get(), bottom->shape(),
+      plan.bottom, onednn::WORK_SOURCE);
+  plan.training.execute(onednn::Stream(), {{DNNL_ARG_SRC, map},
+      {DNNL_ARG_DST, top}, {DNNL_ARG_WORKSPACE,
+          memory(plan.winners, onednn::Engine(), winners_.data())}});
+  winners_are_kept_ = true;
+}
+
+void OneDNNPoolingLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
+    const vector<Blob<float>*>& top) {
+  const Plan& plan = PlanFor(*bottom[0], *top[0]);
+  if (!plan.available) {
+    PoolingLayer<float>::Forward_cpu(bottom, top);
+    return;
+  }
+  const onednn::MapLayout* const layout =
+      onednn::LayoutOf(bottom[0]->data().get());
+  const bool rectified = layout != NULL && layout->rectified();
+  onednn::Writer writer(top[0]->data().get(), top[0]->shape(), plan.top);
+  if (this->phase_ == TRAIN) {
+    ForwardKeepingWinners(plan, bottom[0], writer.memory());
+  } else {
+    const memory map = onednn::Read(bottom[0]->data().get(),
+        bottom[0]->shape(), plan.bottom, onednn::WORK_SOURCE);
+    plan.inference.execute(onednn::Stream(),
+        {{DNNL_ARG_SRC, map}, {DNNL_ARG_DST, writer.memory()}});
+    winners_are_kept_ = false;
+  }
+  writer.Finish(rectified);
+}
+
+void OneDNNPoolingLayer::Backward_cpu(const vector<Blob<float>*>& top,
+    const vector<bool>& propagate_down, const vector<Blob<float>*>& bottom) {
+  if (!propagate_down[0]) { return; }
+  const Plan& plan = PlanFor(*bottom[0], *top[0]);
+  if (!plan.available) {
+    PoolingLayer<float>::Backward_cpu(top, propagate_down, bottom);
+    return;
+  }
+  if (!winners_are_kept_) {  // in a TEST net, which seldom goes back
+    ForwardKeepingWinners(plan, bottom[0], memory(plan.top, onednn::Engine(),
+        onednn::Work(onednn::WORK_TARGET, plan.top.get_size())));
+  }
+  const memory from = onednn::Read(top[0]->diff().get(), top[0]->shape(),
+      plan.top, onednn::WORK_SOURCE);
+  onednn::Writer writer(bottom[0]->diff().get(), bottom[0]->shape(),
+      plan.bottom);
+  plan.backward.execute(onednn::Stream(), {{DNNL_ARG_DIFF_DST, from},
+      {DNNL_ARG_DIFF_SRC, writer.memory()}, {DNNL_ARG_WORKSPACE,
+          memory(plan.winners, onednn::Engine(), winners_.data())}});
+  writer.Finish();
+}
+
+}  // namespace caffe

@@ -1,0 +1,189 @@
+#include "caffe/util/onednn.hpp"
+
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+namespace caffe {
+namespace onednn {
+
+using dnnl::memory;
+
+bool ParseSwitch(const char* name, const char* value) {
+  if (value == NULL || std::strcmp(value, "1") == 0) { return true; }
+  CHECK_EQ(std::strcmp(value, "0"), 0)
+      << name << " is '" << value << "'; 0 or 1 is expected";
+  return false;
+}
+
+bool Allowed() {
+  static const bool allowed =
+      ParseSwitch("CAFFE_ONEDNN", std::getenv("CAFFE_ONEDNN"));
+  return allowed;
+}
+
+bool WinogradAllowed() {
+  static const bool allowed =
+      ParseSwitch("CAFFE_WINOGRAD", std::getenv("CAFFE_WINOGRAD"));
+  return allowed;
+}
+
+const dnnl::engine& Engine() {
+  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+dnnl::stream& Stream() {
+  static thread_local dnnl::stream stream(Engine());
+  return stream;
+}
+
+memory::desc PlainOrder(const std::vector<int>& shape) {
+  static const memory::format_tag kTags[] = {
+      memory::format_tag::undef, memory::format_tag::a, memory::format_tag::ab,
+      memory::format_tag::abc, memory::format_tag::abcd,
+      memory::format_tag::abcde};
+  CHECK(!shape.empty() && shape.size() <= 5) << shape.size() << " axes";
+  return memory::desc(memory::dims(shape.begin(), shape.end()),
+      memory::data_type::f32, kTags[shape.size()]);
+}
+
+memory::desc BlockedOrder(const std::vector<int>& shape) {
+  static const bool wide =
+      dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_mic;
+  return memory::desc(memory::dims(shape.begin(), shape.end()),
+      memory::data_type::f32,
+      wide ? memory::format_tag::nChw16c : memory::format_tag::nChw8c);
+}
+
+void MapLayout::Reset(const memory::desc& order) {
+  if (order == order_) { return; }
+  const size_t count = order.get_size() / sizeof(float);
+  if (count > buffer_.capacity()) {
+    LargePageVector<float>().swap(buffer_);  // no copy of the old values
+  }
+  buffer_.resize(count);
+  order_ = order;
+  memory_ = dnnl::memory(order, Engine(), buffer_.data());
+}
+
+void MapLayout::ToPlain(void* plain) const {
+  const memory::dims dims = order_.dims();
+  Reorder(memory_, dnnl::memory(
+      PlainOrder(std::vector<int>(dims.begin(), dims.end())),
+      Engine(), plain));
+}
+
+MapLayout* LayoutOf(SyncedMemory* map) {
+  // only this file gives maps a layout
+  return static_cast<MapLayout*>(map->exposed() ? NULL : map->layout());
+}
+
+namespace {
+
+/// A layout to write a map into: the one that hangs on it already, if any.
+shared_ptr<MapLayout> LayoutFor(SyncedMemory* map, const memory::desc& order) {
+  shared_ptr<MapLayout> layout =
+      boost::static_pointer_cast<MapLayout>(map->spare_layout());
+  if (!layout) { layout.reset(new MapLayout()); }
+  layout->Reset(order);
+  return layout;
+}
+
+}  // namespace
+
+float* Work(WorkArea area, size_t bytes) {
+  static thread_local LargePageVector<float> areas[WORK_AREAS];
+  LargePageVector<float>& values = areas[area];
+  const size_t count = (bytes + sizeof(float) - 1) / sizeof(float);
+  if (values.size() < count) {
+    LargePageVector<float>().swap(values);
+    values.resize(count);
+  }
+  return values.data();
+}
+
+memory Read(SyncedMemory* map, const std::vector<int>& shape,
+    const memory::desc& order, WorkArea area) {
+  const memory::desc plain = PlainOrder(shape);
+  MapLayout* const layout = LayoutOf(map);
+  if (layout != NULL && layout->order().dims() == plain.dims()) {
+    if (layout->order() == order) { return layout->memory(); }
+    if (order != plain) {
+      const memory copy(order, Engine(), Work(area, order.get_size()));
+      Reorder(layout->memory(), copy);
+      return copy;
+    }
+  }
+  const memory here(plain, Engine(), const_cast<void*>(map->cpu_data()));
+  if (order == plain) { return here; }
+  if (map->exposed()) {
+    const memory copy(order, Engine(), Work(area, order.get_size()));
+    Reorder(here, copy);
+    return copy;
+  }
+  const shared_ptr<MapLayout> copy = LayoutFor(map, order);
+  copy->set_rectified(false);
+  Reorder(here, copy->memory());
+  map->set_layout(copy, false);
+  return copy->memory();
+}
+
+Writer::Writer(SyncedMemory* map, const std::vector<int>& shape,
+    const memory::desc& order) : map_(map) {
+  const memory::desc plain = PlainOrder(shape);
+  if (order == plain) {
+    memory_ = dnnl::memory(plain, Engine(), map->mutable_cpu_data());
+  } else {
+    layout_ = LayoutFor(map, order);
+    memory_ = layout_->memory();
+  }
+}
+
+void Writer::Finish(bool rectified) {
+  if (!layout_) { return; }
+  layout_->set_rectified(rectified);
+  map_->set_layout(layout_, true);
+  if (map_->exposed()) { map_->mutable_cpu_data(); }
+}
+
+void Reorder(const memory& from, const memory& to) {
+  memory source = from;
+  memory target = to;
+  dnnl::reorder(source, target).execute(Stream(), source, target);
+}
+
+void Accumulate(const memory& from, const memory& to) {
+  dnnl::post_ops sum;
+  sum.append_sum();
+  dnnl::primitive_attr attributes;
+  attributes.set_post_ops(sum);
+  memory source = from;
+  memory target = to;
+  dnnl::reorder(source, target, attributes).execute(Stream(), source, target);
+}
+
+memory PackedWeights::Get(SyncedMemory* weights, const memory::desc& plain,
+    const memory::desc& order) {
+  const memory here(plain, Engine(), const_cast<void*>(weights->cpu_data()));
+  if (order == plain) { return here; }
+  const size_t kOrders = 4;  // forward and backward, for two kinds of shapes
+  size_t i = 0;
+  while (i < packed_.size() && packed_[i].memory.get_desc() != order) { ++i; }
+  if (i == packed_.size()) {
+    if (packed_.size() == kOrders) { packed_.erase(packed_.begin()); }
+    i = packed_.size();
+    packed_.push_back(Packed());
+    packed_[i].memory = memory(order, Engine());
+    packed_[i].version = 0;  // no memory has this one
+  }
+  // behind a pointer in somebody's hands, weights may have changed unseen
+  if (weights->exposed() || packed_[i].version != weights->version()) {
+    Reorder(here, packed_[i].memory);
+    packed_[i].version = weights->version();
+  }
+  return packed_[i].memory;
+}
+
+}  // namespace onednn
+}  // namespace caffe

@@ -1,0 +1,440 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "google/protobuf/text_format.h"
+#include "gtest/gtest.h"
+
+#include "caffe/blob.hpp"
+#include "caffe/common.hpp"
+#include "caffe/filler.hpp"
+#include "caffe/layer_factory.hpp"
+#include "caffe/layers/onednn_conv_layer.hpp"
+#include "caffe/net.hpp"
+#include "caffe/util/onednn.hpp"
+#include "caffe/util/sub_images.hpp"
+
+#include "caffe/test/test_caffe_main.hpp"
+
+namespace caffe {
+
+namespace {
+
+using std::string;
+
+string Text(const string& layers, const vector<int>& shape, Phase phase) {
+  std::ostringstream text;
+  text << "state { phase: " << (phase == TRAIN ? "TRAIN" : "TEST") << " } "
+       << "force_backward: true "
+       << "layer { name: 'data' type: 'Input' top: 'data' input_param { shape {";
+  for (size_t i = 0; i < shape.size(); ++i) { text << " dim: " << shape[i]; }
+  text << " } } } " << layers;
+  return text.str();
+}
+
+template <typename Dtype>
+shared_ptr<Net<Dtype> > Made(const string& text) {
+  NetParameter parameter;
+  CHECK(google::protobuf::TextFormat::ParseFromString(text, &parameter));
+  return shared_ptr<Net<Dtype> >(new Net<Dtype>(parameter));
+}
+
+string Convolution(const string& name, const string& bottom, int outputs,
+    const string& rest) {
+  std::ostringstream text;
+  text << "layer { name: '" << name << "' type: 'Convolution' bottom: '"
+       << bottom << "' top: '" << name << "' convolution_param { num_output: "
+       << outputs << " weight_filler { type: 'msra' } bias_filler { type: "
+       << "'gaussian' std: 0.5 } " << rest << " } } ";
+  return text.str();
+}
+
+string ReLU(const string& name, const string& blob) {
+  return "layer { name: '" + name + "' type: 'ReLU' bottom: '" + blob
+      + "' top: '" + blob + "' } ";
+}
+
+string Pooling(const string& name, const string& bottom, const string& rest) {
+  return "layer { name: '" + name + "' type: 'Pooling' bottom: '" + bottom
+      + "' top: '" + name + "' pooling_param { pool: MAX " + rest + " } } ";
+}
+
+template <typename From, typename To>
+void Convert(const Blob<From>& from, Blob<To>* to) {
+  ASSERT_EQ(from.count(), to->count());
+  std::copy(from.cpu_data(), from.cpu_data() + from.count(),
+      to->mutable_cpu_data());
+}
+
+void FillNoise(Blob<float>* blob) {
+  FillerParameter filler_param;
+  GaussianFiller<float> filler(filler_param);
+  filler.Fill(blob);
+}
+
+// The largest difference, in units of the largest value.
+double Difference(const float* values, const double* expected, int count) {
+  double largest = 1e-30, difference = 0;
+  for (int i = 0; i < count; ++i) {
+    largest = std::max(largest, std::abs(expected[i]));
+    const double d = std::abs(values[i] - expected[i]);
+    difference = d <= difference ? difference : d;  // a NaN stays
+  }
+  return difference / largest;
+}
+
+// One net in single precision, so with the layers on oneDNN, beside the same in
+// double precision, so without them.
+class Pair {
+ public:
+  Pair(const string& layers, const vector<int>& shape, Phase phase)
+      : net(Made<float>(Text(layers, shape, phase))),
+        reference(Made<double>(Text(layers, shape, phase))) {
+    CopyParameters();
+  }
+
+  void CopyParameters() {
+    for (size_t i = 0; i < net->params().size(); ++i) {
+      Convert(*net->params()[i], reference->params()[i].get());
+    }
+  }
+
+  void Reshape(const vector<int>& shape) {
+    net->input_blobs()[0]->Reshape(shape);
+    net->Reshape();
+    reference->input_blobs()[0]->Reshape(shape);
+    reference->Reshape();
+  }
+
+  // Forward and backward on new noise; then compares every result and gradient.
+  void Run(double tolerance) {
+    FillNoise(net->input_blobs()[0]);
+    Convert(*net->input_blobs()[0], reference->input_blobs()[0]);
+    net->ClearParamDiffs();
+    reference->ClearParamDiffs();
+    net->Forward();
+    reference->Forward();
+    Blob<float>* const output = net->output_blobs()[0];
+    Blob<double>* const expected = reference->output_blobs()[0];
+    EXPECT_LT(Difference(output->cpu_data(), expected->cpu_data(),
+        output->count()), tolerance);
+    Blob<float> noise(output->shape());
+    FillNoise(&noise);
+    std::copy(noise.cpu_data(), noise.cpu_data() + noise.count(),
+        output->mutable_cpu_diff());
+    std::copy(noise.cpu_data(), noise.cpu_data() + noise.count(),
+        expected->mutable_cpu_diff());
+    net->Backward();
+    reference->Backward();
+    Compare("data's gradient", *net->input_blobs()[0],
+        *reference->input_blobs()[0], tolerance);
+    for (size_t i = 0; i < net->params().size(); ++i) {
+      Compare("parameter " + std::to_string(i) + "'s gradient",
+          *net->params()[i], *reference->params()[i], tolerance);
+    }
+  }
+
+  static void Compare(const string& what, const Blob<float>& blob,
+      const Blob<double>& expected, double tolerance) {
+    EXPECT_LT(Difference(blob.cpu_diff(), expected.cpu_diff(), blob.count()),
+        tolerance) << what;
+  }
+
+  shared_ptr<Net<float> > net;
+  shared_ptr<Net<double> > reference;
+};
+
+OneDNNConvolutionLayer* ConvolutionOf(const Net<float>& net,
+    const string& name) {
+  return dynamic_cast<OneDNNConvolutionLayer*>(net.layer_by_name(name).get());
+}
+
+class OneDNNLayersTest : public CPUDeviceTest<float> {
+ protected:
+  virtual void SetUp() {
+    CHECK(onednn::Allowed()) << "these tests are of what CAFFE_ONEDNN=0 leaves out";
+    Caffe::set_random_seed(1701);
+  }
+};
+
+struct Case {
+  const char* convolution;
+  int channels, outputs, height, width;
+};
+
+// Winograd's, on sub-images and not; direct; what oneDNN leaves to Caffe.
+const Case kCases[] = {
+  {"kernel_size: 3 pad: 1", 16, 32, 9, 14},
+  {"kernel_size: 3 pad: 1", 32, 16, 1, 1},
+  {"kernel_size: 3", 32, 32, 8, 11},
+  {"kernel_size: 3 pad: 2", 16, 16, 8, 11},
+  {"kernel_size: 3 pad: 2 dilation: 2", 32, 16, 13, 10},
+  {"kernel_size: 3 pad: 12 dilation: 12", 16, 48, 40, 44},
+  {"kernel_size: 3 pad: 12 dilation: 12", 16, 16, 3, 5},
+  {"kernel_size: 3 pad: 1 dilation: 2", 16, 16, 13, 10},
+  {"kernel_size: 3 pad: 1 bias_term: false", 16, 16, 12, 12},
+  {"kernel_size: 3 pad: 1", 3, 16, 12, 13},
+  {"kernel_size: 3 pad: 1", 21, 19, 7, 6},
+  {"kernel_size: 3 pad: 2 dilation: 2", 5, 7, 9, 9},
+  {"kernel_size: 1", 32, 21, 6, 7},
+  {"kernel_size: 5 stride: 2 pad: 2", 16, 16, 11, 13},
+  {"kernel_h: 1 kernel_w: 5 pad_h: 0 pad_w: 2", 16, 16, 5, 9},
+  {"kernel_size: 3 pad: 1 stride: 2", 16, 32, 10, 10},
+  {"kernel_size: 3 pad: 1 group: 2", 32, 32, 8, 8},
+  {"kernel_size: 3 pad: 1 group: 4", 12, 8, 8, 8},
+  {"kernel_size: 3 pad: 1 group: 16", 16, 16, 8, 8},
+  {"kernel_size: 7 pad: 3", 16, 16, 20, 20},
+};
+
+TEST_F(OneDNNLayersTest, ConvolutionsEqualDoublePrecision) {
+  for (const Case& c : kCases) {
+    for (int num = 1; num <= 3; num += 2) {
+      for (Phase phase : {TRAIN, TEST}) {
+        SCOPED_TRACE(testing::Message() << c.convolution << ", " << num << " x "
+            << c.channels << " x " << c.height << " x " << c.width << " to "
+            << c.outputs << ", phase " << phase);
+        Pair pair(Convolution("conv", "data", c.outputs, c.convolution),
+            {num, c.channels, c.height, c.width}, phase);
+        pair.Run(2e-5);
+      }
+    }
+  }
+}
+
+TEST_F(OneDNNLayersTest, NetsEqualDoublePrecision) {
+  const string layers = Convolution("a", "data", 16, "kernel_size: 3 pad: 1")
+      + ReLU("relu_a", "a") + Convolution("b", "a", 32, "kernel_size: 3 pad: 1")
+      + ReLU("relu_b", "b") + Pooling("p", "b", "kernel_size: 2 stride: 2")
+      + Convolution("c", "p", 32, "kernel_size: 3 pad: 2 dilation: 2")
+      + ReLU("relu_c", "c") + Pooling("q", "c", "kernel_size: 3 stride: 1 pad: 1")
+      // two readers of one map, one of them a layer of another kind
+      + Convolution("d", "q", 16, "kernel_size: 1")
+      + "layer { name: 'e' type: 'Scale' bottom: 'q' top: 'e' "
+        "scale_param { bias_term: true filler { type: 'gaussian' } } }"
+      + Convolution("f", "e", 16, "kernel_size: 3 pad: 1")
+      + "layer { name: 'sum' type: 'Eltwise' bottom: 'd' bottom: 'f' top: 'sum' }";
+  for (Phase phase : {TRAIN, TEST}) {
+    Pair pair(layers, {2, 3, 24, 30}, phase);
+    pair.Run(1e-5);
+    pair.Run(1e-5);
+    // sizes that change, back to an old one among them
+    pair.Reshape({1, 3, 19, 23});
+    pair.Run(1e-5);
+    pair.Reshape({3, 3, 31, 40});
+    pair.Run(1e-5);
+    pair.Reshape({2, 3, 24, 30});
+    pair.Run(1e-5);
+    // more shapes than plans are kept of
+    for (int width = 8; width < 20; ++width) {
+      pair.Reshape({1, 3, 9, width});
+      pair.Run(1e-5);
+    }
+    // weights that change
+    for (Blob<float>* parameter : pair.net->learnable_params()) {
+      caffe_scal(parameter->count(), 1.5f, parameter->mutable_cpu_data());
+    }
+    pair.CopyParameters();
+    pair.Run(1e-5);
+  }
+}
+
+TEST_F(OneDNNLayersTest, PoolingsEqualDoublePrecision) {
+  const char* const kPoolings[] = {"kernel_size: 2 stride: 2",
+    "kernel_size: 3 stride: 2", "kernel_size: 3 stride: 1 pad: 1",
+    "kernel_size: 3 stride: 2 pad: 1", "kernel_size: 3 stride: 2 round_mode: FLOOR",
+    "kernel_h: 3 kernel_w: 2 stride: 2", "global_pooling: true"};
+  const int kSizes[][2] = {{8, 8}, {7, 9}, {12, 5}, {3, 3}};
+  for (const char* pooling : kPoolings) {
+    for (const int* size : kSizes) {
+      for (int channels : {16, 5}) {
+        SCOPED_TRACE(testing::Message() << pooling << ", " << channels << " x "
+            << size[0] << " x " << size[1]);
+        Pair pair(Pooling("p", "data", pooling), {2, channels, size[0], size[1]},
+            TRAIN);
+        pair.Run(1e-6);
+        Pair test(Pooling("p", "data", pooling), {2, channels, size[0], size[1]},
+            TEST);
+        test.Run(1e-6);
+      }
+    }
+  }
+}
+
+TEST_F(OneDNNLayersTest, FactoryChooses) {
+  shared_ptr<Net<float> > net = Made<float>(Text(
+      Convolution("on", "data", 16, "kernel_size: 3")
+      + Convolution("off", "on", 16, "kernel_size: 3 engine: CAFFE"),
+      {1, 16, 8, 8}, TEST));
+  EXPECT_TRUE(ConvolutionOf(*net, "on") != NULL);
+  EXPECT_TRUE(ConvolutionOf(*net, "off") == NULL);
+}
+
+TEST_F(OneDNNLayersTest, MethodsAreTheFastOnes) {
+  if (dnnl::get_effective_cpu_isa() < dnnl::cpu_isa::avx512_core) { return; }
+  const string on_sub_images = "kernel_size: 3 pad: 12 dilation: 12";
+  shared_ptr<Net<float> > net = Made<float>(Text(
+      Convolution("first", "data", 16, "kernel_size: 3 pad: 1")
+      + Convolution("middle", "first", 16, "kernel_size: 3 pad: 1")
+      + Convolution("dilated", "middle", 16, on_sub_images)
+      + Convolution("last", "dilated", 16, "kernel_size: 1"),
+      {1, 3, 36, 40}, TRAIN));
+  const string winograd = onednn::WinogradAllowed() ? "Winograd" : "direct";
+  typedef OneDNNConvolutionLayer Layer;
+  const vector<int> shape = {1, 16, 36, 40};
+  for (Layer::Pass pass : {Layer::FORWARD, Layer::BACKWARD_DATA,
+       Layer::BACKWARD_WEIGHTS}) {
+    EXPECT_EQ(winograd, ConvolutionOf(*net, "middle")->Describe(pass, shape));
+    if (onednn::WinogradAllowed()) {
+      EXPECT_EQ("Winograd on sub-images",
+          ConvolutionOf(*net, "dilated")->Describe(pass, shape));
+    }
+    EXPECT_EQ("direct", ConvolutionOf(*net, "last")->Describe(pass, shape));
+    EXPECT_EQ("direct",
+        ConvolutionOf(*net, "first")->Describe(pass, {1, 3, 36, 40}));
+    // nothing to gain where most tiles are empty
+    EXPECT_EQ("direct",
+        ConvolutionOf(*net, "middle")->Describe(pass, {1, 16, 1, 1}));
+  }
+  // what would make 0 of a NaN is left to the ReLU
+  EXPECT_EQ(onednn::WinogradAllowed() ? "Winograd" : "as in Caffe",
+      ConvolutionOf(*net, "middle")->Describe(Layer::FORWARD_RECTIFIED, shape));
+  EXPECT_EQ("as in Caffe",
+      ConvolutionOf(*net, "last")->Describe(Layer::FORWARD_RECTIFIED, shape));
+}
+
+TEST_F(OneDNNLayersTest, MapsPassWithoutCaffesOrder) {
+  shared_ptr<Net<float> > net = Made<float>(Text(
+      Convolution("a", "data", 16, "kernel_size: 3 pad: 1") + ReLU("r", "a")
+      + Convolution("b", "a", 32, "kernel_size: 3 pad: 1") + ReLU("s", "b")
+      + Pooling("p", "b", "kernel_size: 2 stride: 2")
+      + Convolution("c", "p", 32, "kernel_size: 3 pad: 2 dilation: 2"),
+      {1, 3, 32, 32}, TRAIN));
+  net->Forward();
+  net->Backward();
+  for (const char* name : {"a", "b", "p", "c"}) {
+    EXPECT_TRUE(onednn::LayoutOf(net->blob_by_name(name)->data().get()) != NULL)
+        << name;
+    EXPECT_TRUE(net->blob_by_name(name)->data()->cpu_data_is_behind()) << name;
+  }
+  for (const char* name : {"a", "b", "p"}) {
+    EXPECT_TRUE(net->blob_by_name(name)->diff()->cpu_data_is_behind()) << name;
+  }
+}
+
+TEST_F(OneDNNLayersTest, RectifiesAlongOnlyWhereTheReLURuns) {
+  const string layers = Convolution("a", "data", 16, "kernel_size: 3 pad: 1")
+      + ReLU("r", "a") + Convolution("b", "a", 16, "kernel_size: 1");
+  shared_ptr<Net<float> > net =
+      Made<float>(Text(layers, {1, 16, 12, 12}, TEST));
+  FillNoise(net->input_blobs()[0]);
+  Blob<float>* const a = net->blob_by_name("a").get();
+  net->ForwardTo(1);
+  vector<float> before(a->cpu_data(), a->cpu_data() + a->count());
+  EXPECT_LT(*std::min_element(before.begin(), before.end()), 0);
+  net->ForwardTo(2);
+  for (int i = 0; i < a->count(); ++i) {
+    EXPECT_EQ(std::max(before[i], 0.f), a->cpu_data()[i]);
+  }
+  // and again from what somebody has written
+  caffe_set(a->count(), -1.f, a->mutable_cpu_data());
+  net->ForwardFromTo(2, 2);
+  EXPECT_EQ(0, a->asum_data());
+}
+
+TEST_F(OneDNNLayersTest, NaNStaysNaN) {
+  const string layers = Convolution("a", "data", 16, "kernel_size: 3 pad: 1")
+      + ReLU("r", "a") + Convolution("b", "a", 16, "kernel_size: 1");
+  shared_ptr<Net<float> > net =
+      Made<float>(Text(layers, {1, 16, 12, 12}, TEST));
+  FillNoise(net->input_blobs()[0]);
+  net->input_blobs()[0]->mutable_cpu_data()[0] =
+      std::numeric_limits<float>::quiet_NaN();
+  net->Forward();
+  EXPECT_TRUE(std::isnan(net->output_blobs()[0]->cpu_data()[0]));
+}
+
+TEST_F(OneDNNLayersTest, PointersInHandsAreServed) {
+  const string layers = Convolution("a", "data", 16, "kernel_size: 3 pad: 1")
+      + ReLU("r", "a") + Convolution("b", "a", 16, "kernel_size: 3 pad: 1");
+  Pair pair(layers, {1, 16, 12, 12}, TRAIN);
+  // as pycaffe does: the pointer is taken once and looked at again and again
+  Blob<float>* const a = pair.net->blob_by_name("a").get();
+  a->data()->Expose();
+  const float* const seen = a->mutable_cpu_data();
+  Blob<float>* const weights = pair.net->params()[2].get();
+  weights->data()->Expose();
+  float* const written = weights->mutable_cpu_data();
+  pair.Run(1e-5);
+  EXPECT_LT(Difference(seen, pair.reference->blob_by_name("a")->cpu_data(),
+      a->count()), 1e-5);
+  for (int i = 0; i < weights->count(); ++i) { written[i] *= -0.5f; }
+  pair.CopyParameters();
+  pair.Run(1e-5);
+  EXPECT_LT(Difference(seen, pair.reference->blob_by_name("a")->cpu_data(),
+      a->count()), 1e-5);
+  // a map written through the pointer is what the next layer reads
+  for (int i = 0; i < a->count(); ++i) { a->mutable_cpu_data()[i] = seen[i] + 1; }
+  Convert(*a, pair.reference->blob_by_name("a").get());
+  pair.net->ForwardFrom(3);
+  pair.reference->ForwardFrom(3);
+  EXPECT_LT(Difference(pair.net->output_blobs()[0]->cpu_data(),
+      pair.reference->output_blobs()[0]->cpu_data(),
+      pair.net->output_blobs()[0]->count()), 1e-5);
+}
+
+TEST_F(OneDNNLayersTest, SameBitsAgain) {
+  const string layers = Convolution("a", "data", 32, "kernel_size: 3 pad: 1")
+      + ReLU("r", "a") + Pooling("p", "a", "kernel_size: 2 stride: 2")
+      + Convolution("b", "p", 32, "kernel_size: 3 pad: 2 dilation: 2");
+  shared_ptr<Net<float> > net =
+      Made<float>(Text(layers, {2, 16, 33, 41}, TRAIN));
+  FillNoise(net->input_blobs()[0]);
+  vector<vector<float> > runs;
+  for (int run = 0; run < 2; ++run) {
+    net->ClearParamDiffs();
+    net->Forward();
+    Blob<float>* const output = net->output_blobs()[0];
+    std::copy(output->cpu_data(), output->cpu_data() + output->count(),
+        output->mutable_cpu_diff());
+    net->Backward();
+    vector<float> values;
+    for (const shared_ptr<Blob<float> >& blob : net->params()) {
+      values.insert(values.end(), blob->cpu_diff(),
+          blob->cpu_diff() + blob->count());
+    }
+    runs.push_back(values);
+  }
+  EXPECT_TRUE(runs[0] == runs[1]);
+}
+
+TEST_F(OneDNNLayersTest, SwitchesAreZeroOrOne) {
+  EXPECT_TRUE(onednn::ParseSwitch("CAFFE_ONEDNN", NULL));
+  EXPECT_TRUE(onednn::ParseSwitch("CAFFE_ONEDNN", "1"));
+  EXPECT_FALSE(onednn::ParseSwitch("CAFFE_ONEDNN", "0"));
+  EXPECT_DEATH(onednn::ParseSwitch("CAFFE_ONEDNN", "off"),
+      "CAFFE_ONEDNN is 'off'; 0 or 1 is expected");
+}
+
+TEST_F(OneDNNLayersTest, SubImagesComeTogetherAgain) {
+  const SubImages parts = {2, 3, 7, 10, 8, 4};
+  vector<float> map(2 * 3 * 7 * 10 * 8);
+  for (size_t i = 0; i < map.size(); ++i) { map[i] = i + 1; }
+  vector<float> taken(parts.count() * 3 * parts.rows() * parts.columns() * 8, -1);
+  parts.Split(map.data(), taken.data());
+  // the second image's first block, row 5, column 6, first of its channels
+  const int image = (1 * 4 + 5 % 4) * 4 + 6 % 4;
+  EXPECT_EQ(map[((1 * 3 * 7 + 5) * 10 + 6) * 8],
+      taken[((image * 3 * parts.rows() + 5 / 4) * parts.columns() + 6 / 4) * 8]);
+  EXPECT_EQ(taken.size() - map.size(),
+      size_t(std::count(taken.begin(), taken.end(), 0.f)));
+  vector<float> again(map.size());
+  parts.Join(taken.data(), again.data());
+  EXPECT_TRUE(map == again);
+}
+
+}  // namespace
+
+}  // namespace caffe
