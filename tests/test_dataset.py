@@ -18,7 +18,7 @@ import pytest
 from data_prep_helpers import stock_decodings
 
 from data_prep import split_writer
-from data_prep.command_line import UserError, progress, run
+from data_prep.command_line import UserError, draws_bars, progress, run
 from data_prep.dataset import Dataset, SplitSummary
 from data_prep.datum import Datum, pack_encoded, unpack_encoded
 from data_prep.images import EncodedImage, encode_png, shrink_image, shrink_label
@@ -499,6 +499,37 @@ def test_wrong_arguments_are_one_line_and_bugs_are_not_hidden(capsys: pytest.Cap
     assert capsys.readouterr().err == "tool: unrecognized arguments: --nonsense (--help explains)\n"
     with pytest.raises(ValueError, match="a bug"):
         run(main, argparse.ArgumentParser("tool"), [])
+
+
+def test_a_log_gets_ever_fewer_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: clock[0])
+    for _ in progress(range(100_000), description="work", unit="image"):
+        clock[0] += 1.0
+    told = [int(line.split()[1].partition("/")[0]) for line in capsys.readouterr().err.splitlines()]
+    gaps = np.diff(told)[:-1]
+    assert gaps[0] == pytest.approx(10, abs=1)
+    late = gaps[np.array(told[1:-1]) > 10_000]
+    assert late.size
+    assert np.abs(late - 300).max() < 30
+    assert len(told) < 500
+
+
+@pytest.mark.parametrize(
+    ("environment", "bar"),
+    [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False), ({}, True)],
+)
+def test_a_bar_is_drawn_where_a_terminal_can(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], bar: bool
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for name in ("TERM", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert draws_bars() == bar
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    assert not draws_bars()
 
 
 def test_progress_is_plain_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:

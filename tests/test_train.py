@@ -9,11 +9,13 @@ import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import termios
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,28 +156,61 @@ def test_interrupted_equals_unbroken(
     ]
 
 
-def test_ctrl_c_in_a_terminal(scenes: Path, tmp_path: Path) -> None:
-    """The terminal sends the signal to both processes of the tool; once is still once, and the bar is drawn."""
-    run = tmp_path / "run"
+def train_in_a_terminal(
+    *arguments: object, cwd: Path, press_at: bytes | None = None, **environment: str
+) -> tuple[bytes, int]:
+    """What a training shows in a terminal of 160 columns, and its status; Ctrl-C once `press_at` is there."""
     process, terminal = pty.fork()
     if process == 0:
-        os.chdir(scenes)
-        os.execve(TRAIN[0], [*TRAIN, "--solver", "net/solver.prototxt", "--run", str(run)], ENVIRONMENT)
+        os.chdir(cwd)
+        plain = {name: value for name, value in ENVIRONMENT.items() if name not in ("NO_COLOR", "TERM")}
+        os.execve(TRAIN[0], [*TRAIN, *map(str, arguments)], plain | environment)
     termios.tcsetwinsize(terminal, (24, 160))
-    shown, pressed, stopped = b"", False, False
+    shown, stopped = b"", False
     while not stopped:
         try:
             shown += os.read(terminal, 65536)
         except OSError:  # the terminal is closed
             stopped = True
-        if not pressed and re.search(rb"\b[2-6]\d/80", shown):
+        if press_at is not None and re.search(press_at, shown):
             os.write(terminal, b"\x03")
-            pressed = True
+            press_at = None
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 130
+    return shown, os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def test_ctrl_c_in_a_terminal(scenes: Path, tmp_path: Path) -> None:
+    """The terminal sends the signal to both processes of the tool; once is still once, and the bar is drawn."""
+    run = tmp_path / "run"
+    arguments = ("--solver", "net/solver.prototxt", "--run", run)
+    shown, status = train_in_a_terminal(*arguments, cwd=scenes, press_at=rb"\b[4-7]\d/80", TERM="xterm")
+    assert status == 130
     assert b"by SIGINT; go on with: tools/train.py --resume" in shown
-    assert re.search(rb"run: .*%.*loss \d\.\d+, rate 0\.\d+, [\d.]+ images/s", shown)
+    bar = rb"run: .*%.*/80 \[\d\d:\d\d<\d\d:\d\d, loss \d\.\d+, test mean IoU \d+\.\d%, [\d.]+ images/s, rate 0\.\d+\]"
+    assert re.search(bar, shown)
     assert 20 <= newest_whole(run) < ITERATIONS
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1", "TERM": "xterm"}, {"TERM": "dumb"}])
+def test_plain_lines_in_a_terminal_without_colours(scenes: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    arguments = ("--solver", "net/solver.prototxt", "--run", tmp_path / "run")
+    shown, status = train_in_a_terminal(*arguments, cwd=scenes, **environment)
+    assert status == 0
+    assert b"\x1b" not in shown
+    assert b"\r" not in shown.replace(b"\r\n", b"\n")
+    start, first, second, end, finished = shown.decode().splitlines()
+    assert start == "run: 0/80 iteration [00:00<?]"
+    assert first.startswith("iteration 40: test loss ")
+    assert re.fullmatch(
+        r"iteration 80: test loss [\d.]+, pixel accuracy [\d.]+, class accuracy [\d.]+, mean IoU [\d.]+", second
+    )
+    pattern = (
+        r"run: 80/80 iteration \[00:\d\d<00:00, loss [\d.]+, test mean IoU ([\d.]+)%, [\d.]+ images/s, rate [\d.e-]+\]"
+    )
+    match = re.fullmatch(pattern, end)
+    assert match, end
+    assert float(match[1]) == pytest.approx(float(second.split()[-1]), abs=0.051)
+    assert finished.startswith("finished 80 iterations; weights: ")
 
 
 def test_a_run_is_held_by_one_process(unbroken: Path, scenes: Path) -> None:
@@ -233,6 +268,60 @@ def test_stock_caffe_gives_the_same_and_resumes_alike(unbroken: Path, scenes: Pa
     command = [program, "train", "-solver", solver, "-snapshot", state]
     subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
     assert weights(final) == final_weights(unbroken)
+
+
+def read_events(folder: Path) -> list[Any]:
+    """All records of TensorBoard's event files, checked: length, its checksum, event, its checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import masked_crc32c
+
+    events = []
+    for file in sorted(folder.iterdir()):
+        content = file.read_bytes()
+        while content:
+            length, length_checksum = struct.unpack("<QI", content[:12])
+            record, checksum = struct.unpack(f"<{length}sI", content[12 : 16 + length])
+            assert (length_checksum, checksum) == (masked_crc32c(content[:8]), masked_crc32c(record))
+            events.append(Event.FromString(record))
+            content = content[16 + length :]
+    return events
+
+
+def curves(events: list[Any]) -> dict[str, dict[int, float]]:
+    """The scalars by tag and step, as TensorBoard shows them: a restart voids later steps of before."""
+    found: dict[str, dict[int, float]] = {}
+    for event in events:
+        if event.HasField("session_log"):
+            for tag, values in found.items():
+                found[tag] = {step: value for step, value in values.items() if step < event.step}
+        for value in event.summary.value:
+            assert event.step not in found.setdefault(value.tag, {}), "one point for each iteration"
+            found[value.tag][event.step] = value.simple_value
+    return found
+
+
+@pytest.mark.parametrize("begun_with_events", [True, False])
+def test_tensorboard_has_the_metrics(scenes: Path, tmp_path: Path, begun_with_events: bool) -> None:
+    run = tmp_path / "run"
+    first = ("--tensorboard",) if begun_with_events else ()
+    done = train("--solver", "net/solver.prototxt", "--run", run, "--iterations", 50, *first, cwd=scenes)
+    assert done.returncode == 0, done.stderr
+    assert (run / "tensorboard").exists() == begun_with_events
+    # killed, say: what was noted after the last snapshot is done again
+    for snapshot in snapshots.find(run / "snapshots")[:1]:
+        snapshot.remove()
+    done = train("--resume", "--run", run, "--iterations", 60, "--tensorboard", cwd=scenes)
+    assert done.returncode == 0, done.stderr
+    expected: dict[str, dict[int, float]] = {}
+    for kind, names in {
+        "train": ("loss", "learning_rate", "images_per_second"),
+        "test": ("loss", "pixel_accuracy", "class_accuracy", "mean_iou"),
+    }.items():
+        for name in names:
+            expected[f"{kind}/{name}"] = {line["iteration"]: pytest.approx(line[name]) for line in lines(run, kind)}
+    assert list(expected["train/loss"]) == [10, 20, 30, 40, 50, 60]
+    assert list(expected["test/mean_iou"]) == [40, 60]
+    assert curves(read_events(run / "tensorboard")) == expected
 
 
 def test_finished_run_stays_as_it_is(unbroken: Path, scenes: Path) -> None:

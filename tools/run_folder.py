@@ -10,7 +10,7 @@ import resource
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from data_prep.dataset import write_atomically
 from tools.repository import commit
 
 RUN, METRICS, LOG, SNAPSHOTS = "run.json", "metrics.jsonl", "train.log", "snapshots"
+EVENTS = "tensorboard"
 
 
 class RunFolder:
@@ -31,11 +32,13 @@ class RunFolder:
     Attributes:
         path: the folder.
         facts: content of run.json.
+        listener: gets every line of metrics, too.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.facts: dict[str, Any] = read_facts(path)
+        self.listener: Callable[[dict[str, Any]], None] | None = None
         self._started = time.monotonic()
         self._before: dict[str, float] = {}
 
@@ -98,6 +101,8 @@ class RunFolder:
         """Append a line to metrics.jsonl."""
         with open(self.path / METRICS, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
+        if self.listener is not None:
+            self.listener(values)
 
     def cut_metrics(self, iteration: int) -> list[dict[str, Any]]:
         """Drop the lines after `iteration`, and one that a killed process left half written; return the rest."""

@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,11 +25,12 @@ from tools import initial_weights, snapshots
 from tools.evaluation import confusion_matrix, scores
 from tools.gpu_build import check_gpu, restart_with_gpu_build, training_asks_for_gpu
 from tools.repository import ROOT
-from tools.run_folder import SNAPSHOTS, RunFolder, read_facts, write_facts
+from tools.run_folder import EVENTS, SNAPSHOTS, RunFolder, read_facts, write_facts
 from tools.training_files import SOLVER, TRAIN_VAL, TrainingFiles, find_file, path_for_caffe
 from tools.watched_process import Work, watched
 
 DEFAULT_DISPLAY = 20
+SCORES = {"pixel_accuracy": "pixel accuracy", "class_accuracy": "class accuracy", "mean_iou": "mean IoU"}
 
 
 def total_loss(network: caffe.Net) -> float:
@@ -87,8 +88,7 @@ def test(
     scoring = Scoring.find(network, description)
     confusion: np.ndarray | int = 0
     loss = 0.0
-    bar = progress(range(batches), description="test", unit="batch") if sys.stderr.isatty() else range(batches)
-    for _ in bar:
+    for _ in progress(range(batches), description="test", unit="batch", within=True):
         if work.stop is not None:
             return None
         network.forward()
@@ -135,7 +135,8 @@ class Training:
         solver: pycaffe's solver.
         keep: how many snapshots stay.
         work: tells when to stop.
-        tested: iterations whose test is in the metrics.
+        tested: the result of each test that is in the metrics, by iteration.
+        present: loss, speed and learning rate, in words.
     """
 
     files: TrainingFiles
@@ -143,7 +144,8 @@ class Training:
     solver: Any
     keep: int
     work: Work
-    tested: set[int] = field(default_factory=set)
+    tested: dict[int, dict[str, float]] = field(default_factory=dict)
+    present: tuple[str, ...] = ()
 
     def run(self) -> None:
         """Train until max_iter or a stop signal; the last iteration's snapshot is kept either way.
@@ -157,8 +159,9 @@ class Training:
         smoothed: list[float] = []
         interval = Interval()
         start = self.solver.iter
-        with progress(total=settings.max_iter, description=self.folder.name, unit="iteration") as bar:
-            bar.initial = bar.n = bar.last_print_n = start
+        with progress(
+            total=settings.max_iter, description=self.folder.name, unit="iteration", initial=start, rate=False
+        ) as bar:
             while True:
                 iteration = self.solver.iter
                 if self.test_is_due(iteration):
@@ -175,8 +178,8 @@ class Training:
                     raise self.diverged(iteration, f"the loss is {loss}")
                 smoothed = [*smoothed[-max(1, settings.average_loss) + 1 :], loss]
                 speed = batch * interval.iterations / interval.seconds
-                shown = f"loss {np.mean(smoothed):.4f}, rate {rate:.3g}, {speed:.1f} images/s"
-                bar.set_postfix_str(shown, refresh=False)
+                self.present = (f"loss {np.mean(smoothed):.4f}", f"{speed:.1f} images/s", f"rate {rate:.3g}")
+                self.show(bar)
                 bar.update()
                 if iteration % display == 0:
                     self.folder.add_metrics(
@@ -192,6 +195,12 @@ class Training:
                     self.snapshot()
         if self.solver.iter > start and not self.present_snapshot().state.exists():
             self.snapshot()
+
+    def show(self, bar: Any) -> None:
+        """Tell the present state and the newest test's score on the bar, when it is drawn next."""
+        if self.present:
+            loss, *others = self.present
+            bar.set_postfix_str(", ".join([loss, *shown_score(self.tested), *others]), refresh=False)
 
     def present_snapshot(self) -> snapshots.Snapshot:
         """The snapshot that belongs to the present iteration, written or not."""
@@ -217,9 +226,9 @@ class Training:
         if result is None:
             return
         self.folder.add_metrics(kind="test", iteration=iteration, **result)
-        self.tested.add(iteration)
-        names = {"pixel_accuracy": "pixel accuracy", "class_accuracy": "class accuracy", "mean_iou": "mean IoU"}
-        text = "".join(f", {names[key]} {100 * result[key]:.2f}" for key in names if key in result)
+        self.tested[iteration] = result
+        text = "".join(f", {name} {100 * result[key]:.2f}" for key, name in SCORES.items() if key in result)
+        self.show(bar)
         bar.clear()
         print(f"iteration {iteration}: test loss {result['loss']:.4f}{text}", file=sys.stderr)
 
@@ -247,6 +256,17 @@ class Training:
             f"iteration {iteration}: {what}: the training has diverged; {kept}. Try a lower base_lr, clip_gradients: 5,"
             " or another seed"
         )
+
+
+def shown_score(tested: Mapping[int, Mapping[str, float]]) -> list[str]:
+    """The newest test for the progress bar: its mean IoU, or its loss where the network has no scores; nothing before
+    the first test."""
+    if not tested:
+        return []
+    newest = tested[max(tested)]
+    if "mean_iou" in newest:
+        return [f"test mean IoU {100 * newest['mean_iou']:.1f}%"]
+    return [f"test loss {newest['loss']:.4f}"]
 
 
 def newest_snapshot(folder: RunFolder, solver_type: str) -> snapshots.Snapshot | None:
@@ -379,15 +399,24 @@ def main(arguments: argparse.Namespace, work: Work) -> int:
         caffe.set_mode_cpu()
     solver = build_solver(files, restore)
     folder.note(parameters=sum(blob.count for blobs in solver.net.params.values() for blob in blobs))
-    tested = {line["iteration"] for line in metrics if line["kind"] == "test"}
+    tested = {line["iteration"]: line for line in metrics if line["kind"] == "test"}
     training = Training(files, folder, solver, arguments.keep, work, tested)
+    events = None
     try:
+        if arguments.tensorboard:
+            from tools.tensorboard_events import EventFiles  # most trainings do without
+
+            events = EventFiles(folder.path / EVENTS, restored, metrics)
+            folder.listener = events.add
         if settings.weights and restore is None:
             fill_from_files(solver, folder, list(map(Path, initial_weights.split_names(settings.weights))))
         training.run()
     except UserError as error:
         folder.end("failed", iteration=solver.iter, message=str(error))
         raise
+    finally:
+        if events is not None:
+            events.close()
     return finish(training)
 
 
@@ -443,6 +472,9 @@ ends at once. The same seed, data and number of threads give the same weights, h
     parser.add_argument("--resume", action="store_true", help="go on from the run's newest whole snapshot")
     parser.add_argument(
         "--keep", type=whole_number(1), default=3, metavar="N", help="keep the newest N snapshots (default 3)"
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help=f"also write the metrics as event files, into the run's {EVENTS}/"
     )
     return parser
 

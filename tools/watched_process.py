@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_prep.command_line import draws_bars
 from tools.native_process import last_words
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -140,7 +141,7 @@ def _explain_death(number: int, impatient: bool, log: str | None, on_death: Call
         reason, status = "stopped at once, without a snapshot", 130
     elif number == signal.SIGKILL:
         reason = "killed (signal 9), perhaps for want of memory"
-    if sys.stderr.isatty():
+    if draws_bars():
         print(file=sys.stderr)  # the progress bar's line is unfinished
     where = f" (log: {_short(file)})" if file is not None and not impatient else ""
     print(f"{Path(sys.argv[0]).name}: {reason}{where}", file=sys.stderr)
