@@ -22,6 +22,8 @@ import pytest
 from caffe.proto import caffe_pb2
 
 from tools import snapshots
+from tools.run_folder import is_held
+from tools.run_state import RunState
 
 ITERATIONS = 80
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
@@ -138,9 +140,13 @@ def test_interrupted_equals_unbroken(
 ) -> None:
     run = tmp_path / "run"
     process = start_until(run, 20, scenes)
+    assert RunState.of(run).state == "running"
     process.send_signal(number)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == status
+    while is_held(run):  # a killed one's working process goes a moment later
+        time.sleep(0.01)
+    assert (RunState.of(run).state, RunState.of(run).iterations) == ("stopped", ITERATIONS)
     stopped = snapshots.find(run / "snapshots")[0].iteration
     assert 10 <= stopped < ITERATIONS, "the signal came too late to prove anything"
     if number != signal.SIGKILL:
@@ -149,6 +155,7 @@ def test_interrupted_equals_unbroken(
         assert stopped >= 20, "a signal ends with a snapshot of the present state"
     resumed = train("--resume", "--run", run, cwd=scenes)
     assert resumed.returncode == 0, resumed.stderr
+    assert (RunState.of(run).state, RunState.of(run).iteration) == ("finished", ITERATIONS)
     assert final_weights(run) == final_weights(unbroken)
     assert lines(run, "test") == lines(unbroken, "test")
     assert [line["iteration"] for line in lines(run, "train")] == [

@@ -24,6 +24,7 @@ from tools.repository import commit
 
 RUN, METRICS, LOG, SNAPSHOTS = "run.json", "metrics.jsonl", "train.log", "snapshots"
 EVENTS = "tensorboard"
+SECONDS_OF_A_LOOK = 0.2
 
 
 class RunFolder:
@@ -67,10 +68,13 @@ class RunFolder:
         self.snapshots.mkdir(parents=True, exist_ok=True)
         # Held by the kernel for as long as the process lives, also where it is killed.
         self._lock = open(self.path / LOG, "a")  # noqa: SIM115
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{self.path}: another process is training there") from None
+        for patience in (SECONDS_OF_A_LOOK, 0):
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(patience)  # perhaps somebody was just looking, see `is_held`
+        raise UserError(f"{self.path}: another process is training there")
 
     def begin(self, facts: dict[str, Any]) -> None:
         """Note the start (or the resumption) of a training in run.json."""
@@ -111,16 +115,31 @@ class RunFolder:
         return kept
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process trains in the folder."""
+    try:
+        with open(folder / LOG, "rb") as log:
+            fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # nothing was ever trained there, or it is none of ours
+    return False
+
+
 def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
     """The lines of a run's metrics.jsonl, as far as they are whole."""
     file = folder / METRICS
     if not file.is_file():
         return
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            yield json.loads(line)
+            content = json.loads(line)
         except json.JSONDecodeError:
             return
+        if not isinstance(content, dict) or not isinstance(content.get("iteration"), int):
+            return
+        yield content
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -131,11 +150,14 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """
     file = folder / RUN
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        facts = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except ValueError as error:
         raise UserError(f"{file}: not readable as JSON: {error}") from None
+    if not isinstance(facts, dict):
+        raise UserError(f"{file}: not a JSON object")
+    return facts
 
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:

@@ -1,0 +1,163 @@
+"""tools/runs.py: what it tells of trainings in every state, whole and half written."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from segmentation_helpers import call_tool, only_line
+
+from tools.run_folder import RunFolder
+from tools.run_state import best_test, find_runs, is_run
+from tools.runs import duration
+
+TESTS = [
+    {"kind": "test", "iteration": 10, "loss": 2.0, "mean_iou": 0.25},
+    {"kind": "train", "iteration": 10, "loss": 1.0, "seconds": 3.0},
+    {"kind": "test", "iteration": 20, "loss": 3.0, "mean_iou": 0.5},
+    {"kind": "train", "iteration": 20, "loss": 1.0, "seconds": 7000.0},
+    {"kind": "test", "iteration": 30, "loss": 1.0, "mean_iou": 0.5},
+]
+
+
+def write_run(folder: Path, facts: object = None, metrics: str | None = None) -> Path:
+    """A run folder as train.py leaves it, with the given run.json and metrics.jsonl."""
+    (folder / "snapshots").mkdir(parents=True)
+    (folder / "train.log").write_text("")
+    if facts is not None:
+        (folder / "run.json").write_text(facts if isinstance(facts, str) else json.dumps(facts))
+    if metrics is not None:
+        (folder / "metrics.jsonl").write_text(metrics)
+    return folder
+
+
+def as_lines(metrics: list[dict]) -> str:
+    return "".join(json.dumps(line) + "\n" for line in metrics)
+
+
+def listed(folder: Path) -> dict[str, dict]:
+    """What `runs.py --json` says, by the run's name."""
+    done = call_tool("runs.py", folder, "--json", cwd=Path("/"))
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return {Path(entry["run"]).name: entry for entry in json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        ({"state": "finished"}, "finished"),
+        ({"state": "interrupted"}, "stopped"),
+        ({"state": "running"}, "stopped"),  # killed: it could not say so
+        ({"state": "failed", "message": "no\nloss"}, "failed"),
+        ({}, "stopped"),
+        ({"state": ["odd"], "iteration": "many", "iterations": True, "seconds": "long"}, "stopped"),
+        (None, "stopped"),  # killed before run.json was there
+        ("", "unknown"),
+        ('{"state": "finis', "unknown"),
+        ("[1]", "unknown"),
+        ("\0\0\0", "unknown"),
+    ],
+)
+def test_states(tmp_path: Path, facts: object, state: str) -> None:
+    folder = write_run(tmp_path / "run", facts)
+    with open(folder / "train.log") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        assert listed(tmp_path)["run"]["state"] == "running"
+    entry = listed(tmp_path)["run"]
+    assert entry["state"] == state
+    assert (entry["message"] is not None) == (state in ("failed", "unknown"))
+    assert entry["iteration"] is None
+    assert entry["best"] is None
+
+
+@pytest.mark.parametrize("rest", ["", '{"kind": "test", "iterat', "\0\0", "[]\n", "12\n", '{"kind": "test"}\n'])
+def test_metrics_that_break_off(tmp_path: Path, rest: str) -> None:
+    facts = {"state": "running", "iteration": 10, "iterations": 40, "seconds": 3.5}
+    folder = write_run(tmp_path / "run", facts, as_lines(TESTS) + rest)
+    entry = listed(tmp_path)["run"]
+    assert entry["best"] == {"measure": "mean_iou", "value": 0.5, "iteration": 20}
+    assert (entry["iteration"], entry["iterations"], entry["seconds"]) == (10, 40, 7000.0)
+    with open(folder / "train.log") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        assert listed(tmp_path)["run"]["iteration"] == 30, "a running one is further than its last snapshot"
+    (folder / "metrics.jsonl").write_bytes(b"\xff\xfe\x00")
+    assert listed(tmp_path)["run"]["best"] is None
+
+
+def test_best_test() -> None:
+    losses = [{key: value for key, value in line.items() if key != "mean_iou"} for line in TESTS]
+    assert best_test(losses).measure == "loss"
+    assert (best_test(losses).value, best_test(losses).iteration) == (1.0, 30)
+    assert best_test([{"kind": "test", "iteration": 1, "loss": float("nan")}]) is None
+    assert best_test([]) is None
+
+
+def test_which_folders_are_runs(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, {}) for name in ("a", "experiments/fcn", "experiments/h")]
+    write_run(runs[0] / "predictions" / "within", {})
+    write_run(tmp_path / "begun")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "experiments/loop").symlink_to(tmp_path)
+    (tmp_path / "notes.txt").write_text("")
+    write_run(tmp_path.parent / f"{tmp_path.name}_elsewhere", {})
+    (tmp_path / "other_disk").symlink_to(tmp_path.parent / f"{tmp_path.name}_elsewhere")
+    found = [tmp_path / "a", tmp_path / "begun", *runs[1:], tmp_path / "other_disk"]
+    assert list(find_runs(tmp_path)) == found
+    assert list(find_runs(runs[0])) == [runs[0]]
+    assert not is_run(tmp_path / "experiments")
+    assert list(find_runs(tmp_path / "empty")) == []
+
+
+def test_table(tmp_path: Path) -> None:
+    facts = {"state": "finished", "iteration": 40000, "iterations": 40000, "seconds": 95000.0}
+    old = write_run(tmp_path / "old", facts, as_lines(TESTS))
+    for file in (old, *old.iterdir()):
+        os.utime(file, (time.time() - 3 * 3600, time.time() - 3 * 3600))
+    write_run(tmp_path / "new", {"state": "failed", "message": "the loss is nan", "iterations": 5})
+    done = call_tool("runs.py", tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    header, _, first, second, message = done.stdout.splitlines()
+    assert header.split() == ["run", "state", "iteration", "best", "test", "at", "trained", "last", "sign"]
+    assert re.fullmatch(r".*/new +failed +\?/5 +- +- +- +\d s ago", first)
+    assert re.fullmatch(r".*/old +finished +40,000/40,000 +mean IoU 50\.0% +20 +1 d 2 h +3 h 00 min ago", second)
+    assert message == f"{tmp_path / 'new'}: the loss is nan"
+
+
+def test_nothing_and_nowhere(tmp_path: Path) -> None:
+    assert call_tool("runs.py", tmp_path, cwd=tmp_path).stdout == f"no runs in {tmp_path}\n"
+    assert call_tool("runs.py", tmp_path, "--json", cwd=tmp_path).stdout == "[]\n"
+    line = only_line(call_tool("runs.py", tmp_path / "lost", cwd=tmp_path), "runs.py")
+    assert line == f"runs.py: {tmp_path / 'lost'}: no such folder"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.4, "59 s"), (61, "1 min"), (3599, "1 h 00 min"), (86399, "1 d 0 h"), (5e5, "5 d 18 h")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_look_does_not_keep_a_training_from_starting(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", {})
+    log = open(folder / "train.log")  # noqa: SIM115
+    fcntl.flock(log, fcntl.LOCK_SH)
+    threading.Timer(0.05, log.close).start()
+    RunFolder(folder).open()
+
+
+def test_a_reader_that_goes_away(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", {})
+    script = Path(__file__).resolve().parents[1] / "tools" / "runs.py"
+    done = subprocess.run(
+        f".venv/bin/python {script} {tmp_path} | head -n 0", shell=True, cwd=script.parents[1], capture_output=True
+    )
+    assert done.stderr == b""
