@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.command_line import UserError
 from data_prep.dataset import IGNORE_LABEL, Dataset
-from data_prep.split_writer import Sample, Settings, exclusive, write_split
+from data_prep.split_writer import Sample, Settings, WrittenSplit, exclusive, write_split
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,16 +101,19 @@ def prepare(
             skipped={split: result.skipped for split, result in written.items()},
         )
         dataset.save()
-    report(dataset, {split: result.left_out for split, result in written.items()})
+    report(dataset, written)
     return dataset
 
 
-def report(dataset: Dataset, left_out: Mapping[str, Mapping[str, int]]) -> None:
-    """Print what there is now, and what is not: `left_out` counts images by split and reason."""
-    for split, summary in dataset.splits.items():
-        print(f"{dataset.folder / split}: {summary.count} images")
-        for reason, count in left_out[split].items():
+def report(dataset: Dataset, written: Mapping[str, WrittenSplit]) -> None:
+    """Print what there is now, and what is not."""
+    for split, result in written.items():
+        print(f"{dataset.folder / split}: {result.summary.count} images")
+        for reason, count in result.left_out.items():
             print(f"{dataset.folder / split}: {count} images left out: {reason}")
+        absent = [name for name, pixels in zip(dataset.classes, result.label_pixels) if not pixels]
+        if absent:
+            print(f"{dataset.folder / split}: no pixel is labelled {', '.join(absent)}")
     for split, lines in dataset.skipped.items():
         for line in lines:
             print(f"{split}: skipped {line}")

@@ -91,6 +91,7 @@ class _State:
     sha256: str = ""
     pixels: int = 0
     channel_sums: list[int] = field(default_factory=lambda: [0, 0, 0])
+    label_pixels: list[int] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         write_atomically(folder / STATE, (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode())
@@ -105,14 +106,16 @@ class _State:
 
 @dataclass(frozen=True)
 class WrittenSplit:
-    """A split that is in its place: its summary, its pixels' sums (B, G, R), the bad samples that were skipped, and how
-    many others were left out, by reason (see `LeftOut`)."""
+    """A split that is in its place: its summary, its pixels' sums (B, G, R), the bad samples that were skipped, how
+    many others were left out, by reason (see `LeftOut`), and how many pixels each class has (empty without labels, and
+    for a split of an earlier version)."""
 
     summary: SplitSummary
     pixels: int
     channel_sums: tuple[int, int, int]
     skipped: list[str]
     left_out: dict[str, int]
+    label_pixels: tuple[int, ...]
 
 
 def write_split(folder: Path, samples: Sequence[Sample], settings: Settings, skip_bad: bool = False) -> WrittenSplit:
@@ -239,7 +242,12 @@ def _take_over(folder: Path, settings: Settings, chains: Sequence[str], skip_bad
 def _written(state: _State) -> WrittenSplit:
     blue, green, red = state.channel_sums
     return WrittenSplit(
-        SplitSummary(state.written, state.sha256), state.pixels, (blue, green, red), state.skipped, state.left_out
+        SplitSummary(state.written, state.sha256),
+        state.pixels,
+        (blue, green, red),
+        state.skipped,
+        state.left_out,
+        tuple(state.label_pixels),
     )
 
 
@@ -345,8 +353,9 @@ def _check_label(label: np.ndarray, image: EncodedImage, where: str | None, sett
 
 
 def _verify(partial: Path, place: Path, databases: Sequence[str], settings: Settings, state: _State) -> None:
-    """Read everything back as a training will, and note the checksum and the pixels' sums in `state`."""
+    """Read everything back as a training will, and note the checksum, the pixels' sums and the classes' in `state`."""
     sums = np.zeros(3, np.int64)
+    label_pixels = np.zeros(256, np.int64)
     pixels = 0
     with SplitReader(partial) as reader:
         if reader.has_labels != (LABELS in databases):
@@ -358,6 +367,8 @@ def _verify(partial: Path, place: Path, databases: Sequence[str], settings: Sett
                 raise UserError(f"{partial}: record {reader.keys()[index]}: image and label differ in size")
             if label is not None and ((label >= settings.classes) & (label != settings.ignore_label)).any():
                 raise UserError(f"{partial}: record {reader.keys()[index]}: label out of range")
+            if label is not None:
+                label_pixels += np.bincount(label.ravel(), minlength=256)
             sums += image.reshape(-1, 3).sum(axis=0, dtype=np.int64)
             pixels += image.shape[0] * image.shape[1]
         if len(reader) != state.written:
@@ -365,6 +376,7 @@ def _verify(partial: Path, place: Path, databases: Sequence[str], settings: Sett
         state.sha256 = records_sha256(reader)
     state.pixels = pixels
     state.channel_sums = sums.tolist()
+    state.label_pixels = label_pixels[: settings.classes].tolist() if LABELS in databases else []
     state.save(partial)
 
 

@@ -109,6 +109,7 @@ def last_line(result: subprocess.CompletedProcess[str]) -> Iterator[str]:
 
 
 def labels_refused(place: Path) -> Iterator[str]:
+    yield from (line for line in convert(place, "mask", "data_mask").stdout.splitlines() if "no pixel" in line)
     for labels in ("colours", "sevens", "short"):
         yield from last_line(convert(place, labels, f"data_{labels}"))
     shutil.rmtree(place / "lying", ignore_errors=True)
@@ -233,6 +234,7 @@ def test_every_message_is_printed_as_quoted(place: Path) -> None:
 
 def test_masks_of_255_are_one_class(place: Path) -> None:
     assert convert(place, "mask", "data_mask").returncode == 0
+    assert "no pixel" not in convert(place, "ok", "data").stdout
     generate(place, "data_mask", "net_mask", 20)
     done("tools/train.py", "--solver", "net_mask/solver.prototxt", "--run", "run_mask", cwd=place)
     words = predict(place, "predictions_mask", model="net_mask/deploy.prototxt", run="run_mask")
