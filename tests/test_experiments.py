@@ -484,9 +484,10 @@ def test_whole_experiment_stopped_half_way_and_gone_on_with(folds: Path, tmp_pat
     assert f"tools/train.py --run {run} --keep 1 --resume" in planned.stdout
     assert not (tmp_path / "out/n_renet_small_fold1").exists()
 
-    done = call(*arguments, cwd=tmp_path)
+    done = call(*arguments, "--tensorboard", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "--resume" in done.stdout
+    assert "--resume --tensorboard" in done.stdout
+    assert any((tmp_path / "out/n_renet_small_fold1/tensorboard").glob("events.out.tfevents.*"))
     result = json.loads((tmp_path / "out/table1.json").read_text())
     (row,) = result["rows"]
     both = [fold["pixel_accuracy"] for fold in row["seeds"]["0"]]

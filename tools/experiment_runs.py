@@ -163,6 +163,7 @@ class Runs:
         words += ["--resume"] if begun else ["--solver", solver]
         if training.seed and not begun:
             words += ["--seed", training.seed]
+        words += ["--tensorboard"] if self.settings.tensorboard else []
         return (*words, *self._device())
 
     def _device(self) -> list[object]:

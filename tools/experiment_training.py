@@ -60,6 +60,7 @@ class Settings:
         mean: see there.
         flip: predictions are averaged with those of the mirrored image.
         gpu: device number; None: the CPU.
+        tensorboard: the runs write event files, too.
     """
 
     dataset: Dataset
@@ -85,6 +86,7 @@ class Settings:
     mean: tuple[float, float, float] | None = None
     flip: bool = False
     gpu: int | None = None
+    tensorboard: bool = False
 
     def iterations(self, paper: int) -> int:
         """Of a run for which the paper has so many: the budget's share, at least one, or what all runs have."""

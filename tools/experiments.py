@@ -35,7 +35,7 @@ NO_WEIGHTS = "none"
 INTERRUPTED = 130
 _SAME_NAMES = (
     *("budget", "n_renet", "crop", "batch", "iter_size", "solver", "rate", "interval", "test_images", "frozen"),
-    *("equal_iterations", "new_rate", "batch_norm_memory", "mean", "test_split", "flip", "gpu"),
+    *("equal_iterations", "new_rate", "batch_norm_memory", "mean", "test_split", "flip", "gpu", "tensorboard"),
 )
 
 
@@ -205,6 +205,7 @@ command goes on. A run that is there must have been begun with the same options.
         "--out", type=Path, default=ROOT / "runs/experiments", metavar="DIR", help="default runs/experiments"
     )
     parser.add_argument("--gpu", type=whole_number(0), metavar="N", help="device number (default: the CPU)")
+    parser.add_argument("--tensorboard", action="store_true", help="trainings also write TensorBoard's event files")
     _add_data_options(parser.add_argument_group("data"))
     _add_training_options(parser.add_argument_group("training", "all that is not the paper's is told in the table"))
     _add_picture_options(parser.add_argument_group("pictures"))
