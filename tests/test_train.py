@@ -164,15 +164,15 @@ def test_interrupted_equals_unbroken(
 
 
 def train_in_a_terminal(
-    *arguments: object, cwd: Path, press_at: bytes | None = None, **environment: str
+    *arguments: object, cwd: Path, press_at: bytes | None = None, columns: int = 160, **environment: str
 ) -> tuple[bytes, int]:
-    """What a training shows in a terminal of 160 columns, and its status; Ctrl-C once `press_at` is there."""
+    """What a training shows in a terminal, and its status; Ctrl-C once `press_at` is there."""
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(cwd)
         plain = {name: value for name, value in ENVIRONMENT.items() if name not in ("NO_COLOR", "TERM")}
         os.execve(TRAIN[0], [*TRAIN, *map(str, arguments)], plain | environment)
-    termios.tcsetwinsize(terminal, (24, 160))
+    termios.tcsetwinsize(terminal, (24, columns))
     shown, stopped = b"", False
     while not stopped:
         try:
@@ -196,6 +196,17 @@ def test_ctrl_c_in_a_terminal(scenes: Path, tmp_path: Path) -> None:
     bar = rb"run: .*%.*/80 \[\d\d:\d\d<\d\d:\d\d, loss \d\.\d+, test mean IoU \d+\.\d%, [\d.]+ images/s, rate 0\.\d+\]"
     assert re.search(bar, shown)
     assert 20 <= newest_whole(run) < ITERATIONS
+
+
+def test_narrow_terminal_has_room_for_the_score(scenes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run_with_a_very_long_name_of_its_own"
+    shown, status = train_in_a_terminal(
+        "--solver", "net/solver.prototxt", "--run", run, cwd=scenes, columns=80, TERM="xterm"
+    )
+    assert status == 0
+    bars = [line for line in re.split(rb"[\r\n]", shown) if b"/80 [" in line]
+    assert all(len(line.decode()) <= 80 for line in bars)
+    assert re.search(rb"100%\|.*\[\d\d:\d\d<00:00, loss \d\.\d+, test mean IoU \d+\.\d%, [\d.]+ im", bars[-1])
 
 
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1", "TERM": "xterm"}, {"TERM": "dumb"}])

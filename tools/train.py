@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import signal
 import sys
 import tempfile
@@ -19,7 +20,7 @@ import caffe
 import numpy as np
 from caffe.proto import caffe_pb2
 
-from data_prep.command_line import UserError, progress, run
+from data_prep.command_line import UserError, draws_bars, progress, run
 from data_prep.prepare import whole_number
 from tools import initial_weights, snapshots
 from tools.evaluation import confusion_matrix, scores
@@ -30,6 +31,7 @@ from tools.training_files import SOLVER, TRAIN_VAL, TrainingFiles, find_file, pa
 from tools.watched_process import Work, watched
 
 DEFAULT_DISPLAY = 20
+WIDE_TERMINAL = 130  # columns that hold a run's name beside all that the bar tells
 SCORES = {"pixel_accuracy": "pixel accuracy", "class_accuracy": "class accuracy", "mean_iou": "mean IoU"}
 
 
@@ -159,9 +161,9 @@ class Training:
         smoothed: list[float] = []
         interval = Interval()
         start = self.solver.iter
-        with progress(
-            total=settings.max_iter, description=self.folder.name, unit="iteration", initial=start, rate=False
-        ) as bar:
+        narrow = draws_bars() and os.get_terminal_size(sys.stderr.fileno()).columns < WIDE_TERMINAL
+        name = "" if narrow else self.folder.name
+        with progress(total=settings.max_iter, description=name, unit="iteration", initial=start, rate=False) as bar:
             while True:
                 iteration = self.solver.iter
                 if self.test_is_due(iteration):
