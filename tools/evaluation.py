@@ -18,6 +18,7 @@ import numpy as np
 from data_prep.command_line import UserError
 from data_prep.split_reader import LABELS, SplitReader
 from tools.label_maps import read_label_map
+from tools.native_process import children_without_interrupts
 
 # Starting processes costs more than it saves below this many images for each.
 _IMAGES_WORTH_A_PROCESS = 50
@@ -253,7 +254,9 @@ def evaluate_images(
     # Spawned, not forked: the caller may have threads (progress bar, OpenCV), and a fork in their midst can hang.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         try:
-            for results in pool.map(_evaluate_task, tasks):
+            with children_without_interrupts():
+                found = pool.map(_evaluate_task, tasks)
+            for results in found:
                 yield from results
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -12,8 +12,8 @@ import signal
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from multiprocessing import get_context
+from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -80,9 +80,10 @@ def run_native_together(
             child = context.Process(
                 target=_child, args=(sender, work, of_child, said.name, dict(environment or {})), daemon=True
             )
-            child.start()
-            sender.close()
-            stack.callback(_end, child, receiver)
+            with children_without_interrupts():
+                child.start()
+                sender.close()
+                stack.callback(_end, child, receiver)
             children[receiver] = (number, child, said)
         while children:
             for receiver in wait(list(children)):
@@ -104,6 +105,18 @@ def run_native_together(
                     yield number, value
 
 
+@contextmanager
+def children_without_interrupts() -> Iterator[None]:
+    """Ctrl-C reaches the whole process group; of processes that are started in here none hears it, for this one ends
+    them. An interruption of this one waits until they are started."""
+    resource_tracker.ensure_running()  # the first process would start it, which lets interruptions through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end(child: BaseProcess, receiver: Connection) -> None:
     receiver.close()
     child.terminate()
@@ -117,7 +130,6 @@ def _child(
     said: str,
     environment: dict[str, str],
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
     os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), 2)
     os.environ.update(environment)
     os.environ.setdefault("GLOG_minloglevel", "2")  # Caffe's account of every layer is no news here
