@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import io
 import json
 import os
 import re
@@ -14,9 +16,10 @@ from pathlib import Path
 import pytest
 from segmentation_helpers import call_tool, only_line
 
+from data_prep.command_line import run
 from tools.run_folder import RunFolder
 from tools.run_state import best_test, find_runs, is_run
-from tools.runs import duration
+from tools.runs import duration, main, make_parser
 
 TESTS = [
     {"kind": "test", "iteration": 10, "loss": 2.0, "mean_iou": 0.25},
@@ -44,10 +47,10 @@ def as_lines(metrics: list[dict]) -> str:
 
 def listed(folder: Path) -> dict[str, dict]:
     """What `runs.py --json` says, by the run's name."""
-    done = call_tool("runs.py", folder, "--json", cwd=Path("/"))
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
-    return {Path(entry["run"]).name: entry for entry in json.loads(done.stdout)}
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert run(main, make_parser(), [str(folder), "--json"]) == 0
+    return {Path(entry["run"]).name: entry for entry in json.loads(said.getvalue())}
 
 
 @pytest.mark.parametrize(
