@@ -1,7 +1,8 @@
 """Prepare the tree that is compiled: Caffe's verified source, patched, with our messages in its caffe.proto.
 
-Usage: ``python3 prepare_source.py TREE DOWNLOADS``. CMake calls it at every configuration; it ends at once where the
-tree is up to date. A file that would not change keeps its time, so that only what changed is compiled again.
+Usage: ``python3 prepare_source.py TREE DOWNLOADS [--stock]``. CMake calls it at every configuration; it ends at once
+where the tree is up to date. A file that would not change keeps its time, so that only what changed is compiled again.
+With --stock the tree is Caffe as it was published, but for what this system would not compile or import.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from merge_proto import MergeError, merge
 
 HERE = Path(__file__).resolve().parent
 PROTO = Path("src/caffe/proto/caffe.proto")
+STOCK_PATCHES = ("01_protobuf.patch", "03_pycaffe_image_functions.patch")
+STOCK_OPTION = "--stock"
 
 
 def patches() -> list[Path]:
@@ -32,10 +35,18 @@ def messages() -> list[Path]:
     return sorted((HERE / "proto").glob("*.proto"))
 
 
-def stamp() -> str:
+def parts(stock: bool) -> tuple[list[Path], list[Path]]:
+    """The patches and the messages that a tree is made with: all of them, or what stock Caffe needs here."""
+    if stock:
+        return [patch for patch in patches() if patch.name in STOCK_PATCHES], []
+    return patches(), messages()
+
+
+def stamp(stock: bool = False) -> str:
     """One line that changes with anything that the tree is made from."""
     digest = hashlib.sha256()
-    for path in [MANIFEST, *sorted(HERE.glob("*.py")), *patches(), *messages()]:
+    applied, appended = parts(stock)
+    for path in [MANIFEST, *sorted(HERE.glob("*.py")), *applied, *appended]:
         digest.update(f"{path.name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode())
     return digest.hexdigest()
 
@@ -61,13 +72,15 @@ def synchronise(new: Path, tree: Path) -> None:
             shutil.copyfile(new / name, target)
 
 
-def prepare(tree: Path, downloads: Path) -> None:
-    """Bring ``tree`` up to date. Raises SourceError or MergeError.
+def prepare(tree: Path, downloads: Path, stock: bool = False) -> None:
+    """Bring ``tree`` up to date, with our patches and messages or, for ``stock``, without. Raises SourceError or
+    MergeError.
 
     The stamp is removed first and written last: a tree that was left half done is done again.
     """
     stamp_file = tree.with_name(tree.name + ".stamp")
-    wanted = stamp()
+    wanted = stamp(stock)
+    applied, appended = parts(stock)
     if stamp_file.is_file() and stamp_file.read_text(encoding="utf-8") == wanted:
         return
     stamp_file.unlink(missing_ok=True)
@@ -75,19 +88,21 @@ def prepare(tree: Path, downloads: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         new = Path(scratch)
         fetch(new, downloads, os.environ.get("CAFFE_SOURCE"))
-        for patch in patches():
+        for patch in applied:
             apply_patch(patch, new)
-        texts = [path.read_text(encoding="utf-8") for path in messages()]
-        (new / PROTO).write_text(merge((new / PROTO).read_text(encoding="utf-8"), texts), encoding="utf-8")
+        if appended:
+            texts = [path.read_text(encoding="utf-8") for path in appended]
+            (new / PROTO).write_text(merge((new / PROTO).read_text(encoding="utf-8"), texts), encoding="utf-8")
         synchronise(new, tree)
     stamp_file.write_text(wanted, encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
     """Prepare the tree that the command line names; the exit status."""
-    tree, downloads = (Path(argument).resolve() for argument in arguments)
+    stock = STOCK_OPTION in arguments
+    tree, downloads = (Path(argument).resolve() for argument in arguments if argument != STOCK_OPTION)
     try:
-        prepare(tree, downloads)
+        prepare(tree, downloads, stock)
     except (SourceError, MergeError, OSError) as error:
         print(f"preparing Caffe's source failed: {error}", file=sys.stderr)
         return 1

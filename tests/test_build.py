@@ -188,6 +188,28 @@ def test_prepared_tree_keeps_the_times_of_what_did_not_change(
     assert not (tree / "stale.cpp").exists()
 
 
+def test_stock_tree_has_nothing_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pinned: Path) -> None:
+    """But what this system would not compile or import without; the two kinds of tree have stamps of their own."""
+    header = "A reason.\n\n--- a/src/caffe/net.cpp\n+++ b/src/caffe/net.cpp\n@@ -1 +1 @@\n"
+    wanted, ours = tmp_path / prepare_source.STOCK_PATCHES[0], tmp_path / "02_ours.patch"
+    wanted.write_text(header + "-int net;\n+int wanted;\n")
+    ours.write_text(header + "-int wanted;\n+int ours;\n")
+    monkeypatch.setattr(prepare_source, "patches", lambda: [wanted, ours])
+    tree = tmp_path / "tree"
+    assert prepare_source.main([str(tree), str(tmp_path / "downloads"), "--stock"]) == 0
+    assert (tree / "src/caffe/net.cpp").read_text() == "int wanted;\n"
+    assert (tree / "src/caffe/proto/caffe.proto").read_text() == CAFFE_PROTO
+    prepare_source.prepare(tree, tmp_path / "downloads")
+    assert (tree / "src/caffe/net.cpp").read_text() == "int ours;\n"
+    assert "renet_param" in (tree / "src/caffe/proto/caffe.proto").read_text()
+
+
+def test_patches_of_stock_caffe_are_there() -> None:
+    applied, appended = prepare_source.parts(stock=True)
+    assert [patch.name for patch in applied] == list(prepare_source.STOCK_PATCHES)
+    assert appended == []
+
+
 def test_half_prepared_tree_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pinned: Path) -> None:
     tree = tmp_path / "tree"
 
