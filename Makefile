@@ -225,9 +225,13 @@ demo: caffe ## the whole path on drawn scenes: data, training, prediction, score
 	@$(PYTHON) tools/demo.py $(DEMO_ARGS)
 
 .PHONY: bench
-bench: caffe ## speed of the ReNet and DenseCRF layers beside their peers'
-	@$(PYTHON) tools/benchmark.py $(BENCH_ARGS)
-	$(PYTHON) tools/crf_benchmark.py
+bench: caffe ## speed and memory of all that is computed beside PyTorch, stock Caffe and pydensecrf; BENCH_ARGS="--only networks"
+	@$(BEGIN)
+	$(CONFIGURE)
+	configured build/stock "stock Caffe" configure-stock -DSTOCK=ON
+	shown "building stock Caffe to compare with" stock cmake --build build/stock --parallel $(JOBS) --target pycaffe
+	exec 9>&-
+	$(PYTHON) tools/benchmark.py $(BENCH_ARGS)
 
 .PHONY: clean
 clean: ## removes what was built, not what was downloaded, prepared or trained

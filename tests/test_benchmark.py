@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,29 +16,135 @@ from renet_reference import ReNetReference
 
 pytest.importorskip("caffe", reason="Caffe is not built: make caffe")
 
+from caffe.proto import caffe_pb2
+
 from data_prep.command_line import UserError
 from tools import benchmark
+from tools.benchmark_data import check_alike, draw_files, time_conversion, time_evaluation, time_loading
+from tools.benchmark_kernels import check_results, time_crf, time_group
+from tools.benchmark_networks import SCORES, check_networks, grown, inputs_of, network, time_layers, time_network
+from tools.benchmark_settings import CAFFE, NUMPY, PYDENSECRF, PYTORCH, QUICK, STOCK, Entry, Settings
+from tools.speed_charts import growth_chart, point
 from tools.speed_report import (
-    COLUMNS,
-    Measurement,
-    Side,
+    NOT_MEASURED,
+    SECTIONS,
     group_flops,
+    group_table,
     largest_difference,
-    markdown_table,
+    layer_table,
+    machine_peaks,
+    overhead_table,
+    overview_table,
     product_gflops,
-    text_table,
+    ratio,
+    section,
+    triad_gigabytes,
 )
+from tools.speed_sides import PEER_ENVIRONMENT, PEER_REQUIREMENTS, Side, Worker, compare, prepare_peer
 from tools.speed_worker import (
     FORWARD,
     FORWARD_BACKWARD,
     PRODUCT_SIZE,
+    STEP,
+    TRIAD_SIZE,
     CaffeGroup,
+    NumPyTriad,
     Shape,
     group_inputs,
+    parse_shape,
     sampled,
 )
 
 TINY = Shape(2, 3, 5, 4, 2)
+MADE_BY = {"machine": {"processor": "A Processor"}, "commit": "0123456789abcdef"}
+
+
+@pytest.fixture
+def settings() -> Settings:
+    """Tiny sizes, one run, one thread; PyTorch and stock Caffe where they are."""
+    return Settings(
+        scale=QUICK,
+        runs=1,
+        threads=1,
+        python=sys.executable,
+        build=None,
+        stock=benchmark.STOCK if benchmark.has_caffe(benchmark.STOCK) else None,
+        peer=prepare_peer() if (PEER_ENVIRONMENT / "installed.txt").is_file() else None,
+        onednn=False,
+    )
+
+
+@pytest.fixture
+def with_peer(settings: Settings) -> Settings:
+    if settings.peer is None:
+        pytest.skip(f"no PyTorch in {PEER_ENVIRONMENT}: make bench installs it")
+    return settings
+
+
+def sides(**milliseconds: tuple[float, ...]) -> dict[str, Any]:
+    """Measured sides, each of which took as many MiB as it has runs."""
+    measured = {
+        name.replace("_", " "): {"milliseconds": list(times), "peak_mib": float(len(times)), "version": "1"}
+        for name, times in milliseconds.items()
+    }
+    return {"sides": measured, "differences": dict.fromkeys(list(measured)[1:], 1e-6), "seconds": 1.0}
+
+
+def part(*entries: dict[str, Any]) -> dict[str, Any]:
+    named = {str(number): entry for number, entry in enumerate(entries)}
+    return {
+        "entries": named,
+        "made_by": MADE_BY,
+        "settings": {"runs": 3, "threads": 2},
+        "peaks": {"sgemm_gflops": {NUMPY: 100.0}, "triad_gigabytes": 10.0},
+    }
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    """Results with every part."""
+
+    def net(model: str, passes: str, caffe: float, **others: float) -> dict[str, Any]:
+        times = {name: (value,) for name, value in others.items()}
+        return {"model": model, "pass": passes, "shape": [1, 3, 8, 16], **sides(caffe=(caffe,), **times)}
+
+    layer = {"bottoms": [[1, 4]], "tops": [[1, 4, 2, 2]], "params": [], "bytes": 10**7, "operations": 0}
+    layers = [
+        {**layer, "name": "data", "type": "Input", "milliseconds": {CAFFE: 0.0}},
+        {**layer, "name": "conv", "type": "Convolution + ReLU", "operations": 10**9, "milliseconds": {CAFFE: 20.0}},
+        {**layer, "name": "pool", "type": "Pooling", "milliseconds": {CAFFE: 2.0}},
+    ]
+    return {
+        "parts": {
+            "machine": part(
+                {"task": "product", **sides(numpy=(200.0, 100.0))}, {"task": "triad", **sides(numpy=(10.0,))}
+            ),
+            "groups": part(
+                {
+                    "shape": [10, 240, 50, 63, 120],
+                    "pass": FORWARD,
+                    **sides(caffe=(20.0, 10.0, 30.0), pytorch=(50.0, 40.0, 45.0)),
+                },
+                {"shape": [1, 1, 1, 1, 1], "pass": FORWARD_BACKWARD, **sides(caffe=(1.0,))},
+            ),
+            "crf": part(
+                {"shape": [21, 375, 500, 2], **sides(caffe=(50.0, 40.0, 60.0), pydensecrf=(200.0, 210.0, 190.0))}
+            ),
+            "networks": part(
+                net("fcn", FORWARD, 500.0, pytorch=400.0),
+                net("h_renet_bn_mlfb", FORWARD, 600.0, pytorch=1000.0),
+                net("fcn scores", STEP, 500.0, stock_caffe=2000.0),
+            ),
+            "layers": part(
+                {"model": "h_renet", "shape": [1, 3, 8, 16], "whole": {CAFFE: [25.0]}, "layers": layers, "seconds": 1.0}
+            ),
+            "growth": part(
+                {"axis": "size", **net("fcn", FORWARD, 10.0, pytorch=20.0)},
+                {"axis": "batch", **net("fcn", FORWARD, 30.0), "shape": [3, 3, 8, 16]},
+            ),
+            "data": part({"what": "evaluation", "images": 100, **sides(caffe=(500.0,), numpy=(1000.0,))}),
+        }
+    }
 
 
 @pytest.fixture
@@ -55,36 +163,196 @@ def test_speed_of_a_product() -> None:
     assert product_gflops(1000) == pytest.approx(2 * PRODUCT_SIZE**3 / 1e9)
 
 
-@pytest.fixture
-def measurements() -> list[Measurement]:
-    caffe, pytorch = Side((20.0, 10.0, 30.0), 12.4), Side((50.0, 40.0, 45.0), 99.6)
-    return [
-        Measurement(Shape(10, 240, 50, 63, 120), FORWARD, caffe, pytorch),
-        Measurement(Shape(1, 1, 1, 1, 1), FORWARD_BACKWARD, caffe, None),
-    ]
+def test_bandwidth_of_a_triad() -> None:
+    assert triad_gigabytes(1000) == pytest.approx(12 * TRIAD_SIZE / 1e9)
 
 
-def test_ratio_is_of_the_medians(measurements: list[Measurement]) -> None:
-    assert measurements[0].ratio == pytest.approx(45 / 20)
-    assert measurements[1].ratio is None
-    assert measurements[0].gflops(measurements[0].caffe) == pytest.approx(43.5e9 / 0.02 / 1e9, rel=1e-2)
+def test_the_triad_adds_all_values() -> None:
+    triad = NumPyTriad(TINY, False, 3)
+    triad.run()
+    assert (triad.results()["sums"] == 7).all()
 
 
-def test_tables(measurements: list[Measurement]) -> None:
-    flops = group_flops(Shape(10, 240, 50, 63, 120), FORWARD)
-    peak = flops / 0.01 / 1e9  # Caffe's median of 20 ms is half of it
-    markdown = markdown_table(measurements, peak).splitlines()
-    assert markdown[0] == f"| {' | '.join(COLUMNS)} |"
-    cells = [cell.strip() for cell in markdown[2].strip("|").split("|")]
-    assert cells[:5] == ["10, 240, 50, 63, 120", FORWARD, "20.0 (10.0-30.0)", "45.0 (40.0-50.0)", "2.25"]
-    assert cells[6] == "50%"
-    assert cells[8:] == ["12", "100"]
-    alone = [cell.strip() for cell in markdown[3].strip("|").split("|")]
-    assert [alone[i] for i in (3, 4, 7, 9)] == ["-"] * 4
-    assert len({line.count("|") for line in markdown}) == 1
-    text = text_table(measurements, peak).splitlines()
-    assert len({len(line) for line in text}) == 1, "columns are flush right"
-    assert text[1].split() == " ".join(cells).split()
+def test_ratio_is_of_the_medians(results: dict[str, Any]) -> None:
+    first, second = results["parts"]["groups"]["entries"].values()
+    assert ratio(first, PYTORCH) == pytest.approx(45 / 20)
+    assert ratio(second, PYTORCH) is None
+
+
+def row(table: Any, number: int) -> dict[str, str]:
+    """A row's cells by the header."""
+    return dict(zip(table.rows[0], table.rows[number], strict=True))
+
+
+def test_table_of_groups(results: dict[str, Any]) -> None:
+    groups = results["parts"]["groups"]
+    speed = group_flops(Shape(10, 240, 50, 63, 120), FORWARD) / 0.02 / 1e9
+    groups["peaks"]["sgemm_gflops"] = {NUMPY: 2 * speed, PYTORCH: speed}
+    table = group_table(groups)
+    first, second = row(table, 1), row(table, 2)
+    assert first["N, C, H, W, d"] == "10, 240, 50, 63, 120"
+    assert first["Caffe ms"] == "20.0 (10.0-30.0)"
+    assert first["times PyTorch's speed"] == "2.25"
+    assert first["Caffe GFLOP/s"] == f"{speed:.1f}"
+    assert (first["of sgemm"], first["Caffe MiB"], first["difference"]) == ("50%", "3", "1e-06")
+    assert [second[name] for name in ("PyTorch ms", "times PyTorch's speed", "PyTorch GFLOP/s", "difference")] == [
+        "-"
+    ] * 4
+
+
+def test_where_the_other_is_faster_it_is_said(results: dict[str, Any]) -> None:
+    rows = [tuple(cells) for cells in overview_table(results).rows]
+    assert ("FCN, forward", "PyTorch", "0.80 (slower)", "1.00") in rows
+    assert ("FCN up to its scores, training step", "stock Caffe", "4.00", "1.00") in rows
+    assert ("DenseCRF, 2 iterations", "pydensecrf", "4.00", "1.00") in rows
+    assert ("evaluation", "NumPy loop", "2.00", "1.00") in rows
+
+
+def test_overhead_over_the_fcn(results: dict[str, Any]) -> None:
+    (found,) = overhead_table(results["parts"]["networks"]).rows[1:]
+    assert found == ["H-ReNet, BN, MLFB", "100", "1.20", "600", "2.50", "1.14 (0.24 s, 0.21 s)"]
+
+
+def test_table_of_layers(results: dict[str, Any]) -> None:
+    """Products as shares of sgemm's speed, the others of the triad's; inputs are none."""
+    table = layer_table(results["parts"]["layers"])
+    assert [cells[0] for cells in table.rows] == ["layer", "conv", "pool", "whole pass"]
+    conv, pool, whole = (row(table, number) for number in (1, 2, 3))
+    assert (conv["GFLOP/s"], conv["of sgemm"], conv["GB/s"]) == ("50", "50%", "-")
+    assert (pool["GFLOP/s"], pool["GB/s"], pool["of triad"]) == ("-", "5.0", "50%")
+    assert (whole["Caffe ms"], whole["GFLOP/s"]) == ("25.0", "40")
+
+
+def test_peaks_are_of_the_fastest_runs(results: dict[str, Any]) -> None:
+    found = machine_peaks(results["parts"]["machine"])
+    assert found == {"sgemm_gflops": {NUMPY: product_gflops(100)}, "triad_gigabytes": triad_gigabytes(10)}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_sections(results: dict[str, Any], name: str) -> None:
+    text = section(results, name, for_document=True)
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(tables) >= 3
+    assert (
+        "A Processor, 2 threads, median (fastest-slowest) of 3 runs, commit 0123456789ab" in text or name == "overview"
+    )
+    assert "-----" in section(results, name, for_document=False)
+    assert section({"parts": {}}, name, for_document=True) == NOT_MEASURED
+
+
+def test_chart_of_the_growth(results: dict[str, Any]) -> None:
+    growth = results["parts"]["growth"]
+    svg = growth_chart(growth)
+    assert svg == growth_chart(growth), "the same figures draw the same"
+    assert b"FCN, PyTorch" in svg and len(svg) < 100_000
+    size, batch = growth["entries"].values()
+    assert point(size, PYTORCH) == (8 * 16 / 1e6, 20.0)
+    assert point(batch, CAFFE) == (3, 10.0)
+
+
+# --- The document ----------------------------------------------------------------------------------------------------
+
+
+def test_the_document_has_what_its_json_says(repository: Path) -> None:
+    document = (repository / "docs" / benchmark.DOCUMENT).read_text()
+    measured = benchmark.read_results(repository / "docs" / benchmark.RESULTS)
+    assert benchmark.filled(document, measured) == document
+    if "growth" in measured["parts"]:
+        assert (repository / "docs" / benchmark.CHART).is_file()
+
+
+def test_documents_are_written(results: dict[str, Any], repository: Path, tmp_path: Path) -> None:
+    """Parts that were not measured this time stay as they were."""
+    document = tmp_path / benchmark.DOCUMENT
+    document.write_text((repository / "docs" / benchmark.DOCUMENT).read_text())
+    benchmark.write_documents(results, tmp_path)
+    first = document.read_text()
+    assert "| 10, 240, 50, 63, 120 | forward | 20.0 (10.0-30.0) | 45.0 (40.0-50.0) | 2.25 |" in first
+    assert NOT_MEASURED not in first
+    assert (tmp_path / benchmark.CHART).read_bytes().startswith(b"<?xml")
+    changed = copy.deepcopy(results["parts"]["crf"])
+    changed["entries"]["0"]["shape"] = [5, 6, 7, 8]
+    benchmark.write_documents({"parts": {"crf": changed}}, tmp_path)
+    second = document.read_text()
+    assert "| 5, 6, 7 | 8 |" in second and "| 10, 240, 50, 63, 120 | forward | 20.0" in second
+    assert benchmark.filled(second, benchmark.read_results(tmp_path / benchmark.RESULTS)) == second
+
+
+@pytest.mark.parametrize(("old", "new"), [("benchmark: crf", "benchmark: cfr"), ("<!-- benchmark: crf -->", "")])
+def test_a_document_with_wrong_blocks_is_told(repository: Path, old: str, new: str) -> None:
+    document = (repository / "docs" / benchmark.DOCUMENT).read_text().replace(old, new)
+    with pytest.raises(UserError, match=r"one block each of overview, machine.* look at .*crf"):
+        benchmark.filled(document, {"parts": {}})
+
+
+# --- Running, and going on -------------------------------------------------------------------------------------------
+
+
+def fake_parts(monkeypatch: pytest.MonkeyPatch, taken: list[str], fails: str = "") -> None:
+    """Two parts, whose measurements are noted in `taken`; the one named `fails` ends the run."""
+
+    def entry(name: str, task: str) -> Entry:
+        def measure() -> dict[str, Any]:
+            if name == fails:
+                raise UserError("a side died")
+            taken.append(name)
+            return {"task": task, **sides(numpy=(1.0,))}
+
+        return Entry(name, measure)
+
+    parts = {
+        "machine": lambda settings: [entry("product", "product"), entry("triad", "triad")],
+        "crf": lambda settings: [entry("a", "x"), entry("b", "x")],
+    }
+    monkeypatch.setattr(benchmark, "PARTS", parts)
+
+
+def test_an_interrupted_run_goes_on(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, taken = tmp_path / benchmark.RESULTS, []
+    results = benchmark.read_results(file)
+    save = lambda: benchmark.write_results(file, results)  # noqa: E731
+    fake_parts(monkeypatch, taken, fails="b")
+    assert not benchmark.begin(results, ["machine", "crf"], {"runs": 1}, restart=False)
+    with pytest.raises(UserError, match=r"^crf, b: a side died$"):
+        benchmark.measure(settings, ["machine", "crf"], results, save)
+    fake_parts(monkeypatch, taken)
+    results = benchmark.read_results(file)
+    assert benchmark.begin(copy.deepcopy(results), ["machine", "crf"], {"runs": 1}, restart=False)
+    assert not benchmark.begin(copy.deepcopy(results), ["machine", "crf"], {"runs": 1}, restart=True)
+    assert not benchmark.begin(copy.deepcopy(results), ["machine", "crf"], {"runs": 2}, restart=False)
+    benchmark.measure(settings, ["machine", "crf"], results, save)
+    assert taken == ["product", "triad", "a", "b"]
+    written = benchmark.read_results(file)
+    assert "unfinished" not in written
+    assert written["parts"]["crf"]["peaks"] == machine_peaks(written["parts"]["machine"])
+
+
+def test_a_part_alone_leaves_the_others(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+    fake_parts(monkeypatch, taken)
+    results: dict[str, Any] = {"parts": {"crf": part({"old": True})}}
+    benchmark.begin(results, ["machine"], {}, restart=False)
+    benchmark.measure(settings, ["machine"], results, lambda: None)
+    assert taken == ["product", "triad"] and results["parts"]["crf"]["entries"]["0"] == {"old": True}
+
+
+def test_run_of_some_parts(tool: list[str], tmp_path: Path) -> None:
+    options = ["--without-pytorch", "--quick", "--runs", "2", "--threads", "1", "--only", "groups", "crf"]
+    done = subprocess.run(
+        [*tool, *options, "--out", str(tmp_path)], capture_output=True, text=True, cwd="/", timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / benchmark.RESULTS).read_text())
+    assert list(written["parts"]) == ["machine", "groups", "crf"]
+    groups = written["parts"]["groups"]
+    assert groups["settings"] == {"runs": 2, "threads": 1}
+    assert groups["peaks"]["sgemm_gflops"][NUMPY] > 0 and groups["peaks"]["triad_gigabytes"] > 0
+    assert [entry["pass"] for entry in groups["entries"].values()] == [FORWARD, FORWARD_BACKWARD]
+    for entry in groups["entries"].values():
+        assert list(entry["sides"]) == [CAFFE] and len(entry["sides"][CAFFE]["milliseconds"]) == 2
+    assert "2, 3, 11, 9, 5" in done.stdout
+    shown = subprocess.run([*tool, "--show", "--out", str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0 and shown.stdout == done.stdout
 
 
 def test_difference_of_results() -> None:
@@ -123,69 +391,153 @@ def test_caffe_side_computes_the_group(backward: bool) -> None:
         np.testing.assert_allclose(results[name], values, rtol=1e-4, atol=1e-5)
 
 
-def test_run_without_pytorch(tool: list[str], tmp_path: Path) -> None:
-    options = ["--without-pytorch", "--runs", "2", "--threads", "1", "--shapes", str(TINY)]
-    files = ["--json", str(tmp_path / "speed.json"), "--markdown", str(tmp_path / "speed.md")]
-    done = subprocess.run([*tool, *options, *files], capture_output=True, text=True, cwd="/", timeout=300)
-    assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "speed.json").read_text())
-    assert report["threads"] == 1
-    assert report["sgemm_gflops"]["numpy"] > 0
-    assert [m["passes"] for m in report["measurements"]] == [FORWARD, FORWARD_BACKWARD]
-    assert report["measurements"][0]["shape"] == TINY._asdict()
-    for measurement in report["measurements"]:
-        assert len(measurement["caffe"]["milliseconds"]) == 2
-        assert measurement["pytorch"] is None
-    assert "2, 3, 5, 4, 2" in done.stdout
-    assert "| 2, 3, 5, 4, 2 | forward |" in (tmp_path / "speed.md").read_text()
+# --- What is measured ------------------------------------------------------------------------------------------------
 
 
-def test_both_libraries_come_to_the_same_result() -> None:
-    if not (benchmark.PEER_ENVIRONMENT / "installed.txt").is_file():
-        pytest.skip(f"no PyTorch in {benchmark.PEER_ENVIRONMENT}: make bench installs it")
-    compared = benchmark.measure([Shape(2, 3, 11, 9, 5)], [FORWARD, FORWARD_BACKWARD], 1, 1, benchmark.prepare_peer())
-    assert compared.largest_difference is not None
-    assert 0 < compared.largest_difference < 1e-5
-    assert all(m.pytorch and m.pytorch.median > 0 for m in compared.measurements)
+def test_both_libraries_come_to_the_same_result(with_peer: Settings) -> None:
+    for passes in (FORWARD, FORWARD_BACKWARD):
+        found = time_group(with_peer, Shape(2, 3, 11, 9, 5), passes)
+        assert 0 < found["differences"][PYTORCH] < 1e-5
+        assert all(side["milliseconds"][0] > 0 for side in found["sides"].values())
+
+
+def test_a_crf_is_pydensecrfs(with_peer: Settings) -> None:
+    found = time_crf(with_peer, QUICK.crfs[0])
+    assert found["differences"][PYDENSECRF] < 1e-3
+
+
+def test_results_that_differ_are_told() -> None:
+    with pytest.raises(UserError, match=r"differ by 5\.0e-01 of the largest value at a place"):
+        check_results("a place", {"a": [1.0]}, {"a": [2.0]})
+    with pytest.raises(UserError, match=r"prob differs by 5\.0e-01"):
+        check_networks({"prob": [1.0]}, {"prob": [2.0]})
+    with pytest.raises(UserError, match=r"conv\.param0 gradient"):
+        check_networks({"conv.param0 gradient": [1.0]}, {"conv.param0 gradient": [2.0]})
+    assert check_networks({"prob": [1.0], "x gradient": [1.0]}, {"prob": [1.0], "x gradient": [1.01]}) == 0
+    with pytest.raises(UserError, match=r"the same: .*lost gradient"):
+        check_networks({"prob": [1.0], "lost gradient": [1.0]}, {"prob": [1.0]})
+    with pytest.raises(UserError, match="do not come to the same"):
+        check_alike(0.1, {"a": [1.0]}, {"a": [2.0]})
+
+
+def test_networks_of_the_benchmark() -> None:
+    forward, step = network("fcn", FORWARD, (1, 3, 48, 64)), network(SCORES, STEP, (2, 3, 49, 64))
+    assert inputs_of(forward) == "data:1,3,48,64"
+    assert inputs_of(step) == "data:2,3,49,64 label:2,1,7,8:21"
+    kinds = {layer.type for layer in step.layer}
+    assert kinds == {"Input", "Convolution", "ReLU", "Pooling", "SoftmaxWithLoss"}, "what stock Caffe has"
+    frozen = [layer.name for layer in step.layer if layer.param and layer.param[0].lr_mult == 0]
+    assert frozen == ["conv1_1", "conv1_2", "conv2_1", "conv2_2"]
+    assert isinstance(step, caffe_pb2.NetParameter)
+
+
+@pytest.mark.parametrize("passes", [FORWARD, STEP])
+def test_a_network_is_the_same_on_all_sides(settings: Settings, passes: str) -> None:
+    if settings.peer is None and settings.stock is None:
+        pytest.skip("neither PyTorch nor stock Caffe: make bench makes them")
+    found = time_network(settings, SCORES, passes, (2, 3, 32, 40), 1)
+    assert list(found["sides"]) == [CAFFE, *([STOCK] if settings.stock else []), *([PYTORCH] if settings.peer else [])]
+    assert all(difference < 1e-4 for difference in found["differences"].values())
+    assert all(side["peak_mib"] > 50 for side in found["sides"].values())
+
+
+def test_the_recurrent_network_beside_pytorchs(with_peer: Settings) -> None:
+    found = grown(with_peer, "h_renet_bn_mlfb", "batch", (2, 3, 32, 40))
+    assert found["axis"] == "batch" and found["differences"][PYTORCH] < 1e-4
+
+
+def test_layer_by_layer(settings: Settings) -> None:
+    found = time_layers(settings)
+    layers = {layer["name"]: layer for layer in found["layers"]}
+    height, width = QUICK.image
+    assert layers["conv1_2"]["type"] == "Convolution + ReLU"
+    assert layers["conv1_2"]["operations"] == 2 * 9 * 64 * 64 * height * width
+    assert layers["pool1"]["operations"] == 0 and layers["pool1"]["bytes"] > 0
+    assert {layer["type"] for layer in found["layers"]} >= {"ReNetLSTM", "BatchNorm", "BilinearInterpolation"}
+    assert 0 < sum(layer["milliseconds"][CAFFE] for layer in found["layers"]) < 60_000
+
+
+def test_files_of_the_data_part(tmp_path: Path) -> None:
+    draw_files(tmp_path, 12, (48, 64))
+    for name in ("images", "labels", "predictions"):
+        assert len(list((tmp_path / name).iterdir())) == 12
+
+
+def test_conversion_is_timed(settings: Settings) -> None:
+    found = time_conversion(settings)
+    assert found["images"] == QUICK.converted and found["sides"][CAFFE]["peak_mib"] > 1
+
+
+def test_loaded_batches_are_the_same(with_peer: Settings) -> None:
+    found = time_loading(with_peer)
+    assert found["images"] == 10 * QUICK.loaded and found["differences"][PYTORCH] < 2e-2
+
+
+def test_scores_are_the_same(settings: Settings) -> None:
+    found = time_evaluation(settings)
+    assert found["differences"] == {NUMPY: 0.0}
 
 
 def test_a_dead_worker_is_told() -> None:
     with pytest.raises(UserError, match=r"^nonsense: .*ended with status 1; its last line: KeyError"):
-        benchmark.Worker(sys.executable, "nonsense", TINY, FORWARD, 1)
+        Worker(sys.executable, "nonsense", TINY, FORWARD, 1)
 
 
 def test_a_death_in_caffe_is_told() -> None:
     with pytest.raises(UserError, match=r"^caffe: Check failed: .*num_output"):
-        benchmark.Worker(sys.executable, "caffe", Shape(1, 1, 1, 1, 0), FORWARD, 1)
+        Worker(sys.executable, "caffe", Shape(1, 1, 1, 1, 0), FORWARD, 1)
+
+
+def test_a_side_that_computes_otherwise_is_told() -> None:
+    other = {"one": Side("caffe", sys.executable, TINY), "two": Side("caffe", sys.executable, TINY._replace(hidden=3))}
+    with pytest.raises(UserError, match="two sides"):
+        compare(other, FORWARD, 1, 1, lambda ours, theirs: check_alike(1e-3, {"n": [1.0]}, {"n": [2.0]}))
+
+
+def test_a_build_folder_is_chosen(tmp_path: Path) -> None:
+    """The Caffe of the folder is imported, not that of the Python."""
+    package = tmp_path / "python" / "caffe"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('the chosen one')")
+    with pytest.raises(UserError, match="the chosen one"):
+        Worker(sys.executable, "caffe", TINY, FORWARD, 1, caffe=tmp_path)
 
 
 def test_failed_installation_names_its_log(tmp_path: Path) -> None:
     (tmp_path / "bench-venv").write_text("in the way")
     with pytest.raises(UserError, match=r"could not be installed .*logs/bench-venv\.log.*--without-pytorch"):
-        benchmark.prepare_peer(tmp_path / "bench-venv")
+        prepare_peer(tmp_path / "bench-venv")
     assert (tmp_path / "logs" / "bench-venv.log").read_text()
 
 
 def test_complete_installation_is_taken(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").touch()
-    (tmp_path / "installed.txt").write_text("\n".join(benchmark.PEER_REQUIREMENTS) + "\n")
-    assert benchmark.prepare_peer(tmp_path) == tmp_path / "bin" / "python"
+    (tmp_path / "installed.txt").write_text("\n".join(PEER_REQUIREMENTS) + "\n")
+    assert prepare_peer(tmp_path) == tmp_path / "bin" / "python"
 
 
 def test_shapes_are_parsed() -> None:
-    assert benchmark.parse_shape("1,2,3,4,5") == Shape(1, 2, 3, 4, 5)
+    assert parse_shape("1,2,3,4,5") == Shape(1, 2, 3, 4, 5)
     for text in ("1,2,3,4", "1,2,3,4,5,6", "a,b,c,d,e", "1,2,3,4,0", ""):
         with pytest.raises(argparse.ArgumentTypeError, match="shape"):
-            benchmark.parse_shape(text)
+            parse_shape(text)
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
-    [(["--shapes", "1,2"], "is no shape"), (["--runs", "0"], "at least 1"), (["--threads", "x"], "at least 1")],
+    [
+        (["--only", "speed"], "invalid choice"),
+        (["--runs", "0"], "at least 1"),
+        (["--threads", "x"], "at least 1"),
+        (["--quick", "--docs"], "none for a document"),
+        (["--build", "/no/folder"], "no python/caffe/_caffe.so in it"),
+        (["--show", "--out", "OUT"], "no results to show yet"),
+    ],
 )
-def test_wrong_arguments(tool: list[str], arguments: list[str], complaint: str) -> None:
-    done = subprocess.run([*tool, *arguments], capture_output=True, text=True, timeout=60)
+def test_wrong_arguments(tool: list[str], arguments: list[str], complaint: str, tmp_path: Path) -> None:
+    given = ["--out", str(tmp_path), *[str(tmp_path) if word == "OUT" else word for word in arguments]]
+    done = subprocess.run([*tool, *given], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert complaint in done.stderr
     assert done.stderr.count("\n") == 1
@@ -194,4 +546,4 @@ def test_wrong_arguments(tool: list[str], arguments: list[str], complaint: str) 
 def test_help_has_examples(tool: list[str]) -> None:
     done = subprocess.run([*tool, "--help"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
-    assert "tools/benchmark.py --runs 3" in done.stdout
+    assert "tools/benchmark.py --show --docs" in done.stdout

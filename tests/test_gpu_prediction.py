@@ -7,7 +7,7 @@ import pytest
 from segmentation_helpers import call_tool, only_line
 
 from data_prep.command_line import UserError
-from tools.benchmark import SHAPES
+from tools.benchmark_settings import SHAPES
 from tools.gpu_limits import FLOAT32, data_sheet
 from tools.gpu_prediction import H200, PASS_INSTRUCTIONS, STEP_CLOCKS, group, n_renet, scan_seconds, sweep
 

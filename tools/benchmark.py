@@ -1,277 +1,273 @@
-"""Time a ReNet layer group beside the same made of PyTorch's bidirectional LSTM, on this machine's processor."""
+"""Measure speed and memory on this machine's processor beside PyTorch, stock Caffe and pydensecrf."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
-import subprocess
+import re
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_prep.command_line import UserError, progress, run
 from data_prep.dataset import write_atomically
 from data_prep.prepare import whole_number
-from tools.native_process import last_words
+from tools.benchmark_data import data_entries
+from tools.benchmark_kernels import crf_entries, group_entries, machine_entries
+from tools.benchmark_networks import growth_entries, has_onednn, layer_entries, network_entries
+from tools.benchmark_settings import CHART, FULL, QUICK, Entry, Settings
+from tools.repository import ROOT, commit
 from tools.run_folder import surroundings, threads
-from tools.speed_report import (
-    Measurement,
-    Side,
-    largest_difference,
-    markdown_table,
-    product_gflops,
-    text_table,
-)
-from tools.speed_worker import FORWARD, FORWARD_BACKWARD, CrfShape, Shape
+from tools.speed_charts import growth_chart
+from tools.speed_report import SECTIONS, machine_peaks, section
+from tools.speed_sides import prepare_peer
 
-ROOT = Path(__file__).resolve().parents[1]
-PEER_ENVIRONMENT = ROOT / "build" / "bench-venv"  # PyTorch is no part of the product, so it stays out of .venv
-PEER_REQUIREMENTS = ("torch==2.13.0", "numpy", "pydensecrf2==1.1")
-SHAPES = (
-    Shape(10, 12, 120, 160, 40),  # N-ReNet's first group in training: three channels in patches of 2x2
-    Shape(10, 240, 50, 63, 120),
-    Shape(1, 1024, 47, 63, 120),  # H-ReNet's group on an image of 375x500
-)
-TOLERANCE = 1e-3  # of results, relative to the largest value; the two sides add in other orders
-LIBRARIES = {"caffe": "Caffe", "pytorch": "PyTorch", "numpy": "NumPy"}
-PAUSE_SECONDS = 0.25  # idle threads of one library spin for a while, at the cost of the other's next run
+MACHINE, GROWTH = "machine", "growth"
+PARTS: dict[str, Callable[[Settings], list[Entry]]] = {
+    MACHINE: machine_entries,
+    "groups": group_entries,
+    "crf": crf_entries,
+    "networks": network_entries,
+    "layers": layer_entries,
+    GROWTH: growth_entries,
+    "data": data_entries,
+}
+OUT = ROOT / "build" / "benchmark"
+DOCUMENTS = ROOT / "docs"
+STOCK = ROOT / "build" / "stock"
+RESULTS, DOCUMENT = "performance.json", "performance.md"
+BLOCK = re.compile(r"<!-- benchmark: (\w+) -->\n.*?<!-- end of benchmark -->", re.DOTALL)
 
 DESCRIPTION = f"""{__doc__}
 
-A group is a vertical and then a horizontal layer of LSTM units, each with both scans. Both libraries get the same map,
-weights and number of threads, run alternately in processes of their own, and must come to the same result. Times are
-the median (fastest-slowest) of the runs; "of sgemm" is the share of the speed of a large matrix product measured in
-the same minutes; MiB is the memory that the group took at most, maps and weights included."""
+Parts: {", ".join(PARTS)}. All sides get the same inputs, parameters and number of threads, run in turn in processes
+of their own, and must come to the same results. Times are the median (fastest-slowest) of the runs; MiB is the memory
+that the work took at most, beyond the library itself. An interrupted run goes on where it stopped when it is started
+again with the same options."""
 
 EXAMPLES = """examples:
-  tools/benchmark.py --markdown bench.md --json bench.json
-  tools/benchmark.py --runs 3 --shapes 1,1024,47,63,120
-  tools/benchmark.py --threads 1 --without-pytorch
+  tools/benchmark.py                               # all, about 20 minutes on two cores
+  tools/benchmark.py --only networks layers        # these parts; results of the others are kept
+  tools/benchmark.py --quick --only crf            # tiny sizes, to see whether it works
+  tools/benchmark.py --docs                        # and write docs/performance.md, its JSON and its chart
+  tools/benchmark.py --show --docs                 # the same from results that are there
 
-PyTorch is installed into build/bench-venv at the first call."""
-
-
-class Worker:
-    """A process that does one task when told (tools/speed_worker.py)."""
-
-    def __init__(self, python: Path | str, task: str, shape: Shape | CrfShape, passes: str, thread_count: int) -> None:
-        count = str(thread_count)
-        variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), count)
-        self._task = task
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - close() closes it
-        self._process = subprocess.Popen(
-            [str(python), "-m", "tools.speed_worker", task, str(shape), passes, count],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            text=True,
-            cwd=ROOT,
-            env=os.environ | variables | {"PYTHONPATH": str(ROOT), "GLOG_minloglevel": "2"},
-        )
-        try:
-            self.version: str = self._answer()["version"]
-        except BaseException:
-            self.close()
-            raise
-
-    def run(self) -> float:
-        """Do the task once; milliseconds."""
-        return self._ask("run")["milliseconds"]
-
-    def results(self) -> dict[str, Any]:
-        """`values`: samples of what the last run computed; `peak_mib`: memory taken at most."""
-        return self._ask("results")
-
-    def close(self) -> None:
-        """End the process."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-        self._process.kill()
-        self._process.wait()
-        self._said.close()
-
-    def _ask(self, question: str) -> dict[str, Any]:
-        with contextlib.suppress(BrokenPipeError):  # the answer tells what happened
-            self._process.stdin.write(question + "\n")
-            self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
-        if line:
-            return json.loads(line)
-        status = self._process.wait()
-        self._said.seek(0)
-        raise UserError(f"{self._task}: {last_words(self._said.read(), status)}")
+PyTorch and pydensecrf are installed into build/bench-venv at the first call. `make bench` also builds stock Caffe, into
+build/stock; without it its column is missing."""
 
 
-def prepare_peer(environment: Path = PEER_ENVIRONMENT) -> Path:
-    """The Python that has PyTorch; made with venv and pip where it is missing.
+# --- Results ---------------------------------------------------------------------------------------------------------
+
+
+def read_results(file: Path) -> dict[str, Any]:
+    """What a file of results holds; without one, no parts.
 
     Raises:
-        UserError: the installation failed; the message names its log.
+        UserError: it is no such file.
     """
-    python, complete = environment / "bin" / "python", environment / "installed.txt"
-    wanted = "\n".join(PEER_REQUIREMENTS) + "\n"
-    if complete.is_file() and complete.read_text() == wanted and python.exists():
-        return python
-    log = environment.parent / "logs" / f"{environment.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    print(f"installing {', '.join(PEER_REQUIREMENTS)} into {environment}", file=sys.stderr)
-    with open(log, "w") as stream:
-        for command in (
-            [sys.executable, "-m", "venv", "--clear", str(environment)],
-            [str(python), "-m", "pip", "install", *PEER_REQUIREMENTS],
-        ):
-            if subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT).returncode:
-                raise UserError(
-                    f"PyTorch could not be installed for the comparison; the log is {log}"
-                    " (--without-pytorch measures Caffe alone)"
-                )
-    complete.write_text(wanted)
-    return python
-
-
-def parse_shape(text: str) -> Shape:
-    """A shape from `N,C,H,W,d`; ArgumentTypeError for anything else."""
     try:
-        shape = Shape(*map(int, text.split(",")))
-    except (TypeError, ValueError):
-        raise argparse.ArgumentTypeError(f"'{text}' is no shape N,C,H,W,d, such as {SHAPES[0]}") from None
-    if min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"every number of the shape '{text}' must be at least 1")
-    return shape
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {"parts": {}}
+    except ValueError as error:
+        raise UserError(f"{file}: not readable as JSON: {error}") from None
+    if not isinstance(results, dict) or not isinstance(results.get("parts"), dict):
+        raise UserError(f"{file}: no results of this benchmark")
+    return results
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """All that was measured."""
-
-    measurements: list[Measurement]
-    sgemm_gflops: dict[str, float]  # the best of each library
-    versions: dict[str, str]
-    largest_difference: float | None  # of the sides' results, relative to the largest value; None without PyTorch
+def write_results(file: Path, results: Mapping[str, Any]) -> None:
+    """Write results, whole or not at all."""
+    write_atomically(file, (json.dumps(results, indent=1) + "\n").encode())
 
 
-def measure(
-    shapes: Sequence[Shape], passes: Sequence[str], runs: int, thread_count: int, peer: Path | None
-) -> Comparison:
-    """Time every shape and pass on both sides, alternately.
+def begin(results: dict[str, Any], chosen: Sequence[str], options: Mapping[str, Any], restart: bool) -> bool:
+    """Make results ready for a run: one that was interrupted with the same parts and options goes on, else the chosen
+    parts are emptied.
 
     Args:
-        shapes: the groups to time.
-        passes: of FORWARD, FORWARD_BACKWARD.
-        runs: timed runs of each; one more before them is not counted.
-        thread_count: threads for every library.
-        peer: the Python that has PyTorch, or None to time Caffe alone.
+        results: changed.
+        chosen: the parts.
+        options: that decide what is measured.
+        restart: start anew in any case.
+
+    Returns:
+        Whether an interrupted run goes on.
+    """
+    this = {"parts": list(chosen), "options": dict(options)}
+    goes_on = not restart and results.get("unfinished") == this
+    if not goes_on:
+        for name in chosen:
+            results["parts"].pop(name, None)
+    results["unfinished"] = this
+    results["parts"] = {name: results["parts"][name] for name in PARTS if name in results["parts"]}
+    return goes_on
+
+
+def measure(settings: Settings, chosen: Sequence[str], results: dict[str, Any], save: Callable[[], None]) -> None:
+    """Take the measurements of the chosen parts that results lack, and save after each.
 
     Raises:
-        UserError: a process died (out of memory, for one), or the sides' results differ.
+        UserError: a side died, or the sides' results differ.
     """
-    pythons: dict[str, Path | str] = {"caffe": sys.executable} | ({"pytorch": peer} if peer else {})
-    products: dict[str, Path | str] = {"numpy-product": sys.executable} | ({"pytorch-product": peer} if peer else {})
-    measurements, versions, differences = [], {}, []
-    product_times: dict[str, list[float]] = {task: [] for task in products}
-    rounds = progress(total=len(shapes) * len(passes) * (runs + 1), description="timing", unit="round")
-    with rounds, started(products, shapes[0], FORWARD, thread_count) as product_workers:
-        for shape in shapes:
-            for chosen in passes:
-                with started(pythons, shape, chosen, thread_count) as sides:
-                    times: dict[str, list[float]] = {task: [] for task in sides}
-                    for number in range(runs + 1):
-                        for task, worker in (sides | product_workers).items():
-                            time.sleep(PAUSE_SECONDS)
-                            milliseconds = worker.run()
-                            if number > 0:
-                                (times | product_times)[task].append(milliseconds)
-                        rounds.update()
-                    results = {task: worker.results() for task, worker in sides.items()}
-                    versions |= {task: worker.version for task, worker in sides.items()}
-                timed = {task: Side(tuple(times[task]), results[task]["peak_mib"]) for task in times}
-                measurements.append(Measurement(shape, chosen, timed["caffe"], timed.get("pytorch")))
-                if peer:
-                    difference = largest_difference(results["caffe"]["values"], results["pytorch"]["values"])
-                    if difference > TOLERANCE:
-                        raise UserError(
-                            f"the libraries' results differ by {difference:.1e} of the largest value at the shape"
-                            f" {shape}, {chosen}: they do not compute the same"
-                        )
-                    differences.append(difference)
-    speeds = {task.removesuffix("-product"): max(map(product_gflops, each)) for task, each in product_times.items()}
-    return Comparison(measurements, speeds, versions, max(differences, default=None))
+    entries = [(part, entry) for part in PARTS if part in chosen for entry in PARTS[part](settings)]
+    made_by = surroundings()
+    with progress(total=len(entries), description="measuring", unit="measurement") as bar:
+        for part, entry in entries:
+            bar.set_postfix_str(f"{part}: {entry.name}")
+            kept = results["parts"].setdefault(part, {"entries": {}})
+            if entry.name not in kept["entries"]:
+                start = time.monotonic()
+                try:
+                    measured = entry.measure()
+                except UserError as error:
+                    raise UserError(f"{part}, {entry.name}: {error}") from None
+                kept |= {"made_by": made_by, "settings": {"runs": settings.runs, "threads": settings.threads}}
+                if part != MACHINE:
+                    kept["peaks"] = machine_peaks(results["parts"][MACHINE])
+                kept["entries"][entry.name] = {**measured, "seconds": round(time.monotonic() - start, 1)}
+                results["parts"] = {name: results["parts"][name] for name in PARTS if name in results["parts"]}
+                save()
+            bar.update()
+    results.pop("unfinished", None)
+    save()
 
 
-@contextlib.contextmanager
-def started(
-    pythons: Mapping[str, Path | str], shape: Shape | CrfShape, passes: str, thread_count: int
-) -> Iterator[dict[str, Worker]]:
-    """A Worker for each task, ended afterwards; `pythons` names the Python of each."""
-    with contextlib.ExitStack() as stack:
-        workers = {}
-        for task, python in pythons.items():
-            workers[task] = Worker(python, task, shape, passes, thread_count)
-            stack.callback(workers[task].close)
-        yield workers
+# --- Documents -------------------------------------------------------------------------------------------------------
+
+
+def filled(document: str, results: Mapping[str, Any]) -> str:
+    """A document whose blocks `<!-- benchmark: NAME -->` ... `<!-- end of benchmark -->` have the results' tables.
+
+    Raises:
+        UserError: it has a block of another name, or lacks one.
+    """
+    names = BLOCK.findall(document)
+    if sorted(names) != sorted(SECTIONS):
+        wrong = sorted(set(names) ^ set(SECTIONS)) or names
+        raise UserError(f"{DOCUMENT}: one block each of {', '.join(SECTIONS)} expected; look at {', '.join(wrong)}")
+
+    def block(found: re.Match[str]) -> str:
+        text = section(results, found[1], for_document=True).strip()
+        return f"<!-- benchmark: {found[1]} -->\n{text}\n<!-- end of benchmark -->"
+
+    return BLOCK.sub(block, document)
+
+
+def write_documents(results: Mapping[str, Any], folder: Path) -> None:
+    """Bring docs/ up to date: the JSON, the blocks of performance.md, and the chart. Parts that are not in `results`
+    stay as the JSON there has them."""
+    parts = read_results(folder / RESULTS)["parts"] | results["parts"]
+    merged = {"parts": {name: parts[name] for name in PARTS if name in parts}}
+    document = folder / DOCUMENT
+    text = filled(document.read_text(encoding="utf-8"), merged)
+    write_results(folder / RESULTS, merged)
+    write_atomically(document, text.encode())
+    if GROWTH in merged["parts"]:
+        write_chart(merged, folder)
+
+
+def write_chart(results: Mapping[str, Any], folder: Path) -> None:
+    """Draw the growth's chart into a folder."""
+    chart = folder / CHART
+    chart.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(chart, growth_chart(results["parts"][GROWTH]))
+
+
+# --- The command -----------------------------------------------------------------------------------------------------
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="benchmark.py",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--shapes", nargs="+", type=parse_shape, default=list(SHAPES), metavar="N,C,H,W,d")
-    parser.add_argument("--passes", nargs="+", choices=(FORWARD, FORWARD_BACKWARD), default=[FORWARD, FORWARD_BACKWARD])
-    parser.add_argument("--runs", type=whole_number(1), default=7, help="timed runs of each (default: 7)")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), metavar="PART", help="measure these parts alone")
+    parser.add_argument("--runs", type=whole_number(1), default=7, help="timed runs of each side (default: 7)")
     parser.add_argument(
         "--threads",
         type=whole_number(1),
         default=threads(),
         help="of every library (default: %(default)s: OMP_NUM_THREADS or all)",
     )
-    parser.add_argument("--without-pytorch", action="store_true", help="time Caffe alone")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every time and what made it")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it works, not how fast it is")
+    parser.add_argument("--without-pytorch", action="store_true", help="leave out PyTorch and pydensecrf")
+    parser.add_argument(
+        "--build", type=Path, metavar="DIR", help="a build folder of ours (default: the one .venv imports)"
+    )
+    parser.add_argument(
+        "--stock", type=Path, default=STOCK, metavar="DIR", help="stock Caffe's build folder (default: build/stock)"
+    )
+    parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="for results (default: build/benchmark)")
+    parser.add_argument("--docs", action="store_true", help="write docs/performance.md, its JSON and its chart, too")
+    parser.add_argument("--show", action="store_true", help="measure nothing, show what is there")
+    parser.add_argument("--restart", action="store_true", help="do not go on with an interrupted run")
     return parser
 
 
+def make_settings(arguments: argparse.Namespace) -> Settings:
+    """What the command line asks for.
+
+    Raises:
+        UserError: --build has no Caffe, or PyTorch cannot be installed.
+    """
+    build = arguments.build.resolve() if arguments.build else None
+    if build and not has_caffe(build):
+        raise UserError(f"--build {arguments.build}: no python/caffe/_caffe.so in it")
+    return Settings(
+        scale=QUICK if arguments.quick else FULL,
+        runs=arguments.runs,
+        threads=arguments.threads,
+        python=sys.executable,
+        build=build,
+        stock=arguments.stock.resolve() if has_caffe(arguments.stock) else None,
+        peer=None if arguments.without_pytorch else prepare_peer(),
+        onednn=has_onednn(sys.executable, build, arguments.threads),
+    )
+
+
+def has_caffe(build: Path) -> bool:
+    """Whether a build folder has Caffe for Python."""
+    return (build / "python" / "caffe" / "_caffe.so").is_file()
+
+
 def main(arguments: argparse.Namespace) -> None:
-    """Measure, print, write."""
-    peer = None if arguments.without_pytorch else prepare_peer()
-    compared = measure(arguments.shapes, arguments.passes, arguments.runs, arguments.threads, peer)
-    made_by = surroundings() | {"threads": arguments.threads}
-    made_by["versions"] |= compared.versions
-    measurements, sgemm = compared.measurements, compared.sgemm_gflops
-    lines = [
-        f"{made_by['machine']['processor']}, {arguments.threads} threads, median of {arguments.runs} runs, commit"
-        f" {(made_by['commit'] or 'none')[:12]}",
-        ", ".join(f"{LIBRARIES[name]} {version}" for name, version in compared.versions.items()),
-        "sgemm: " + ", ".join(f"{speed:.0f} GFLOP/s ({LIBRARIES[name]})" for name, speed in sgemm.items()),
-    ]
-    if compared.largest_difference is not None:
-        lines.append(f"the results are equal within {compared.largest_difference:.1e} of the largest value")
-    peak = max(sgemm.values())
-    print("\n".join([*lines, "", text_table(measurements, peak)]))
-    if arguments.json:
-        report = {
-            **made_by,
-            "sgemm_gflops": sgemm,
-            "largest_difference": compared.largest_difference,
-            "measurements": [
-                asdict(m) | {"shape": m.shape._asdict(), "ratio": m.ratio, "caffe_gflops": m.gflops(m.caffe)}
-                for m in measurements
-            ],
-        }
-        write_atomically(arguments.json, (json.dumps(report, indent=1) + "\n").encode())
-    if arguments.markdown:
-        text = "\n".join([*(f"{line}  " for line in lines), "", markdown_table(measurements, peak), ""])
-        write_atomically(arguments.markdown, text.encode())
+    """Measure, print, write.
+
+    Raises:
+        UserError: bad input, a side that died, or results that differ.
+    """
+    if arguments.docs and arguments.quick:
+        raise UserError("--docs: figures of --quick are none for a document")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    file = arguments.out / RESULTS
+    results = read_results(file)
+    if arguments.show and not results["parts"]:
+        raise UserError(f"{file}: no results to show yet")
+    if not arguments.show:
+        chosen = list(PARTS) if arguments.only is None else [MACHINE, *(set(arguments.only) - {MACHINE})]
+        chosen.sort(key=list(PARTS).index)
+        settings = make_settings(arguments)
+        options = {name: getattr(arguments, name) for name in ("runs", "threads", "quick", "without_pytorch")}
+        options |= {"build": str(settings.build), "stock": str(settings.stock), "commit": commit()}
+        if begin(results, chosen, options, arguments.restart):
+            print("benchmark.py: going on with the run that was interrupted (--restart starts anew)", file=sys.stderr)
+        measure(settings, chosen, results, lambda: write_results(file, results))
+    shown = [name for name in SECTIONS if name in results["parts"]]
+    print("\n".join(f"{name}\n\n{section(results, name, for_document=False)}" for name in shown))
+    print(section(results, SECTIONS[0], for_document=False))
+    if GROWTH in results["parts"]:
+        write_chart(results, arguments.out)
+    if arguments.docs:
+        if "unfinished" in results:
+            raise UserError("--docs: the run is not finished; start it again without --show")
+        write_documents(results, DOCUMENTS)
+    print(f"results: {file}")
 
 
 if __name__ == "__main__":

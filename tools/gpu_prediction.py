@@ -15,9 +15,9 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.command_line import UserError, run
-from tools.benchmark import SHAPES, parse_shape
+from tools.benchmark_settings import SHAPES
 from tools.gpu_limits import FLOAT32, data_sheet
-from tools.speed_worker import Shape
+from tools.speed_worker import Shape, parse_shape
 
 GATES = 4  # of an LSTM
 FLOAT_BYTES = 4

@@ -515,6 +515,14 @@ class Work:
         self._diffs = {}
         self._make_diff = lambda name, top: read(folder / f"{name}.diff.f32", top.shape)
 
+    def results(self) -> dict[str, torch.Tensor]:
+        """What the last pass gave, and after backward the gradients (`conv1_1.param0 gradient`), in Caffe's layout."""
+        results = {name: top.detach() for name, top in self.outputs.items()}
+        for name, (tensor, convert) in self.network.blobs.items():
+            if self._backward and tensor.grad is not None:
+                results[f"{name} gradient"] = convert(tensor.grad)  # it is its own inverse
+        return results
+
     def differences(self, folder: Path) -> dict[str, float]:
         """The largest difference of each result to that in the files, relative to its largest value."""
         pairs = {name: (top, name, "data", same) for name, top in self.outputs.items()}

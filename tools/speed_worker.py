@@ -1,25 +1,32 @@
-"""One side of a speed comparison, in a process of its own: `python -m tools.speed_worker TASK SHAPE PASS THREADS`.
+"""One side of a speed comparison, in a process of its own: `python -m tools.speed_worker TASK ARGUMENT PASS THREADS`.
 
-It speaks JSON lines: one line when it is ready (`{"version": ...}`), then one answer for each line that it reads:
-`run` -> `{"milliseconds": ...}`, `results` -> `{"values": {name: [...]}, "peak_mib": ...}`. It needs NumPy and the
-side's own library and nothing else of this project, so that it works in the other library's environment too.
+It speaks JSON lines: one line when it is ready (`{"version": ..., "onednn": ...}`), then one answer for each line that
+it reads: `run` -> `{"milliseconds": ...}`, `results` -> `{"values": {name: [...]}, "peak_mib": ...}`, `layers` ->
+`{"layers": [...]}`. It needs NumPy and the side's own library and nothing of this project beyond the standard library,
+so that it works in the other library's environment too.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-FORWARD, FORWARD_BACKWARD = "forward", "forward+backward"
+FORWARD, FORWARD_BACKWARD, STEP = "forward", "forward+backward", "step"
 SAMPLES = 997  # values of each result that the two sides are compared by
 PRODUCT_SIZE = 2048
+TRIAD_SIZE = 1 << 25  # values of each of three arrays, which no cache holds
+TRIAD_BLOCK = 1 << 17  # values that stay in a core's second cache between the two operations on them
 
 
 class Shape(NamedTuple):
@@ -33,6 +40,17 @@ class Shape(NamedTuple):
 
     def __str__(self) -> str:
         return ",".join(map(str, self))
+
+
+def parse_shape(text: str) -> Shape:
+    """A shape from `N,C,H,W,d`; ArgumentTypeError for anything else."""
+    try:
+        shape = Shape(*map(int, text.split(",")))
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"'{text}' is no shape N,C,H,W,d, such as 1,1024,47,63,120") from None
+    if min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"every number of the shape '{text}' must be at least 1")
+    return shape
 
 
 class CrfShape(NamedTuple):
@@ -220,6 +238,31 @@ class PyTorchProduct:
         return {"product": self._product.numpy()}
 
 
+class NumPyTriad:
+    """a = b + s c over arrays larger than any cache, block by block in all threads: the memory's bandwidth."""
+
+    def __init__(self, shape: Shape, backward: bool, threads: int) -> None:
+        self.version = np.__version__
+        self._a, self._b, self._c = (np.full(TRIAD_SIZE, value, np.float32) for value in (0, 1, 2))
+        self._pool = ThreadPoolExecutor(threads)
+        per_thread = -(-TRIAD_SIZE // threads)
+        self._shares = [(start, min(start + per_thread, TRIAD_SIZE)) for start in range(0, TRIAD_SIZE, per_thread)]
+
+    def run(self) -> None:
+        """Once over the arrays."""
+        list(self._pool.map(self._share, self._shares))
+
+    def _share(self, share: tuple[int, int]) -> None:
+        for start in range(*share, TRIAD_BLOCK):
+            block = slice(start, min(start + TRIAD_BLOCK, share[1]))
+            np.multiply(self._c[block], np.float32(3), out=self._a[block])
+            np.add(self._a[block], self._b[block], out=self._a[block])
+
+    def results(self) -> dict[str, np.ndarray]:
+        """The sums."""
+        return {"sums": self._a}
+
+
 # The paper's release: weight and spread of the positional kernel, then weight, spread and colour spread of the other.
 CRF_KERNELS = (3, 3, 5, 80, 3)
 
@@ -297,13 +340,38 @@ class Pydensecrf:
         return {"Q": self._q.reshape(self._shape[:3])}
 
 
-TASKS: dict[str, type[Any]] = {
-    "caffe-crf": CaffeCrf,
-    "pydensecrf": Pydensecrf,
-    "caffe": CaffeGroup,
-    "pytorch": PyTorchGroup,
-    "numpy-product": NumPyProduct,
-    "pytorch-product": PyTorchProduct,
+class Kind(NamedTuple):
+    """How a task is made: its library, which is no part of the memory that the work takes, the class, and what the
+    argument on the command line stands for."""
+
+    library: str
+    module: str
+    name: str
+    argument: type[Any] = str
+
+    def make(self, argument: str, backward: bool, threads: int) -> Task:
+        """The task; `backward` for anything but a forward pass."""
+        kind = getattr(importlib.import_module(self.module), self.name)
+        shape = argument if self.argument is str else self.argument(*map(int, argument.split(",")))
+        return kind(shape, backward, threads)
+
+
+_HERE = "tools.speed_worker"
+TASKS = {
+    "caffe": Kind("caffe", _HERE, "CaffeGroup", Shape),
+    "pytorch": Kind("torch", _HERE, "PyTorchGroup", Shape),
+    "numpy-product": Kind("numpy", _HERE, "NumPyProduct", Shape),
+    "numpy-triad": Kind("numpy", _HERE, "NumPyTriad", Shape),
+    "pytorch-product": Kind("torch", _HERE, "PyTorchProduct", Shape),
+    "caffe-crf": Kind("caffe", _HERE, "CaffeCrf", CrfShape),
+    "pydensecrf": Kind("pydensecrf.densecrf", _HERE, "Pydensecrf", CrfShape),
+    "caffe-network": Kind("caffe", "tools.speed_networks", "CaffeNetwork"),
+    "pytorch-network": Kind("torch", "tools.speed_networks", "PyTorchNetwork"),
+    "caffe-loading": Kind("caffe", "tools.speed_data", "CaffeLoading"),
+    "pytorch-loading": Kind("torch", "tools.speed_data", "PyTorchLoading"),
+    "conversion": Kind("numpy", "tools.speed_data", "Conversion"),
+    "evaluation": Kind("numpy", "tools.speed_data", "Evaluation"),
+    "numpy-evaluation": Kind("numpy", "tools.speed_data", "NumPyEvaluation"),
 }
 
 
@@ -326,30 +394,40 @@ def sampled(values: np.ndarray) -> list[float]:
     return flat[np.linspace(0, flat.size - 1, min(SAMPLES, flat.size)).astype(int)].tolist()
 
 
+def children_mib() -> float:
+    """What this process's living children hold now, shared pages by parts, or what the largest one that ended held."""
+    living = 0.0
+    for file in Path("/proc/self/task").glob("*/children"):
+        for child in file.read_text().split():
+            for line in Path(f"/proc/{child}/smaps_rollup").read_text().splitlines():
+                living += int(line.split()[1]) / 1024 if line.startswith("Pss:") else 0
+    return max(living, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+
+
 def main(arguments: list[str]) -> None:
     """Serve until the input ends."""
-    name, shape_text, passes, threads = arguments
-    shape_type = CrfShape if name in ("caffe-crf", "pydensecrf") else Shape
-    shape = shape_type(*map(int, shape_text.split(",")))
+    name, argument, passes, threads = arguments
     # Only answers go to the pipe, whatever a library prints.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    # The libraries themselves are no part of the memory that the work takes.
-    modules = {"pytorch": "torch", "caffe": "caffe", "numpy": "numpy", "pydensecrf": "pydensecrf.densecrf"}
-    __import__(modules[name.split("-")[0]])
+    kind = TASKS[name]
+    importlib.import_module(kind.library)
     reset_peak()
     before = resident_mib("VmRSS")
-    task: Task = TASKS[name](shape, passes == FORWARD_BACKWARD, int(threads))
-    print(json.dumps({"version": task.version}), file=answers)
+    task = kind.make(argument, passes != FORWARD, int(threads))
+    onednn = "libdnnl" in Path("/proc/self/maps").read_text()
+    print(json.dumps({"version": task.version, "onednn": onednn}), file=answers)
     for line in sys.stdin:
-        if line.strip() == "run":
+        question = line.strip()
+        if question == "run":
             start = time.perf_counter()
             task.run()
             answer: dict[str, Any] = {"milliseconds": (time.perf_counter() - start) * 1e3}
+        elif question == "layers":
+            answer = {"layers": task.layers()}
         else:
-            peak = resident_mib("VmHWM") - before
-            values = {key: sampled(value) for key, value in task.results().items()}
-            answer = {"values": values, "peak_mib": peak}
+            peak = resident_mib("VmHWM") - before + children_mib()
+            answer = {"values": {key: sampled(value) for key, value in task.results().items()}, "peak_mib": peak}
         print(json.dumps(answer), file=answers)
 
 
