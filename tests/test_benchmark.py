@@ -28,6 +28,7 @@ from tools.speed_charts import growth_chart, point
 from tools.speed_report import (
     NOT_MEASURED,
     SECTIONS,
+    described,
     group_flops,
     group_table,
     largest_difference,
@@ -334,6 +335,34 @@ def test_a_part_alone_leaves_the_others(settings: Settings, monkeypatch: pytest.
     benchmark.begin(results, ["machine"], {}, restart=False)
     benchmark.measure(settings, ["machine"], results, lambda: None)
     assert taken == ["product", "triad"] and results["parts"]["crf"]["entries"]["0"] == {"old": True}
+
+
+def test_a_half_measured_part_is_not_kept(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run than the interrupted one would make it look whole; parts that are whole stay."""
+    taken: list[str] = []
+    fake_parts(monkeypatch, taken, fails="b")
+    results: dict[str, Any] = {"parts": {}}
+    benchmark.begin(results, ["machine", "crf"], {}, restart=False)
+    with pytest.raises(UserError, match="a side died"):
+        benchmark.measure(settings, ["machine", "crf"], results, lambda: None)
+    assert list(results["parts"]["crf"]["entries"]) == ["a"]
+    whole = copy.deepcopy(results)
+    assert not benchmark.begin(results, ["machine"], {}, restart=False)
+    assert results["parts"] == {}
+    assert not benchmark.begin(whole, [], {}, restart=False)
+    assert list(whole["parts"]) == ["machine"]
+
+
+def test_the_machines_load_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of a busy machine are known by it."""
+    fake_parts(monkeypatch, [])
+    loads = iter([(0.25, 0, 0), (7.53, 0, 0)])
+    monkeypatch.setattr(benchmark.os, "getloadavg", lambda: next(loads))
+    results: dict[str, Any] = {"parts": {}}
+    benchmark.begin(results, ["machine"], {}, restart=False)
+    benchmark.measure(settings, ["machine"], results, lambda: None)
+    assert [entry["load"] for entry in results["parts"]["machine"]["entries"].values()] == [0.2, 7.5]
+    assert "load before a measurement 0.2-7.5" in described(results["parts"]["machine"])
 
 
 def test_run_of_some_parts(tool: list[str], tmp_path: Path) -> None:

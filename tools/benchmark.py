@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
@@ -85,7 +86,7 @@ def write_results(file: Path, results: Mapping[str, Any]) -> None:
 
 def begin(results: dict[str, Any], chosen: Sequence[str], options: Mapping[str, Any], restart: bool) -> bool:
     """Make results ready for a run: one that was interrupted with the same parts and options goes on, else the chosen
-    parts are emptied.
+    parts are emptied, and the part in which another run was interrupted, which would look like a whole one.
 
     Args:
         results: changed.
@@ -97,9 +98,11 @@ def begin(results: dict[str, Any], chosen: Sequence[str], options: Mapping[str, 
         Whether an interrupted run goes on.
     """
     this = {"parts": list(chosen), "options": dict(options)}
-    goes_on = not restart and results.get("unfinished") == this
+    before = dict(results.get("unfinished", {}))
+    half_measured = before.pop("in_part", None)
+    goes_on = not restart and before == this
     if not goes_on:
-        for name in chosen:
+        for name in (*chosen, half_measured):
             results["parts"].pop(name, None)
     results["unfinished"] = this
     results["parts"] = {name: results["parts"][name] for name in PARTS if name in results["parts"]}
@@ -119,7 +122,7 @@ def measure(settings: Settings, chosen: Sequence[str], results: dict[str, Any], 
             bar.set_postfix_str(f"{part}: {entry.name}")
             kept = results["parts"].setdefault(part, {"entries": {}})
             if entry.name not in kept["entries"]:
-                start = time.monotonic()
+                load, start = os.getloadavg()[0], time.monotonic()
                 try:
                     measured = entry.measure()
                 except UserError as error:
@@ -127,7 +130,9 @@ def measure(settings: Settings, chosen: Sequence[str], results: dict[str, Any], 
                 kept |= {"made_by": made_by, "settings": {"runs": settings.runs, "threads": settings.threads}}
                 if part != MACHINE:
                     kept["peaks"] = machine_peaks(results["parts"][MACHINE])
-                kept["entries"][entry.name] = {**measured, "seconds": round(time.monotonic() - start, 1)}
+                seconds = round(time.monotonic() - start, 1)
+                kept["entries"][entry.name] = {**measured, "seconds": seconds, "load": round(load, 1)}
+                results.setdefault("unfinished", {})["in_part"] = part
                 results["parts"] = {name: results["parts"][name] for name in PARTS if name in results["parts"]}
                 save()
             bar.update()

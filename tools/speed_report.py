@@ -364,6 +364,7 @@ def described(part: Mapping[str, Any]) -> str:
         for name, side in entry.get("sides", {}).items():
             if name in (CAFFE, PYTORCH, PYDENSECRF) and entry.get("what") not in WITHOUT_CAFFE:
                 versions[SIDE_TITLES[name]] = side["version"]
+    loads = [entry["load"] for entry in part["entries"].values() if "load" in entry]
     words = [
         made_by["machine"]["processor"],
         f"{settings['threads']} threads",
@@ -371,6 +372,7 @@ def described(part: Mapping[str, Any]) -> str:
         f"commit {(made_by['commit'] or 'none')[:12]}",
         *(f"{name} {version}" for name, version in versions.items()),
         f"{sum(entry['seconds'] for entry in part['entries'].values()):.0f} s",
+        *([f"load before a measurement {min(loads)}-{max(loads)}"] if loads else []),
     ]
     return ", ".join(words)
 
