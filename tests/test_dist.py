@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from segmentation_helpers import call_tool, only_line, write_dataset_json
 
+from data_prep.command_line import UserError
 from tools import bundle_libraries, dist, repository
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -71,12 +72,14 @@ def test_pycaffe_and_tools_are_the_archives_own(unpacked: Path) -> None:
 
 
 def test_everything_has_its_place(unpacked: Path) -> None:
-    assert {"README.md", "INSTALL.md", "VERSION", "requirements.txt", "setup"} <= {f.name for f in unpacked.iterdir()}
+    assert {"LICENSE", "README.md", "INSTALL.md", "VERSION", "requirements.txt", "setup"} <= {
+        f.name for f in unpacked.iterdir()
+    }
     for name in ("tools/train.py", "data_prep/folder.py", "solvers/n_renet_stanford_background.prototxt", NETWORK):
         assert (unpacked / name).is_file()
     assert all((unpacked / name).is_dir() for name in ("data", "models", "runs"))
     licences = {file.name for file in (unpacked / "licences").iterdir()}
-    assert "caffe-LICENSE" in licences
+    assert {"renet-caffe-LICENSE", "caffe-LICENSE"} <= licences
     assert {"libstdc++6-copyright", "libprotobuf32-copyright"} <= licences
 
 
@@ -93,12 +96,12 @@ def test_a_used_folder_is_left_alone(tmp_path: Path) -> None:
     assert only_line(done, "dist.py").endswith("exists already and is not empty")
 
 
-def test_licences_that_cannot_be_had_are_listed(tmp_path: Path) -> None:
+def test_without_a_licence_nothing_is_packed(tmp_path: Path) -> None:
     (tmp_path / "libmine.so.1").touch()
-    missing = dist.copy_licences(tmp_path / "licences", [tmp_path / "libmine.so.1"], tmp_path / "nowhere")
-    assert "libmine.so.1's: it is of no package" in missing
-    assert any(line.startswith("Caffe's: ") for line in missing)
-    assert (tmp_path / "licences/MISSING").read_text().splitlines() == missing
+    with pytest.raises(UserError, match=r"libmine\.so\.1: its licence is not known"):
+        dist.copy_licences(tmp_path / "licences", [tmp_path / "libmine.so.1"], REPOSITORY)
+    with pytest.raises(UserError, match="nowhere/LICENSE: this licence is not there"):
+        dist.copy_licences(tmp_path / "others", [], tmp_path / "nowhere")
 
 
 @pytest.fixture

@@ -30,11 +30,11 @@ from tools.bundle_libraries import (
 from tools.repository import ROOT, VERSION, commit, version
 
 NOT_PACKED = {"caffe-tests"}  # needs Caffe's source beside it
-REPOSITORY_PARTS = ("data_prep", "docs", "prototxt", "solvers", "tools", "README.md", "requirements.txt")
+REPOSITORY_PARTS = ("data_prep", "docs", "prototxt", "solvers", "tools", "LICENSE", "README.md", "requirements.txt")
 SETUP = "dist_setup.sh"
 INSTALL = "docs/archive.md"
 PLACES = ("data", "models", "runs")  # stock Caffe dies where the folder of its snapshots is missing
-OUR_LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "COPYING")
+LICENCE = "LICENSE"  # ours, and Caffe's
 CAFFE_LIBRARY = "libcaffe.so.1.0.0"
 DRIVER = "libcuda.so.1"
 NEEDED_AT_RUN_TIME = "libcudnn_*.so.*"  # cuDNN opens its parts by itself: no program asks the loader for them
@@ -73,7 +73,7 @@ def cuda_libraries(programs: Iterable[Path]) -> dict[str, Path]:
     return places
 
 
-def fill_programs(folder: Path, build: Path, source: Path, with_cuda: bool) -> list[str]:
+def fill_programs(folder: Path, build: Path, source: Path, with_cuda: bool) -> None:
     """Lay out what is compiled: bin, lib, python, and the licences of all that.
 
     Args:
@@ -81,9 +81,6 @@ def fill_programs(folder: Path, build: Path, source: Path, with_cuda: bool) -> l
         build: the build to pack.
         source: Caffe's source, for its licence.
         with_cuda: take CUDA's libraries along, too.
-
-    Returns:
-        What could not be had, a line each.
 
     Raises:
         UserError: the build is not whole, or something that is needed is missing on this machine.
@@ -111,7 +108,7 @@ def fill_programs(folder: Path, build: Path, source: Path, with_cuda: bool) -> l
         path = f"{up}:{up}/cuda" if closure.cuda else up
         output_of(["patchelf", "--set-rpath", path, *(file for file in copies if file.parent == place)])
     check_alone(folder, [file for file in copies if not file.is_relative_to(libraries)])
-    return copy_licences(folder / "licences", closure.bundled.values(), source)
+    copy_licences(folder / "licences", closure.bundled.values(), source)
 
 
 def check_alone(folder: Path, files: Sequence[Path]) -> None:
@@ -142,35 +139,25 @@ def packages_of(libraries: Iterable[Path]) -> dict[Path, str]:
     return {names[name]: package.partition(":")[0] for package, name in pairs if name in names}
 
 
-def copy_licences(folder: Path, libraries: Iterable[Path], source: Path) -> list[str]:
+def copy_licences(folder: Path, libraries: Iterable[Path], source: Path) -> None:
     """Copy the licences: ours, Caffe's, and those of the libraries' packages.
 
-    Returns:
-        What could not be had, a line each.
+    Raises:
+        UserError: one is not to be had, and without it nothing may be handed on.
     """
     folder.mkdir()
-    missing = []
-    ours = [ROOT / name for name in OUR_LICENCES if (ROOT / name).is_file()]
-    for file in ours:
-        shutil.copy(file, folder / f"renet-caffe-{file.name}")
-    if not ours:
-        missing.append("ReNet-Caffe's own: its repository has no licence file")
-    if (source / "LICENSE").is_file():
-        shutil.copy(source / "LICENSE", folder / "caffe-LICENSE")
-    else:
-        missing.append(f"Caffe's: {source / 'LICENSE'} is not there")
     libraries = [library for library in libraries if library.name != CAFFE_LIBRARY]
     packages = packages_of(libraries)
+    for library in libraries:
+        if library not in packages:
+            raise UserError(f"{library}: its licence is not known, for it is of no Debian package")
+    licences = {"renet-caffe-LICENSE": ROOT / LICENCE, "caffe-LICENSE": source / LICENCE}
     for package in sorted(set(packages.values())):
-        file = Path("/usr/share/doc") / package / "copyright"
-        if file.is_file():
-            shutil.copy(file, folder / f"{package}-copyright")
-        else:
-            missing.append(f"{package}'s: {file} is not there")
-    missing += [f"{library.name}'s: it is of no package" for library in libraries if library not in packages]
-    if missing:
-        (folder / "MISSING").write_text("".join(f"{line}\n" for line in missing), encoding="utf-8")
-    return missing
+        licences[f"{package}-copyright"] = Path("/usr/share/doc") / package / "copyright"
+    for name, file in licences.items():
+        if not file.is_file():
+            raise UserError(f"{file}: this licence is not there")
+        shutil.copy(file, folder / name)
 
 
 def fill_repository(folder: Path, made_from: str | None) -> None:
@@ -227,8 +214,7 @@ def main(arguments: argparse.Namespace) -> None:
         folder = Path(scratch) / name
         folder.mkdir()
         build, source = arguments.build.resolve(), arguments.source.resolve()
-        for line in fill_programs(folder, build, source, arguments.cuda_libraries):
-            print(f"dist.py: no licence file: {line}", file=sys.stderr)
+        fill_programs(folder, build, source, arguments.cuda_libraries)
         if not arguments.programs:
             fill_repository(folder, arguments.commit or commit())
         binaries = [file for place in ("bin", "lib") for file in (folder / place).rglob("*") if file.is_file()]
