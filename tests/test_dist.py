@@ -104,6 +104,48 @@ def test_without_a_licence_nothing_is_packed(tmp_path: Path) -> None:
         dist.copy_licences(tmp_path / "others", [], tmp_path / "nowhere")
 
 
+def make_cuda_build(folder: Path) -> Path:
+    """A build of empty programs that want CUDA's libraries, which are beside it as a toolkit made of wheels."""
+    build, libraries = folder / "build", folder / "cuda" / "lib"
+    for new in (build / "bin", build / "python/caffe", libraries):
+        new.mkdir(parents=True)
+    source = folder / "empty.c"
+    source.write_text("int main(void) { return 0; }\n")
+    names = ("libcudart.so.13", "libcudnn.so.9", "libcudnn_ops.so.9", "libcuda.so.1")
+    for name in names:
+        command = ["cc", "-shared", "-fPIC", f"-Wl,-soname,{name}", source, "-o", libraries / name]
+        bundle_libraries.output_of(command)
+        notes = folder / "cuda" / f"nvidia_{name.partition('.')[0]}-13.0.dist-info"
+        (notes / "licenses").mkdir(parents=True)
+        (notes / "RECORD").write_text(f"nvidia/lib/{name},sha256=x,1\n")
+        (notes / "licenses/License.txt").write_text(f"the licence of {name}\n")
+    openblas = next(Path("/usr/lib").glob("*/openblas-openmp/libopenblas.so.0"))
+    wanted = [libraries / names[0], libraries / names[1], libraries / names[3], openblas]
+    link = ["-Wl,--no-as-needed", f"-Wl,-rpath,{libraries}:{openblas.parent}", *wanted, "-lstdc++"]
+    bundle_libraries.output_of(["cc", source, "-o", build / "bin/caffe", *link])
+    bundle_libraries.output_of(["cc", "-shared", "-fPIC", source, "-o", build / "python/caffe/_caffe.so", *link])
+    return build
+
+
+def test_cuda_libraries_are_taken_along_without_the_driver(tmp_path: Path) -> None:
+    build = make_cuda_build(tmp_path)
+    dist.fill_programs(tmp_path / "out", build, REPOSITORY, with_cuda=True)
+    cuda = tmp_path / "out/lib/cuda"
+    # no program asks for cuDNN's part: cuDNN opens it
+    assert {file.name for file in cuda.iterdir()} == {"libcudart.so.13", "libcudnn.so.9", "libcudnn_ops.so.9"}
+    (tmp_path / "cuda").rename(tmp_path / "gone")
+    places = bundle_libraries.resolved(tmp_path / "out/bin/caffe")
+    assert places["libcudart.so.13"].resolve() == cuda / "libcudart.so.13"
+    text = (tmp_path / "out/licences/nvidia_libcudnn_ops-13.0-License.txt").read_text()
+    assert text == "the licence of libcudnn_ops.so.9\n"
+
+
+def test_cuda_libraries_stay_where_they_are_unless_asked_for(tmp_path: Path) -> None:
+    dist.fill_programs(tmp_path / "out", make_cuda_build(tmp_path), REPOSITORY, with_cuda=False)
+    assert not (tmp_path / "out/lib/cuda").exists()
+    assert not list((tmp_path / "out/licences").glob("nvidia*"))
+
+
 @pytest.fixture
 def small(unpacked: Path, tmp_path: Path) -> Path:
     """The archive with requirements.txt emptied, to be set up in seconds; what is compiled is linked."""

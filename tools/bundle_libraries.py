@@ -20,6 +20,8 @@ NAME = "renet-caffe"  # the archive's one folder
 C_LIBRARY = re.compile(r"(ld-linux.*|lib(c|m|dl|rt|pthread|resolv|util|anl|nss_\w+|mvec))\.so\.\d+")
 # ... and CUDA's, which are large and lie on every machine with a GPU that is used for computing.
 CUDA_LIBRARY = re.compile(r"lib(cuda|cudart|cublas|cublasLt|curand|cudnn\w*|nccl|nvrtc|nvJitLink)\.so\.(\d+)")
+# The driver is missing where there is no GPU.
+DRIVER = re.compile(r"libcuda\.so\.\d+")
 # OpenCV is linked with readers of maps and X-ray pictures, which bring more than half of all libraries' bytes. They are
 # replaced by libraries of the same names whose functions end the program with a line that says so.
 LEFT_OUT = re.compile(r"lib(gdal|gdcm\w+)\.so\.[\d.]+")
@@ -48,11 +50,11 @@ def needed_by(file: Path) -> list[str]:
     return re.findall(r"\(NEEDED\).*\[(.*)\]", output_of(["readelf", "-dW", file]))
 
 
-def resolved(program: Path) -> dict[str, Path]:
+def resolved(program: Path, may_miss: re.Pattern[str] = DRIVER) -> dict[str, Path]:
     """Where the loader finds each library that a program needs, directly or not.
 
     Raises:
-        UserError: one is missing.
+        UserError: one is missing whose name is not among those that `may_miss` matches.
     """
     places = {}
     for line in output_of(["ldd", program]).splitlines():
@@ -60,7 +62,7 @@ def resolved(program: Path) -> dict[str, Path]:
         if not arrow:
             continue
         if place.startswith("not found"):
-            if not name.startswith("libcuda.so"):  # the driver is missing where there is no GPU
+            if not may_miss.fullmatch(name):
                 raise UserError(f"{program}: its library {name} is not found")
             continue
         places[name] = Path(place.split(" (0x")[0])

@@ -19,6 +19,7 @@ from data_prep.command_line import UserError, run
 from tools.bundle_libraries import (
     C_LIBRARY,
     CUDA_LIBRARY,
+    DRIVER,
     NAME,
     Closure,
     copy_libraries,
@@ -36,7 +37,6 @@ INSTALL = "docs/archive.md"
 PLACES = ("data", "models", "runs")  # stock Caffe dies where the folder of its snapshots is missing
 LICENCE = "LICENSE"  # ours, and Caffe's
 CAFFE_LIBRARY = "libcaffe.so.1.0.0"
-DRIVER = "libcuda.so.1"
 NEEDED_AT_RUN_TIME = "libcudnn_*.so.*"  # cuDNN opens its parts by itself: no program asks the loader for them
 
 EXAMPLES = """examples:
@@ -66,7 +66,7 @@ def cuda_libraries(programs: Iterable[Path]) -> dict[str, Path]:
     places: dict[str, Path] = {}
     for program in programs:
         for name, place in resolved(program).items():
-            if CUDA_LIBRARY.fullmatch(name) and name != DRIVER:
+            if CUDA_LIBRARY.fullmatch(name) and not DRIVER.fullmatch(name):
                 places[name] = place
                 if name.startswith("libcudnn."):
                     places |= {part.name: part for part in place.parent.glob(NEEDED_AT_RUN_TIME)}
@@ -100,26 +100,33 @@ def fill_programs(folder: Path, build: Path, source: Path, with_cuda: bool) -> N
     copies = [folder / "python" / "caffe" / file.name for file in extensions]
     copies += [file for place in ("bin", "lib") for file in (folder / place).iterdir() if not file.is_symlink()]
     output_of(["strip", "--strip-unneeded", *copies])
-    for name, place in (cuda_libraries([*programs, *extensions]) if with_cuda else {}).items():
+    cuda = cuda_libraries([*programs, *extensions]) if with_cuda else {}
+    for name, place in cuda.items():
         (libraries / "cuda").mkdir(exist_ok=True)
         copies.append(shutil.copy2(place, libraries / "cuda" / name))
     for place in {file.parent for file in copies}:
         up = "/".join(["$ORIGIN", *[".."] * len(place.relative_to(folder).parts), "lib"])
         path = f"{up}:{up}/cuda" if closure.cuda else up
         output_of(["patchelf", "--set-rpath", path, *(file for file in copies if file.parent == place)])
-    check_alone(folder, [file for file in copies if not file.is_relative_to(libraries)])
-    copy_licences(folder / "licences", closure.bundled.values(), source)
+    check_alone(folder, [file for file in copies if not file.is_relative_to(libraries)], with_cuda)
+    copy_licences(folder / "licences", [*closure.bundled.values(), *cuda.values()], source)
 
 
-def check_alone(folder: Path, files: Sequence[Path]) -> None:
+def check_alone(folder: Path, files: Sequence[Path], with_cuda: bool) -> None:
     """See that the loader finds in `folder` what programs need, directly or not.
 
+    Args:
+        folder: where all is to be found that is neither the C library nor the driver.
+        files: the programs.
+        with_cuda: CUDA's other libraries are to be there, too; else they may be anywhere.
+
     Raises:
-        UserError: it finds something elsewhere that is neither the C library nor CUDA's, or does not find it.
+        UserError: it finds something elsewhere, or does not find it.
     """
+    elsewhere = DRIVER if with_cuda else CUDA_LIBRARY
     for file in files:
-        for name, place in resolved(file).items():
-            foreign = C_LIBRARY.fullmatch(name) or CUDA_LIBRARY.fullmatch(name)
+        for name, place in resolved(file, may_miss=elsewhere).items():
+            foreign = C_LIBRARY.fullmatch(name) or elsewhere.fullmatch(name)
             if not foreign and not place.resolve().is_relative_to(folder.resolve()):
                 raise UserError(f"{file}: its library {name} would come from {place}")
 
@@ -139,6 +146,15 @@ def packages_of(libraries: Iterable[Path]) -> dict[Path, str]:
     return {names[name]: package.partition(":")[0] for package, name in pairs if name in names}
 
 
+def wheel_licences(library: Path) -> dict[str, Path]:
+    """The licences of a library that lies in a toolkit made of PyPI's packages, by the names to copy them under."""
+    for notes in library.parents[1].glob("*.dist-info"):
+        if f"/{library.name}," in (notes / "RECORD").read_text(encoding="utf-8"):
+            name = notes.name.removesuffix(".dist-info")
+            return {f"{name}-{file.name}": file for file in (notes / "licenses").glob("*")}
+    return {}
+
+
 def copy_licences(folder: Path, libraries: Iterable[Path], source: Path) -> None:
     """Copy the licences: ours, Caffe's, and those of the libraries' packages.
 
@@ -148,16 +164,25 @@ def copy_licences(folder: Path, libraries: Iterable[Path], source: Path) -> None
     folder.mkdir()
     libraries = [library for library in libraries if library.name != CAFFE_LIBRARY]
     packages = packages_of(libraries)
+    licences = {"renet-caffe-LICENSE": ROOT / LICENCE, "caffe-LICENSE": source / LICENCE}
     for library in libraries:
         if library not in packages:
-            raise UserError(f"{library}: its licence is not known, for it is of no Debian package")
-    licences = {"renet-caffe-LICENSE": ROOT / LICENCE, "caffe-LICENSE": source / LICENCE}
+            of_wheel = wheel_licences(library)
+            if not of_wheel:
+                raise UserError(f"{library}: its licence is not known, for it is of no package")
+            licences |= of_wheel
     for package in sorted(set(packages.values())):
         licences[f"{package}-copyright"] = Path("/usr/share/doc") / package / "copyright"
+    first: dict[bytes, str] = {}
     for name, file in licences.items():
         if not file.is_file():
             raise UserError(f"{file}: this licence is not there")
-        shutil.copy(file, folder / name)
+        text = file.read_bytes()
+        # Boost's have one text of 2 MB in common
+        if first.setdefault(text, name) == name:
+            (folder / name).write_bytes(text)
+        else:
+            (folder / name).symlink_to(first[text])
 
 
 def fill_repository(folder: Path, made_from: str | None) -> None:
