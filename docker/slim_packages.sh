@@ -1,17 +1,19 @@
 #!/bin/bash
 # Removes from a virtual environment what only the packages' own developers need: tests, C headers, symbols, type stubs
-# (scikit-image's stay: it finds its modules by them).
-# Then the modules that the tools import are compiled, so that they load as fast as elsewhere; the rest stays as source.
+# (scikit-image's stay: it finds its modules by them), example pictures. OpenCV's own OpenBLAS gives way to Caffe's.
+# The modules that the tools import are compiled, so that they load as fast as elsewhere; the rest stays as source.
 #
-# usage: slim_packages.sh VENV
+# usage: slim_packages.sh VENV OPENBLAS
 set -euo pipefail
 
 venv=$1
+openblas=$2
 site=$venv/lib/python3.11/site-packages
 
 find "$site" -depth -type d \( -name tests -o -name test \) ! -path '*/numpy/_core/tests' -exec rm -rf {} +
 find "$site" -type f -name '*.pyi' ! -path "$site/skimage/*" -delete
 find "$site" -type f \( -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' -o -name '*.a' \) -delete
+find "$site/skimage/data" "$site/matplotlib/mpl-data/sample_data" -type f ! -name '*.py' ! -name '*.pyi' -delete
 # symbols for debuggers; the folders NAME.libs are left alone, whose files have been edited in a way that strip may undo
 find "$site" -type f -name '*.so' ! -path '*.libs/*' -exec strip --strip-unneeded {} +
 # programs of packages; all but Python itself
@@ -20,3 +22,8 @@ find "$venv/bin" -type f -delete
 import cv2, google.protobuf.text_format, jinja2, lmdb, matplotlib.pyplot, networkx, numpy, PIL.Image, pycocotools.mask
 import pydot, scipy.io, scipy.ndimage, scipy.stats, skimage.io, skimage.transform, tqdm
 PYTHON
+# Caffe's, which is put beside the environment later, has the same functions under the same names; NumPy's and SciPy's
+# have names of their own
+own=("$site"/opencv_python_headless.libs/libopenblas*.so)
+ln -sf "$openblas" "${own[0]}"
+rm "$site"/opencv_python_headless.libs/lib{gfortran,quadmath}-*
