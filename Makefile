@@ -16,7 +16,9 @@ OS_RELEASE ?= /etc/os-release
 # compute capabilities that GPU code is made for; later GPUs run what is made from the last one's PTX
 CUDA_ARCHS ?= 75 80 90
 
-# of the images: the Debian 12 to start from, what the image is called, more options of `docker build`
+# of the images: what builds and runs them, the Debian 12 to start from, what the image is called, more options of
+# `docker build`
+ENGINES ?= docker podman buildah
 BASE_IMAGE ?= debian:bookworm-slim
 IMAGE ?= renet-caffe
 IMAGE_ARGS ?=
@@ -142,11 +144,11 @@ dist: caffe ## the CPU build as one archive that runs on any Linux: build/renet-
 # Shell function `image FLAVOUR NAME`: build an image with docker, podman or buildah.
 define IMAGES
 engine=
-for name in docker podman buildah; do
+for name in $(ENGINES); do
   # docker's command alone builds nothing where no engine answers
   [[ -n $$engine ]] || ! $$name info >/dev/null 2>&1 || engine=$$name
 done
-[[ -n $$engine ]] || { echo "make: images are built by docker, podman or buildah, and none of them works here" >&2; exit 2; }
+[[ -n $$engine ]] || { echo "make: images are built by docker, podman or buildah, and none of $(ENGINES) works here" >&2; exit 2; }
 image() {
   local commit
   commit=$$(git rev-parse HEAD 2>/dev/null || echo unknown)
@@ -218,6 +220,8 @@ test: caffe-tests ## every test: lint, Caffe's and our C++ tests, pycaffe's, pyt
 	tail -n 3 $(LOGS)/test-pycaffe.log
 	echo "== pytest"
 	$(PYTHON) -m pytest $(PYTEST_ARGS) 2>&1 | tee $(LOGS)/test-pytest.log || status=1
+	echo "== the image"
+	docker/check_image.sh || status=1
 	exit $$status
 
 .PHONY: demo
