@@ -25,7 +25,8 @@ IMAGE_ARGS ?=
 
 LOGS := build/logs
 PYTHON := .venv/bin/python
-PACKAGES := $(shell sed '/^\#/d' packages.txt)
+# tests need a browser, which nothing else does
+PACKAGES := $(shell sed '/^\#/d' packages.txt $(if $(filter test,$(MAKECMDGOALS)),packages-dev.txt))
 
 # Shell functions for the recipes. Every recipe that changes build/ or .venv holds the lock, so that a second make in
 # this folder waits for the first. A failed step ends in one line that names it and its log.

@@ -18,7 +18,8 @@ from segmentation_helpers import CLASSES, call_tool, only_line, save_labels, wri
 from data_prep.command_line import UserError
 from data_prep.dataset import Dataset
 from tools.report import render
-from tools.report_content import gather, spread, worst_first
+from tools.report_content import Source, gather
+from tools.report_pictures import pictures, spread, worst_first
 from tools.run_record import RunRecord, series
 
 VOID = {"meta", "link", "img", "br", "input"}
@@ -119,6 +120,11 @@ def decoded(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1])))
 
 
+def image_scores(text: str) -> dict:
+    """What the page sorts and filters by."""
+    return json.loads(text.split('id="image-scores">')[1].split("</script>")[0])
+
+
 class TestComparison:
     def test_one_file_without_requests(self, comparison):
         page = Page(comparison)
@@ -146,7 +152,8 @@ class TestComparison:
 
     def test_scores(self, comparison, workshop):
         entries = gather(
-            [workshop / "runs/far", workshop / "runs/near"], [], [], workshop / "data/fold0/test",
+            [Source(workshop / "runs" / name, is_run=True) for name in ("far", "near")],
+            workshop / "data/fold0/test",
             Dataset.load(workshop / "data"),
         )  # fmt: skip
         rows = Page(comparison).rows
@@ -168,14 +175,33 @@ class TestComparison:
     def test_pictures_worst_first_with_the_right_pixels(self, comparison, workshop):
         page = Page(comparison)
         alts = [image["alt"] for image in page.of("img")]
-        assert len(alts) == 3 * 4
+        assert len(alts) == 3 * 6
         assert alts[0] == "Test image two"
         with Image.open(workshop / "runs/near/predictions/two.png") as file:
-            assert np.array_equal(np.array(decoded(page.of("img")[3]["src"])), np.array(file))
+            assert np.array_equal(np.array(decoded(page.of("img")[4]["src"])), np.array(file))
         assert decoded(page.of("img")[0]["src"]).size == (20, 30)
-        items = [item for item in page.of("li") if "data-a0" in item]
-        assert next(item["data-position"] for item in items) == "1"
-        assert [float(item["data-a0"]) for item in items] == sorted(float(item["data-a0"]) for item in items)
+        positions = [item["data-position"] for item in page.of("li") if "data-position" in item]
+        accuracies = [image_scores(comparison)[position]["accuracy"][0] for position in positions]
+        assert positions[0] == "1" and accuracies == sorted(accuracies)
+
+    def test_errors_are_red_where_the_labels_differ_from_the_truth(self, comparison, workshop):
+        page = Page(comparison)
+        truth, far, errors = (np.array(decoded(page.of("img")[number]["src"])) for number in (1, 2, 3))
+        wrong, unlabelled = (truth != far) & (truth != 255), truth == 255
+        assert wrong.any() and unlabelled.any()
+        marks = np.array(decoded(page.of("img")[3]["src"]).convert("RGBA"))
+        assert errors.shape == truth.shape
+        assert (marks[wrong] == (229, 23, 63, 255)).all()
+        assert (marks[~wrong & ~unlabelled][:, 3] == 0).all()
+        assert (marks[unlabelled] == (128, 128, 128, 140)).all()
+
+    def test_confusions_are_told_in_numbers_and_words(self, comparison):
+        page = Page(comparison)
+        rows = [[cell.strip() for cell in row] for row in page.rows]
+        lake = [row for row in rows if row[0] == "lake" and len(row) == 5]
+        assert len(lake) == 2  # one matrix each; "near" takes all lake for leaf
+        assert lake[1][1:4] == ["0", "100", "0"]
+        assert "near: lake as leaf 100" in comparison.replace("&thinsp;", " ")
 
     def test_what_was_run_is_told_and_escaped(self, comparison):
         assert "train &lt;fast&gt; &amp; well" in comparison
@@ -196,6 +222,24 @@ class TestParts:
         page = Page((tmp_path / "page.html").read_text())
         assert len(page.of("svg")) == 3 and not page.of("img") and not page.of("table")
 
+    def test_the_network_is_drawn(self, workshop, tmp_path):
+        run = write_run(tmp_path, "drawn")
+        layers = ('name: "input" type: "Input" top: "data"', 'name: "h<w>" type: "ReLU" bottom: "data" top: "r"')
+        (run / "deploy.prototxt").write_text("".join(f"layer {{ {layer} }}" for layer in layers))
+        assert report(workshop, tmp_path / "page.html", "--run", f"my net={run}").returncode == 0
+        page = Page((tmp_path / "page.html").read_text())
+        (drawing,) = [svg for svg in page.of("svg") if svg["aria-label"] == "Drawing of the network my net"]
+        assert float(drawing["width"]) > 50 and float(drawing["height"]) > 100
+        assert any("ReLU" in text for text in page.texts) and "my net" in page.texts
+        identities = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
+        assert len(identities) == len(set(identities))
+
+    def test_what_is_no_network_is_told_in_place_of_its_drawing(self, workshop, tmp_path):
+        run = write_run(tmp_path, "torn")
+        (run / "deploy.prototxt").write_text("layer { nonsense }")
+        assert report(workshop, tmp_path / "page.html", "--run", run).returncode == 0
+        assert "The network is not drawn: not a network description" in (tmp_path / "page.html").read_text()
+
     def test_a_run_with_evaluation_only(self, workshop, tmp_path):
         run = write_run(tmp_path, "scored")
         result = call_tool(
@@ -210,20 +254,20 @@ class TestParts:
 
     def test_predictions_without_a_run(self, workshop, tmp_path):
         result = report(
-            workshop, tmp_path / "page.html", "--predictions", "runs/far/predictions",
-            "--labels", "data/fold0/test", "--name", "mine & yours", "--images", 2,
+            workshop, tmp_path / "page.html", "--predictions", "mine & yours=runs/far/predictions",
+            "--labels", "data/fold0/test", "--images", 2,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
         text = (tmp_path / "page.html").read_text()
         page = Page(text)
-        assert "mine &amp; yours" in text and len(page.of("img")) == 2 * 3
+        assert "mine &amp; yours" in text and len(page.of("img")) == 2 * 4
         assert "2 of the 3 test images" in text and not page.of("svg")
 
     def test_the_papers_figures_stand_beside(self, workshop):
         dataset = Dataset.load(workshop / "data")
         stanford = Dataset(**{**dataset.__dict__, "name": "stanford_background"})
         split = workshop / "data/fold0/test"
-        rows = Page(render(gather([workshop / "runs/far"], [], [], split, stanford), split, stanford, 0)).rows
+        rows = Page(render(gather([Source(workshop / "runs/far", is_run=True)], split, stanford), split, stanford)).rows
         cells = [[cell.strip() for cell in row] for row in rows]
         assert ["Paper: N-ReNet", "Table 1, mean of 5 folds", "80.4", "71.8", "–"] in cells
         assert ["Authors' released code", "its own fold 0", "79.35", "69.36", "–"] in cells
@@ -236,7 +280,7 @@ class TestParts:
         result = report(tmp_path, "page.html", "--predictions", "p", "--labels", "data/test")
         assert result.returncode == 0, result.stderr
         images = Page((tmp_path / "page.html").read_text()).of("img")
-        assert [decoded(image["src"]).size for image in images] == [(480, 240)] * 3
+        assert [decoded(image["src"]).size for image in images] == [(480, 240)] * 4
         assert np.array_equal(np.array(decoded(images[1]["src"]))[0, ::160], [0, 1, 2])
 
     def test_bad_input_is_named(self, workshop, tmp_path):
@@ -246,12 +290,40 @@ class TestParts:
             (("--run", "nowhere"), "nowhere: no such run folder"),
             (("--run", "empty"), "empty: not a run folder"),
             (("--predictions", "runs/far/predictions"), "--labels is needed"),
-            (("--run", "runs/far", "--run", "runs/near", "--predictions", "x"), "2 runs but 1 folders of predictions"),
+            (("--run", "runs/far", "--predictions", "far=x", "--labels", "data/fold0/test"), "x: no such folder"),
+            (("--run", "runs/far", "--run", "far=runs/near"), "two columns are called far"),
+            (("--run", "runs/far", "--images", "-1"), "--images"),
             (("--predictions", "empty", "--labels", "data/fold0/test"), "empty/one.png: missing; 3 of 3"),
         ]
         for arguments, message in cases:
             assert message in only_line(report(workshop, tmp_path / "page.html", *arguments), "report.py")
         assert not (tmp_path / "page.html").exists()
+
+
+class TestBudget:
+    def test_beyond_it_the_pictures_lie_beside_the_page(self, workshop, tmp_path):
+        arguments = ("--predictions", "runs/far/predictions", "--labels", "data/fold0/test")
+        page = tmp_path / "my page.html"
+        result = report(workshop, page, *arguments, "--budget", 0.001)
+        assert result.returncode == 0 and "my page_files" in result.stdout, result.stderr
+        images = Page(page.read_text()).of("img")
+        sources = {image["src"] for image in images}
+        assert len(sources) == 3 * 4 and all(source.startswith("my%20page_files/") for source in sources)
+        assert {file.name for file in (tmp_path / "my page_files").iterdir()} == {s.split("/")[1] for s in sources}
+        assert "move both together" in page.read_text()
+        assert report(workshop, page, *arguments, "--budget", 0.001, "--images", 1).returncode == 0
+        assert len(list((tmp_path / "my page_files").iterdir())) == 4
+        assert report(workshop, page, *arguments).returncode == 0
+        assert not (tmp_path / "my page_files").exists() and "data:image/png" in page.read_text()
+
+    def test_what_is_not_the_pages_own_is_left_alone(self, workshop, tmp_path):
+        (tmp_path / "page_files").mkdir()
+        (tmp_path / "page_files/thesis.txt").write_text("mine")
+        result = report(
+            workshop, tmp_path / "page.html", "--predictions", "runs/far/predictions", "--labels", "data/fold0/test"
+        )
+        assert "thesis.txt is in the way" in only_line(result, "report.py")
+        assert (tmp_path / "page_files/thesis.txt").read_text() == "mine"
 
 
 class TestRunRecord:
@@ -288,6 +360,7 @@ def test_images_that_cannot_be_scored_come_last(tmp_path):
     for name in truth:
         save_labels(tmp_path / "p" / f"{name}.png", np.ones((2, 2)))
     dataset = Dataset.load(tmp_path / "data")
-    entries = gather([], [tmp_path / "p"], [], tmp_path / "data/test", dataset)
+    entries = gather([Source(tmp_path / "p", is_run=False)], tmp_path / "data/test", dataset)
     assert worst_first(entries[0]) == ["wrong", "blank"]
-    assert "Labels of blank predicted by p" in render(entries, tmp_path / "data/test", dataset, 9)
+    gallery = pictures(entries, tmp_path / "data/test", dataset)
+    assert "Labels of blank predicted by p" in render(entries, tmp_path / "data/test", dataset, gallery)

@@ -1,4 +1,4 @@
-"""One self-contained HTML page on one or several trained networks: scores beside the paper's, curves, pictures."""
+"""One HTML page on trained networks side by side: scores beside the paper's, curves, confusions, all pictures."""
 
 from __future__ import annotations
 
@@ -8,24 +8,49 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data_prep.command_line import UserError, run
 from data_prep.dataset import Dataset, write_atomically
+from data_prep.prepare import whole_number
 from tools.curves import learning_rate_curves, loss_curves, score_curves
+from tools.network_drawing import draw_network
 from tools.paper_results import PaperResults, paper_results
 from tools.predict import find_dataset
-from tools.report_content import ClassGroup, Entry, class_groups, description_lines, gather, pictures
+from tools.report_content import (
+    ClassGroup,
+    Entry,
+    Source,
+    class_groups,
+    confusion_tables,
+    description_lines,
+    gather,
+)
+from tools.report_pictures import (
+    BUDGET,
+    Picture,
+    check_is_ours,
+    megabytes,
+    picture_folder,
+    pictures,
+    remove_beside,
+    write_beside,
+)
+from tools.run_record import RunRecord
 
 TEMPLATES = Path(__file__).with_name("templates")
+DRAWN = "deploy.prototxt"
 EXAMPLES = """examples:
   tools/report.py --run runs/n_renet --labels data/stanford_background/fold0/test --out page.html
-  tools/report.py --run runs/n_renet --run runs/convolutional --labels data/scenes/test --out comparison.html
-  tools/report.py --predictions mine --predictions theirs --labels data/own/test --out page.html
+  tools/report.py --run FCN=runs/fcn --run runs/h_renet --predictions "H-ReNet with CRF=runs/h_renet/predictions_crf" \\
+      --labels data/voc2012/val --out comparison.html
+  tools/report.py --predictions mine=results --predictions theirs=/data/theirs --labels data/own/test --out page.html
 
-A run's predictions are those in its folder predictions/ (predict.py --out RUN/predictions) unless --predictions names
-others, one for each run in the same order."""
+Every --run and --predictions is a column of the page, in this order. A run's predictions are those in its folder
+predictions/ (predict.py --out RUN/predictions). The page is one file as long as its pictures take no more than the
+budget; beyond it they lie in a folder beside it, page_files/ for page.html, and the browser loads those in view."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,20 +59,38 @@ def build_parser() -> argparse.ArgumentParser:
         prog="report.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--run", type=Path, action="append", default=[], metavar="RUN", help="a run folder; may be repeated"
+        "--run",
+        dest="columns",
+        type=lambda text: Source.parse(text, is_run=True),
+        action="append",
+        default=[],
+        metavar="[NAME=]RUN",
+        help="a run folder, and what the page calls it; may be repeated",
     )
     parser.add_argument(
-        "--predictions", type=Path, action="append", default=[], metavar="DIR", help="label maps; may be repeated"
-    )
-    parser.add_argument(
-        "--name", action="append", default=[], metavar="TEXT", help="what the page calls each run; may be repeated"
+        "--predictions",
+        dest="columns",
+        type=lambda text: Source.parse(text, is_run=False),
+        action="append",
+        metavar="[NAME=]DIR",
+        help="label maps <image id>.png of any system, or of a run after the CRF; may be repeated",
     )
     parser.add_argument("--labels", type=Path, metavar="SPLIT", help="the prepared test split: images and truth")
     parser.add_argument(
         "--dataset", metavar="NAME|DATASET.JSON", help="names and colours of the classes (default: the split's own)"
     )
     parser.add_argument(
-        "--images", type=int, default=60, metavar="N", help="most pictures on the page (default: %(default)s)"
+        "--images",
+        type=whole_number(0),
+        metavar="N",
+        help="most test images on the page, from the worst to the best (default: all)",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=BUDGET,
+        metavar="MB",
+        help="most megabytes of pictures inside the page itself (default: %(default)g)",
     )
     parser.add_argument("--title", metavar="TEXT", help="the page's heading")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML page")
@@ -60,32 +103,49 @@ def main(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: bad input, named.
     """
-    if not arguments.run and not arguments.predictions:
+    out: Path = arguments.out
+    if not arguments.columns:
         raise UserError("nothing to report: give --run or --predictions")
+    check_is_ours(picture_folder(out))
     dataset = None
     if arguments.labels is not None or arguments.dataset is not None:
         dataset = find_dataset(arguments.dataset, arguments.labels)
-    entries = gather(arguments.run, arguments.predictions, arguments.name, arguments.labels, dataset)
-    page = render(entries, arguments.labels, dataset, arguments.images, arguments.title)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(arguments.out, page.encode())
-    print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.1f} MB")
+    entries = gather(arguments.columns, arguments.labels, dataset)
+    gallery = []
+    if arguments.labels is not None and dataset is not None:
+        gallery = pictures(entries, arguments.labels, dataset, arguments.images)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = megabytes(gallery) > arguments.budget
+    page = render(entries, arguments.labels, dataset, gallery, arguments.title, picture_folder(out) if beside else None)
+    if beside:
+        write_beside(out, gallery)
+    write_atomically(out, page.encode())
+    if not beside:
+        remove_beside(out)
+    size = out.stat().st_size / 1e6
+    print(f"{out}: {size:.1f} MB" + (f", and its pictures in {picture_folder(out)}" if beside else ""))
 
 
 def render(
-    entries: Sequence[Entry], split: Path | None, dataset: Dataset | None, image_count: int, title: str | None = None
+    entries: Sequence[Entry],
+    split: Path | None,
+    dataset: Dataset | None,
+    gallery: Sequence[Picture] = (),
+    title: str | None = None,
+    folder: Path | None = None,
 ) -> str:
     """The page as HTML.
 
     Args:
         entries: what it reports on; one column each.
-        split: the prepared test split; None leaves the pictures out.
+        split: the prepared test split; None where none was named.
         dataset: classes and colours; None leaves the classes' table out where no run was scored.
-        image_count: most pictures shown.
+        gallery: the pictures shown.
         title: heading; None makes one.
+        folder: where the pictures lie beside the page; None puts them into it.
 
     Raises:
-        UserError: scores of different classes cannot stand side by side, or a damaged picture.
+        UserError: scores of different classes cannot stand side by side.
     """
     scored = [entry for entry in entries if entry.evaluation is not None]
     if dataset is None:
@@ -97,7 +157,6 @@ def render(
     paper = paper_results(dataset.name) if dataset is not None else None
     groups = class_groups(scored, dataset, paper.class_iou if paper else {}) if dataset and scored else []
     shown = [entry for entry in entries if entry.predictions is not None]
-    gallery = pictures(entries, split, dataset, image_count) if split is not None and dataset is not None else []
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -115,18 +174,41 @@ def render(
         groups=groups,
         columns=1 + len(scored) + (len(scored) == 2) + bool(paper and paper.class_iou),
         absent=_absent(scored),
+        confusions=confusion_tables(scored, dataset) if dataset and scored else [],
         curves=_curves(entries),
         pictures=gallery,
+        folder=folder,
+        address=lambda file: file.uri if folder is None else f"{quote(folder.name)}/{file.name}",
+        image_scores=_image_scores(gallery),
         total=len(shown[0].images) if shown else 0,
+        classes=dataset.classes if dataset else (),
         legend=[row for group in groups for row in group.rows],
-        runs=[
-            {"name": entry.name, "facts": description_lines(entry.run), "sources": entry.run.sources}
-            for entry in entries
-            if entry.run is not None
-        ],
+        runs=[_run(entry.run) for entry in entries if entry.run is not None],
         measured_on=lambda entry: _measured_on(entry, split),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
+
+
+def _image_scores(gallery: Sequence[Picture]) -> dict[int, dict[str, Any]]:
+    """What the page sorts and filters by, for each image by its number in the split."""
+    return {
+        picture.position: {
+            "accuracy": [None if value is None else round(value, 6) for value in picture.accuracies],
+            "classes": {c: [round(iou, 4) for iou in ious] for c, ious in picture.class_ious.items()},
+        }
+        for picture in gallery
+    }
+
+
+def _run(run: RunRecord) -> dict[str, Any]:
+    drawing, undrawn = None, ""
+    if DRAWN in run.sources:
+        try:
+            drawing = draw_network(run.sources[DRAWN], run.name)
+        except UserError as error:
+            undrawn = str(error)
+    facts = description_lines(run)
+    return {"name": run.name, "facts": facts, "sources": run.sources, "drawing": drawing, "undrawn": undrawn}
 
 
 def _dataset_of_scores(scored: Sequence[Entry]) -> Dataset | None:

@@ -1,25 +1,21 @@
-"""What the report page shows: runs, scores, and pictures with their labels as data URIs."""
+"""What the report page tells: runs, their scores, classes and confusions (report_pictures.py has the pictures)."""
 
 from __future__ import annotations
 
-import base64
-import io
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from data_prep.command_line import UserError, progress
 from data_prep.dataset import Dataset
-from data_prep.split_reader import SplitReader
 from tools.evaluation import Evaluation, ImageResult, LabelSource, Scores, evaluate_images, scores
-from tools.label_maps import encode_label_map, read_label_map
 from tools.run_record import PREDICTIONS, RunRecord
 
-PICTURE_WIDTH = 480  # pixels; larger pictures are shrunk, for the page carries them all
+MOST_CONFUSIONS = 5  # told in words below a matrix
 
 
 @dataclass(frozen=True)
@@ -42,68 +38,59 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One test image in the gallery.
+class Source:
+    """What a column of the report is made from.
 
     Attributes:
-        image_id: its id.
-        width: of the shown pictures, pixels.
-        height: of the shown pictures, pixels.
-        source: the photograph, data URI.
-        truth: its labels, data URI.
-        predictions: each entry's labels, data URIs.
-        accuracies: each entry's pixel accuracy; None where the truth has no labelled pixel.
-        ious: each entry's mean IoU; None likewise.
-        position: its number in the split.
+        folder: a run folder, or a folder of label maps.
+        is_run: which of both.
+        name: what the page calls it; empty takes its own.
     """
 
-    image_id: str
-    width: int
-    height: int
-    source: str
-    truth: str
-    predictions: tuple[str, ...]
-    accuracies: tuple[float | None, ...]
-    ious: tuple[float | None, ...]
-    position: int
+    folder: Path
+    is_run: bool
+    name: str = ""
+
+    @classmethod
+    def parse(cls, text: str, is_run: bool) -> Source:
+        """Read `[NAME=]FOLDER`; a folder whose own name has a "=" is taken as it is."""
+        name, equals, folder = text.partition("=")
+        if not equals or Path(text).is_dir():
+            return cls(Path(text), is_run)
+        return cls(Path(folder), is_run, name)
 
 
-def gather(
-    runs: Sequence[Path], predictions: Sequence[Path], names: Sequence[str], split: Path | None, dataset: Dataset | None
-) -> list[Entry]:
+def gather(sources: Sequence[Source], split: Path | None, dataset: Dataset | None) -> list[Entry]:
     """Read runs and predictions, and score the predictions.
 
     Args:
-        runs: run folders; may be empty.
-        predictions: folders of label maps: one for each run in the same order, or (without runs) one for each entry;
-            empty takes what the runs hold.
-        names: what the page calls the entries; empty takes the runs' or folders' own names.
+        sources: one for each column; a run brings the label maps in its folder predictions/, where it has one.
         split: prepared split with the truth; needed where there are predictions.
         dataset: its classes.
 
     Raises:
-        UserError: the numbers of folders do not match, or bad input; names the file.
+        UserError: bad input; names the file.
     """
-    if runs and predictions and len(runs) != len(predictions):
-        raise UserError(f"{len(runs)} runs but {len(predictions)} folders of predictions; give one for each run")
-    count = len(runs) or len(predictions)
-    if names and len(names) != count:
-        raise UserError(f"{len(names)} names for {count} runs or predictions")
     entries = []
-    for index in range(count):
-        run = RunRecord.load(runs[index]) if runs else None
-        folder = predictions[index] if predictions else None
-        if folder is None and run is not None and split is not None and (run.folder / PREDICTIONS).is_dir():
-            folder = run.folder / PREDICTIONS
-        name = names[index] if names else _own_name(run, folder)
-        entries.append(_entry(name, run, folder, split, dataset))
+    for source in sources:
+        if not source.is_run:
+            name = source.name or _own_name(source.folder)
+            entries.append(_entry(name, None, source.folder, split, dataset))
+            continue
+        run = RunRecord.load(source.folder)
+        # the curves take the name from there
+        run = replace(run, name=source.name or run.name)
+        own = source.folder / PREDICTIONS
+        folder = own if split is not None and own.is_dir() else None
+        entries.append(_entry(run.name, run, folder, split, dataset))
+    names = [entry.name for entry in entries]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"two columns are called {twice}: give names, as in --run NAME=FOLDER")
     return entries
 
 
-def _own_name(run: RunRecord | None, folder: Path | None) -> str:
-    if run is not None:
-        return run.name
-    assert folder is not None, "an entry has a run or predictions"
+def _own_name(folder: Path) -> str:
     resolved = folder.resolve()
     return resolved.parent.name if resolved.name == PREDICTIONS else resolved.name
 
@@ -116,7 +103,8 @@ def _entry(name: str, run: RunRecord | None, folder: Path | None, split: Path | 
     source = LabelSource.open(split)
     if not source.is_split:
         raise UserError(f"{split}: the report needs a prepared split, for it shows the images, too")
-    results = evaluate_images(folder, source, len(dataset.classes), dataset.ignore_label)
+    processes = len(os.sched_getaffinity(0))
+    results = evaluate_images(folder, source, len(dataset.classes), dataset.ignore_label, processes)
     bar = progress(results, total=len(source.ids), description=f"scoring {name}", unit="image")
     images = {result.image_id: result for result in bar}
     try:
@@ -129,78 +117,6 @@ def _entry(name: str, run: RunRecord | None, folder: Path | None, split: Path | 
 def image_scores(result: ImageResult) -> Scores | None:
     """One image's own scores; None where its truth has no labelled pixel."""
     return scores(result.confusion) if result.confusion.any() else None
-
-
-def worst_first(entry: Entry) -> list[str]:
-    """Image ids by rising pixel accuracy; images that cannot be scored come last."""
-    accuracy = {}
-    for image_id, result in entry.images.items():
-        own = image_scores(result)
-        accuracy[image_id] = 2.0 if own is None else own.pixel_accuracy
-    return sorted(accuracy, key=lambda image_id: (accuracy[image_id], image_id))
-
-
-def spread(ids: Sequence[str], count: int) -> list[str]:
-    """`count` of the ids at even distances, the first and the last among them; all where there are no more."""
-    if count >= len(ids):
-        return list(ids)
-    return [ids[index] for index in np.unique(np.linspace(0, len(ids) - 1, count).round().astype(int))]
-
-
-def pictures(entries: Sequence[Entry], split: Path, dataset: Dataset, count: int) -> list[Picture]:
-    """The gallery: up to `count` images from the whole range of quality, worst of the first entry first.
-
-    Raises:
-        UserError: a damaged record or file; names it.
-    """
-    shown = [entry for entry in entries if entry.predictions is not None]
-    if not shown or count < 1:
-        return []
-    chosen = spread(worst_first(shown[0]), count)
-    result = []
-    with SplitReader(split) as reader:
-        index_of = {image_id: index for index, image_id in enumerate(reader.ids())}
-        for image_id in progress(chosen, description="pictures", unit="image"):
-            index = index_of[image_id]
-            image, truth = reader.image(index), reader.label(index)
-            assert truth is not None, "entries are scored against this split's labels"
-            own = [image_scores(entry.images[image_id]) for entry in shown]
-            labels = [read_label_map(entry.predictions / f"{image_id}.png") for entry in shown if entry.predictions]
-            width = min(PICTURE_WIDTH, image.shape[1])
-            height = max(1, round(image.shape[0] * width / image.shape[1]))
-            result.append(
-                Picture(
-                    image_id=image_id,
-                    width=width,
-                    height=height,
-                    source=_photograph(image, (width, height)),
-                    truth=_label_picture(truth, (width, height), dataset),
-                    predictions=tuple(_label_picture(label, (width, height), dataset) for label in labels),
-                    accuracies=tuple(None if s is None else s.pixel_accuracy for s in own),
-                    ious=tuple(None if s is None else s.mean_iou for s in own),
-                    position=index,
-                )
-            )
-    return result
-
-
-def _photograph(image: np.ndarray, size: tuple[int, int]) -> str:
-    picture = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
-    if picture.size != size:
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=85)
-    return _data_uri("image/jpeg", buffer.getvalue())
-
-
-def _label_picture(labels: np.ndarray, size: tuple[int, int], dataset: Dataset) -> str:
-    if labels.shape[::-1] != size:
-        labels = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
-    return _data_uri("image/png", encode_label_map(labels, dataset))
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 @dataclass(frozen=True)
@@ -245,7 +161,7 @@ def class_groups(entries: Sequence[Entry], dataset: Dataset, paper: dict[str, fl
         published = paper.get(name)
         rows[name] = ClassRow(
             name=name,
-            colour="rgb({}, {}, {})".format(*dataset.palette[index].tolist()),
+            colour=_css(dataset.palette[index].tolist()),
             ious=tuple(evaluation.scores.iou[index] for evaluation in scored),
             paper=None if published is None else published / 100,
         )
@@ -262,6 +178,66 @@ def _group(title: str, rows: Sequence[ClassRow], highlighted: bool) -> ClassGrou
         present = [iou for iou in column if iou is not None]
         means.append(float(np.mean(present)) if present else None)
     return ClassGroup(title, tuple(rows), ClassRow("mean of these", "", tuple(means), None), highlighted)
+
+
+@dataclass(frozen=True)
+class ConfusionRow:
+    """What became of one class's pixels.
+
+    Attributes:
+        name: the class.
+        colour: CSS colour.
+        pixels: of this class in the truth.
+        counts: of them, by predicted class.
+        shares: the counts as fractions of `pixels`; None where there are no pixels.
+    """
+
+    name: str
+    colour: str
+    pixels: int
+    counts: tuple[int, ...]
+    shares: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """One entry's confusion matrix.
+
+    Attributes:
+        entry: its name.
+        rows: the classes of the truth.
+        largest: the largest confusions: true class, predicted class, share of the true class's pixels.
+    """
+
+    entry: str
+    rows: tuple[ConfusionRow, ...]
+    largest: tuple[tuple[str, str, float], ...]
+
+
+def confusion_tables(scored: Sequence[Entry], dataset: Dataset) -> list[Confusion]:
+    """The confusion matrix of every entry that has scores."""
+    tables = []
+    for entry in scored:
+        assert entry.evaluation is not None, "scored entries only"
+        matrix = entry.evaluation.confusion
+        rows = []
+        for name, rgb, counts in zip(dataset.classes, dataset.palette.tolist(), matrix):
+            pixels = int(counts.sum())
+            shares = tuple((counts / pixels).tolist()) if pixels else None
+            rows.append(ConfusionRow(name, _css(rgb), pixels, tuple(counts.tolist()), shares))
+        pairs = [
+            (row.name, dataset.classes[column], share)
+            for number, row in enumerate(rows)
+            for column, share in enumerate(row.shares or ())
+            if column != number and share > 0
+        ]
+        pairs.sort(key=lambda pair: -pair[2])
+        tables.append(Confusion(entry.name, tuple(rows), tuple(pairs[:MOST_CONFUSIONS])))
+    return tables
+
+
+def _css(rgb: Sequence[int]) -> str:
+    return "rgb({}, {}, {})".format(*rgb)
 
 
 def description_lines(run: RunRecord) -> list[tuple[str, str]]:
