@@ -1,0 +1,145 @@
+"""What tools/visualize.py shows is what the network computes, and a wrong name or file ends in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import caffe
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from segmentation_helpers import REPOSITORY, call_tool, only_line, write_split
+
+from data_prep.command_line import UserError
+from tools.visualization import OpenNetwork, chosen, grey, heat, share_that_matters
+
+RENET, CONVOLUTIONAL = (
+    REPOSITORY / "prototxt" / name / "synthetic_scenes/deploy.prototxt" for name in ("n_renet_small", "conv_small")
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two networks with initial weights, and a picture of 40 x 32."""
+    folder = tmp_path_factory.mktemp("visualize")
+    caffe.set_mode_cpu()
+    for name, model in (("renet", RENET), ("conv", CONVOLUTIONAL)):
+        caffe.set_random_seed(7)
+        caffe.Net(str(model), caffe.TEST).save(str(folder / f"{name}.caffemodel"))
+    picture = np.random.default_rng(1).integers(0, 256, (32, 40, 3)).astype(np.uint8)
+    cv2.imwrite(str(folder / "picture.png"), picture)
+    return folder
+
+
+def visualize(folder: Path, command: str, *arguments: object, model: Path = RENET, weights: str = "renet.caffemodel"):
+    files = () if command == "receptive" else ("--model", model, "--weights", weights)
+    return call_tool("visualize.py", command, *files, *arguments, "--out", "out.png", cwd=folder)
+
+
+@pytest.mark.parametrize(("model", "weights"), [(RENET, "renet"), (CONVOLUTIONAL, "conv")])
+def test_gradient_equals_finite_differences(folder: Path, model: Path, weights: str) -> None:
+    network = OpenNetwork(model, folder / f"{weights}.caffemodel")
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(3, 16, 16)).astype(np.float32)
+    row, column, label = 7, 9, 4
+    network.see_input(values)
+    gradient, _ = network.gradient(row, column, label)
+    assert gradient.shape == values.shape
+    for _ in range(4):
+        direction = rng.normal(size=values.shape).astype(np.float32)
+        scores = []
+        for step in (0.001, -0.001):  # small, for a ReLU bends where its input changes sign
+            network.see_input(values + step * direction)
+            scores.append(float(network.maps(network.score_name())[label, row, column]))
+        expected = float((gradient * direction).sum())
+        assert (scores[0] - scores[1]) / 0.002 == pytest.approx(expected, rel=0.02, abs=2e-3)
+
+
+def test_a_renet_pixel_depends_on_the_whole_picture_and_a_convolutional_one_does_not(folder: Path) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (96, 128, 3)).astype(np.uint8)
+    shares = []
+    for model, weights in ((RENET, "renet"), (CONVOLUTIONAL, "conv")):
+        network = OpenNetwork(model, folder / f"{weights}.caffemodel")
+        network.see(image)
+        shares.append(share_that_matters(network.sensitivity(48, 64).map))
+    assert shares[0] > 0.99 and 0 < shares[1] < 0.2
+
+
+def test_the_predicted_class_is_followed_where_none_is_named(folder: Path) -> None:
+    network = OpenNetwork(RENET, folder / "renet.caffemodel")
+    network.see(cv2.imread(str(folder / "picture.png")))
+    assert network.sensitivity(5, 6).label == network.maps("prob")[:, 5, 6].argmax()
+
+
+def test_maps_show_the_layers_channels(folder: Path) -> None:
+    arguments = ("--image", "picture.png", "--layer", "renet1_vertical", "--channels", "0,2", "--width", 40)
+    result = visualize(folder, "maps", *arguments)
+    assert result.returncode == 0, result.stderr
+    network = OpenNetwork(RENET, folder / "renet.caffemodel")
+    network.see(cv2.imread(str(folder / "picture.png")))
+    shown = np.array(Image.open(folder / "out.png").convert("L"))
+    for place, channel in ((1, 0), (2, 2)):
+        expected = grey(network.maps("renet1_vertical")[channel]).repeat(2, axis=0).repeat(2, axis=1)
+        left = 8 + place * 48
+        assert np.array_equal(shown[22 : 22 + 32, left : left + 40], expected)
+
+
+def test_probabilities_filters_and_receptive_field_are_drawn(folder: Path) -> None:
+    image = ("--image", "picture.png")
+    networks = [f"{name}={model},{name}.caffemodel" for name, model in (("renet", RENET), ("conv", CONVOLUTIONAL))]
+    for result in (
+        visualize(folder, "probabilities", *image),
+        visualize(folder, "filters", "--layer", "conv1", model=CONVOLUTIONAL, weights="conv.caffemodel"),
+        visualize(folder, "filters", "--layer", "renet1_vertical"),
+        visualize(folder, "receptive", *image, "--network", networks[0], "--network", networks[1], "--pixel", "3,30"),
+    ):
+        assert result.returncode == 0, result.stderr
+        picture = np.array(Image.open(folder / "out.png").convert("L"))
+        assert picture.std() > 10
+    assert picture.shape[1] == 3 * (260 + 8) + 8
+
+
+def test_an_image_of_a_prepared_split(folder: Path) -> None:
+    write_split(folder / "test", {"one": (cv2.imread(str(folder / "picture.png")), np.zeros((32, 40), np.uint8))})
+    assert visualize(folder, "maps", "--image", "picture.png", "--layer", "score").returncode == 0
+    expected = (folder / "out.png").read_bytes()
+    assert visualize(folder, "maps", "--image", "test/one", "--layer", "score").returncode == 0
+    assert (folder / "out.png").read_bytes() == expected
+    result = visualize(folder, "maps", "--image", "test/two", "--layer", "score")
+    assert "test: has no image two" in only_line(result, "visualize.py")
+
+
+def test_bad_input_is_named(folder: Path) -> None:
+    (folder / "text.png").write_text("no picture")
+    image = ("--image", "picture.png")
+    network = ("--network", f"a={RENET},renet.caffemodel")
+    cases = [
+        (("maps", *image, "--layer", "renet1_vertikal"), 'no layer "renet1_vertikal"; near matches: renet1_vertical'),
+        (("maps", *image, "--layer", "zzz"), "it has data, "),
+        (("maps", *image, "--layer", "score", "--channels", "0-99"), "no channel 10: there are 0 to 9"),
+        (("maps", *image, "--layer", "score", "--channels", "a"), "channels are numbers"),
+        (("maps", "--image", "nowhere.png", "--layer", "score"), "nowhere.png: no such file"),
+        (("maps", "--image", "text.png", "--layer", "score"), "text.png: not a picture"),
+        (("filters", "--layer", "upsample"), 'no layer "upsample" with weights'),
+        (("probabilities", *image, "--dataset", "voc2012"), "tells 10 classes apart, the dataset has 21"),
+        (("receptive", *image, *network, "--pixel", "40,3"), "pixel 40,3 lies outside the picture of 40 x 32"),
+        (("receptive", *image, *network, "--pixel", "x"), "a pixel is COLUMN,ROW"),
+        (("receptive", *image, *network, "--label", "10"), "no class 10"),
+        (("receptive", *image, "--network", "a"), "a network is NAME="),
+        (("receptive", *image, "--network", f"a={CONVOLUTIONAL},renet.caffemodel"), "it belongs to another network"),
+    ]
+    for arguments, message in cases:
+        assert message in only_line(visualize(folder, *arguments), "visualize.py")
+
+
+def test_small_parts() -> None:
+    assert chosen("0-2,5", 6) == [0, 1, 2, 5]
+    with pytest.raises(UserError, match="is empty"):
+        chosen("3-1", 6)
+    assert grey(np.array([[-1.0, 0.0, 1.0]])).tolist() == [[0, 128, 255]]
+    assert (grey(np.zeros((2, 2))) == 128).all()
+    picture = np.full((2, 2, 3), 200, np.uint8)
+    shown = heat(picture, np.array([[1.0, 0.0], [0.0, 1e-3]]))
+    assert (shown[0, 1] == 150).all() and len({tuple(pixel) for pixel in shown.reshape(-1, 3).tolist()}) == 3
+    assert (heat(picture, np.zeros((2, 2))) == 150).all()
