@@ -25,7 +25,7 @@ attempt() {
 remove() {
   local rest
   podman rmi --all --force >/dev/null 2>&1 || true
-  while read -r rest; do umount "$rest" || true; done < <(awk -v "f=$folder/" 'index($2, f) == 1 { print $2 }' /proc/mounts | tac)
+  while read -r rest; do umount "$rest" || true; done < <(awk -v "f=$folder/" 'index($2, f) == 1 { print $2 }' /proc/mounts | sort -r)
   rm -rf --one-file-system "$folder/storage" "$folder/run" "$folder/root" "$folder/tmp"
 }
 
@@ -90,10 +90,9 @@ for name in LANG LC_ALL LC_CTYPE LC_MESSAGES; do
 done
 attempt "podman keeps no image here" 60 podman import "${changes[@]}" "$folder/base.tar" $base
 attempt "podman runs nothing here" 60 podman run --rm --network=none $base true
-attempt "nothing can be fetched in a build" 120 podman build --pull=never -f - . <<END
-FROM $base
-RUN apt-get update
-END
+mkdir -p "$folder/probe"
+printf 'FROM %s\nRUN apt-get update\n' $base >"$folder/probe/Dockerfile"
+attempt "nothing can be fetched in a build" 120 podman build --pull=never "$folder/probe"
 
 status=0
 timeout --kill-after=60 $limit make image-test ENGINES=podman BASE_IMAGE=$base \
