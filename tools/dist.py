@@ -105,7 +105,10 @@ def fill_programs(folder: Path, build: Path, source: Path, with_cuda: bool) -> N
         (libraries / "cuda").mkdir(exist_ok=True)
         copies.append(shutil.copy2(place, libraries / "cuda" / name))
     for place in {file.parent for file in copies}:
-        up = "/".join(["$ORIGIN", *[".."] * len(place.relative_to(folder).parts), "lib"])
+        # in lib itself a library may be found through a link from elsewhere, whose folder $ORIGIN is then
+        up = "$ORIGIN"
+        if place != libraries:
+            up = "/".join([up, *[".."] * len(place.relative_to(folder).parts), "lib"])
         path = f"{up}:{up}/cuda" if closure.cuda else up
         output_of(["patchelf", "--set-rpath", path, *(file for file in copies if file.parent == place)])
     check_alone(folder, [file for file in copies if not file.is_relative_to(libraries)], with_cuda)
