@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,10 +41,14 @@ class OpenNetwork:
         self._transform = input_transform(network, model)
         # without it Caffe computes no gradient of an input
         network.force_backward = True
-        # Winograd's sums are rounded where the exact one is zero: a gradient would reach beyond the receptive field
-        os.environ["CAFFE_WINOGRAD"] = "0"
         import caffe
+        from caffe.proto import caffe_pb2
 
+        # Winograd's sums are rounded where the exact one is zero: a gradient would reach beyond the receptive field.
+        # The layers say so, for CAFFE_WINOGRAD no longer counts in a process that has computed a convolution.
+        for layer in network.layer:
+            if layer.type == "Convolution":
+                layer.convolution_param.engine = caffe_pb2.ConvolutionParameter.CAFFE
         caffe.set_mode_cpu()
         with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
             file.write(str(network))
@@ -163,16 +166,20 @@ def chosen(channels: str, count: int) -> list[int]:
     Raises:
         UserError: it is no such list, or there are fewer channels.
     """
-    numbers: list[int] = []
+    ranges: list[range] = []
     try:
         for part in channels.split(","):
             first, _, last = part.partition("-")
-            numbers += range(int(first), int(last or first) + 1)
+            ranges.append(range(int(first), int(last or first) + 1))
     except ValueError:
         raise UserError(f'channels are numbers and ranges such as "0-3,8", not {channels!r}') from None
-    outside = next((number for number in numbers if number >= count), None)
-    if outside is not None or not numbers:
-        raise UserError(f"no channel {outside}: there are 0 to {count - 1}" if numbers else f"{channels!r} is empty")
+    # before the numbers are written out, for a range may be of any length
+    for span in ranges:
+        if span and span[-1] >= count:
+            raise UserError(f"no channel {max(span[0], count)}: there are 0 to {count - 1}")
+    numbers = [number for span in ranges for number in span]
+    if not numbers:
+        raise UserError(f"{channels!r} is empty")
     return numbers
 
 
