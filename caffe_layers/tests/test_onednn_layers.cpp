@@ -347,13 +347,31 @@ TEST_F(OneDNNLayersTest, RectifiesAlongOnlyWhereTheReLURuns) {
 TEST_F(OneDNNLayersTest, NaNStaysNaN) {
   const string layers = Convolution("a", "data", 16, "kernel_size: 3 pad: 1")
       + ReLU("r", "a") + Convolution("b", "a", 16, "kernel_size: 1");
-  shared_ptr<Net<float> > net =
-      Made<float>(Text(layers, {1, 16, 12, 12}, TEST));
-  FillNoise(net->input_blobs()[0]);
-  net->input_blobs()[0]->mutable_cpu_data()[0] =
-      std::numeric_limits<float>::quiet_NaN();
-  net->Forward();
-  EXPECT_TRUE(std::isnan(net->output_blobs()[0]->cpu_data()[0]));
+  for (Phase phase : {TRAIN, TEST}) {
+    shared_ptr<Net<float> > net =
+        Made<float>(Text(layers, {1, 16, 12, 12}, phase));
+    FillNoise(net->input_blobs()[0]);
+    net->input_blobs()[0]->mutable_cpu_data()[0] =
+        std::numeric_limits<float>::quiet_NaN();
+    net->Forward();
+    EXPECT_TRUE(std::isnan(net->output_blobs()[0]->cpu_data()[0]));
+  }
+}
+
+// What a diverging training does first: sums that are too large, all below 0.
+TEST_F(OneDNNLayersTest, OverflowInTrainingBecomesNaN) {
+  for (int channels : {16, 23}) {
+    shared_ptr<Net<float> > net = Made<float>(Text(
+        Convolution("a", "data", channels, "kernel_size: 3 pad: 1")
+        + ReLU("r", "a") + Convolution("b", "a", 16, "kernel_size: 1"),
+        {1, channels, 12, 12}, TRAIN));
+    Blob<float>* const input = net->input_blobs()[0];
+    caffe_set(input->count(), 1e25f, input->mutable_cpu_data());
+    Blob<float>* const weights = net->params()[0].get();
+    caffe_set(weights->count(), -1e25f, weights->mutable_cpu_data());
+    net->Forward();
+    EXPECT_TRUE(std::isnan(net->output_blobs()[0]->cpu_data()[0]));
+  }
 }
 
 TEST_F(OneDNNLayersTest, PointersInHandsAreServed) {

@@ -25,7 +25,8 @@ namespace caffe {
  * this layer.
  *
  * Maps are read and written in oneDNN's order (onednn::BlockedOrder) and so
- * passed on. A ReLU that follows in place is computed along with Winograd's.
+ * passed on. In a TEST net a ReLU that follows in place is computed along with
+ * Winograd's.
  */
 class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
  public:

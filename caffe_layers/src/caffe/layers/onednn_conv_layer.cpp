@@ -287,7 +287,9 @@ void OneDNNConvolutionLayer::ForwardPlan(const Plan& plan, bool rectified,
 
 void OneDNNConvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
     const vector<Blob<float>*>& top) {
-  const bool rectified = rectifier_follows_
+  // Caffe's ReLU makes NaN of -infinity, by which a training that overflows is
+  // told; the one that is computed along makes 0 of it.
+  const bool rectified = rectifier_follows_ && this->phase_ == TEST
       && PlanFor(FORWARD_RECTIFIED, bottom[0]->shape()).available;
   const Plan& plan = PlanFor(rectified ? FORWARD_RECTIFIED : FORWARD,
       bottom[0]->shape());
