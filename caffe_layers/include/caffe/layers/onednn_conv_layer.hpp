@@ -1,7 +1,6 @@
 #ifndef CAFFE_ONEDNN_CONV_LAYER_HPP_
 #define CAFFE_ONEDNN_CONV_LAYER_HPP_
 
-#include <list>
 #include <string>
 #include <vector>
 
@@ -68,13 +67,9 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
     SubImages bottom_parts, top_parts;
     Plan() : made(false), available(false) {}
   };
-  struct Plans {
-    vector<int> shape;
-    Plan passes[PASSES];
-  };
+  struct Plans { Plan passes[PASSES]; };
 
-  /// The plan for a pass over bottoms of a shape. Those of the latest few shapes
-  /// are kept.
+  /// The plan for a pass over bottoms of a shape.
   const Plan& PlanFor(Pass pass, const vector<int>& shape);
   /// The methods for bottoms of a shape, the fastest first.
   vector<Method> Methods(const vector<int>& shape) const;
@@ -86,7 +81,7 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
   void BackwardWeights(const Plan& plan, Blob<float>* top, Blob<float>* bottom);
 
   bool rectifier_follows_;
-  std::list<Plans> plans_;  // the one used last comes first
+  onednn::PlansByShape<Plans> plans_;
   onednn::PackedWeights packed_;
 };
 

@@ -1,7 +1,6 @@
 #ifndef CAFFE_ONEDNN_POOLING_LAYER_HPP_
 #define CAFFE_ONEDNN_POOLING_LAYER_HPP_
 
-#include <list>
 #include <vector>
 
 #include "caffe/layers/pooling_layer.hpp"
@@ -28,16 +27,17 @@ class OneDNNPoolingLayer : public PoolingLayer<float> {
  private:
   /// Pooling over bottoms of one shape, ready to run.
   struct Plan {
-    vector<int> shape;
+    bool made;       // whether the rest has been found out
     bool available;  // whether oneDNN computes it; else it goes as in Caffe
     dnnl::memory::desc bottom, top, winners;
     dnnl::primitive inference, training, backward;
+    Plan() : made(false), available(false) {}
   };
   const Plan& PlanFor(const Blob<float>& bottom, const Blob<float>& top);
   void ForwardKeepingWinners(const Plan& plan, Blob<float>* bottom,
       const dnnl::memory& top);
 
-  std::list<Plan> plans_;  // the one used last comes first
+  onednn::PlansByShape<Plan> plans_;
   LargePageVector<float> winners_;  // which position of each window won
   bool winners_are_kept_;
 };

@@ -3,7 +3,9 @@
 
 #include <oneapi/dnnl/dnnl.hpp>
 
-#include <memory>
+#include <list>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "caffe/syncedmem.hpp"
@@ -103,6 +105,39 @@ class Writer {
   shared_ptr<MapLayout> layout_;  // null: written in Caffe's order at once
   dnnl::memory memory_;
 };
+
+/**
+ * @brief What layers have found out for the latest few shapes of their bottoms:
+ *        nets that see images of all sizes change between a few in a batch of
+ *        images, or never see one again, and making a plan takes a millisecond.
+ */
+template <typename Plan>
+class PlansByShape {
+ public:
+  /// The plan for a shape; where none is kept a new one, as Plan() makes it.
+  Plan* Find(const std::vector<int>& shape) {
+    typename std::list<Entry>::iterator entry = entries_.begin();
+    while (entry != entries_.end() && entry->first != shape) { ++entry; }
+    if (entry != entries_.end()) {
+      entries_.splice(entries_.begin(), entries_, entry);
+    } else {
+      const size_t kShapes = 8;
+      if (entries_.size() == kShapes) { entries_.pop_back(); }
+      entries_.push_front(Entry(shape, Plan()));
+    }
+    return &entries_.front().second;
+  }
+
+ private:
+  typedef std::pair<std::vector<int>, Plan> Entry;
+  std::list<Entry> entries_;  // the one used last comes first
+};
+
+/// Dies of an error, unless it only says that oneDNN has no code for what a layer
+/// asked of it.
+void CheckOnlyMissing(const dnnl::error& error, const std::string& layer);
+/// Whether a primitive is oneDNN's reference, which is slower than Caffe's code.
+bool IsReference(const std::string& code);
 
 /// Copies between orders.
 void Reorder(const dnnl::memory& from, const dnnl::memory& to);

@@ -13,10 +13,6 @@ using dnnl::memory;
 
 namespace {
 
-// Nets that see images of all sizes change between a few shapes in a batch of
-// images, or never see one again; making a plan takes a millisecond.
-const size_t kShapes = 8;
-
 // Winograd's weights, transformed once, are four times as large as they were.
 // Above this size they are transformed anew in each pass, which costs a few
 // percent of its time.
@@ -193,15 +189,10 @@ bool OneDNNConvolutionLayer::Try(Pass pass, const vector<int>& shape,
       plan->weights = backward.diff_weights_desc();
     }
   } catch (const dnnl::error& error) {
-    if (error.status == dnnl_unimplemented
-        || error.status == dnnl_invalid_arguments) {
-      return false;
-    }
-    LOG(FATAL) << "Layer " << this->layer_param_.name() << ": oneDNN: "
-        << error.what();
+    onednn::CheckOnlyMissing(error, this->layer_param_.name());
+    return false;
   }
-  // its reference code is slower than Caffe's
-  if (code.find("ref") != std::string::npos) { return false; }
+  if (onednn::IsReference(code)) { return false; }
   plan->available = true;
   plan->method = method;
   plan->bias = bias;
@@ -214,16 +205,7 @@ bool OneDNNConvolutionLayer::Try(Pass pass, const vector<int>& shape,
 
 const OneDNNConvolutionLayer::Plan& OneDNNConvolutionLayer::PlanFor(Pass pass,
     const vector<int>& shape) {
-  std::list<Plans>::iterator plans = plans_.begin();
-  while (plans != plans_.end() && plans->shape != shape) { ++plans; }
-  if (plans == plans_.end()) {
-    if (plans_.size() == kShapes) { plans_.pop_back(); }
-    plans_.push_front(Plans());
-    plans_.front().shape = shape;
-  } else {
-    plans_.splice(plans_.begin(), plans_, plans);
-  }
-  Plan* const plan = &plans_.front().passes[pass];
+  Plan* const plan = &plans_.Find(shape)->passes[pass];
   if (plan->made) { return *plan; }
   plan->made = true;
   if (this->num_spatial_axes_ != 2 || this->channel_axis_ != 1

@@ -8,21 +8,11 @@ namespace caffe {
 
 using dnnl::memory;
 
-static const size_t kShapes = 8;  // as in OneDNNConvolutionLayer
-
 const OneDNNPoolingLayer::Plan& OneDNNPoolingLayer::PlanFor(
     const Blob<float>& bottom, const Blob<float>& top) {
-  std::list<Plan>::iterator known = plans_.begin();
-  while (known != plans_.end() && known->shape != bottom.shape()) { ++known; }
-  if (known != plans_.end()) {
-    plans_.splice(plans_.begin(), plans_, known);
-    return plans_.front();
-  }
-  if (plans_.size() == kShapes) { plans_.pop_back(); }
-  plans_.push_front(Plan());
-  Plan* const plan = &plans_.front();
-  plan->shape = bottom.shape();
-  plan->available = false;
+  Plan* const plan = plans_.Find(bottom.shape());
+  if (plan->made) { return *plan; }
+  plan->made = true;
   plan->bottom = onednn::BlockedOrder(bottom.shape());
   plan->top = onednn::BlockedOrder(top.shape());
   if (plan->bottom.get_size() != bottom.count() * sizeof(float)) {
@@ -57,14 +47,10 @@ const OneDNNPoolingLayer::Plan& OneDNNPoolingLayer::PlanFor(
     plan->training = Forward(training);
     plan->backward = Backward(backward);
   } catch (const dnnl::error& error) {
-    if (error.status == dnnl_unimplemented
-        || error.status == dnnl_invalid_arguments) {
-      return *plan;
-    }
-    LOG(FATAL) << "Layer " << this->layer_param_.name() << ": oneDNN: "
-        << error.what();
+    onednn::CheckOnlyMissing(error, this->layer_param_.name());
+    return *plan;
   }
-  plan->available = codes.find("ref") == std::string::npos;
+  plan->available = !onednn::IsReference(codes);
   return *plan;
 }
 

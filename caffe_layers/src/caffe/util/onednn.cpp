@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <string>
 #include <vector>
 
 namespace caffe {
@@ -145,6 +146,16 @@ void Writer::Finish(bool rectified) {
   layout_->set_rectified(rectified);
   map_->set_layout(layout_, true);
   if (map_->exposed()) { map_->mutable_cpu_data(); }
+}
+
+void CheckOnlyMissing(const dnnl::error& error, const std::string& layer) {
+  CHECK(error.status == dnnl_unimplemented
+      || error.status == dnnl_invalid_arguments)
+      << "Layer " << layer << ": oneDNN: " << error.what();
+}
+
+bool IsReference(const std::string& code) {
+  return code.find("ref") != std::string::npos;
 }
 
 void Reorder(const memory& from, const memory& to) {
