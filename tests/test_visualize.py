@@ -102,6 +102,44 @@ def test_probabilities_filters_and_receptive_field_are_drawn(folder: Path) -> No
     assert picture.shape[1] == 3 * (260 + 8) + 8
 
 
+def test_scores_that_a_layer_in_place_changes(folder: Path) -> None:
+    plain = CONVOLUTIONAL.read_text()
+    prob = 'layer {\n  name: "prob"'
+    bent = 'layer { name: "bend" type: "ReLU" bottom: "upsample" top: "upsample" relu_param { negative_slope: 0.5 } }\n'
+    assert prob in plain
+    (folder / "bent.prototxt").write_text(plain.replace(prob, bent + prob))
+    values = np.random.default_rng(3).normal(size=(3, 16, 16)).astype(np.float32)
+    gradients = []
+    for model in (CONVOLUTIONAL, folder / "bent.prototxt"):
+        network = OpenNetwork(model, folder / "conv.caffemodel")
+        network.see_input(values)
+        scores = network.maps("upsample")[:, 7, 9]
+        assert scores.min() < 0
+        gradients.append(network.gradient(7, 9, int(scores.argmin()))[0])
+    assert np.abs(gradients[0]).max() > 0
+    assert np.allclose(gradients[1], gradients[0] / 2, rtol=1e-4, atol=1e-9)
+
+
+def test_all_filters_are_drawn(folder: Path) -> None:
+    (folder / "wide.prototxt").write_text(
+        """layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } }
+        transform_param { mean_value: 104 mean_value: 117 mean_value: 123 } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 300 kernel_size: 3 weight_filler { type: "msra" } } }"""
+    )
+    caffe.Net(str(folder / "wide.prototxt"), caffe.TEST).save(str(folder / "wide.caffemodel"))
+    result = visualize(
+        folder, "filters", "--layer", "conv", "--width", 80, model=Path("wide.prototxt"), weights="wide.caffemodel"
+    )
+    assert result.returncode == 0, result.stderr
+    picture = np.array(Image.open(folder / "out.png"))
+    side = 80 * 4 // 16 + 2
+    assert picture.shape[:2] == (-(-300 // 16) * side, 16 * side)
+    # the last row holds 12 of 16
+    last = picture[-side:, :]
+    assert last[:, : 12 * side].min() < 128 and (last[:, 12 * side :] == 255).all()
+
+
 def test_an_image_of_a_prepared_split(folder: Path) -> None:
     write_split(folder / "test", {"one": (cv2.imread(str(folder / "picture.png")), np.zeros((32, 40), np.uint8))})
     assert visualize(folder, "maps", "--image", "picture.png", "--layer", "score").returncode == 0
@@ -138,8 +176,9 @@ def test_bad_input_is_named(folder: Path) -> None:
 
 def test_small_parts() -> None:
     assert chosen("0-2,5", 6) == [0, 1, 2, 5]
-    with pytest.raises(UserError, match="is empty"):
-        chosen("3-1", 6)
+    for channels in ("3-1", "3-1,2"):
+        with pytest.raises(UserError, match="is empty"):
+            chosen(channels, 6)
     assert grey(np.array([[-1.0, 0.0, 1.0]])).tolist() == [[0, 128, 255]]
     assert (grey(np.zeros((2, 2))) == 128).all()
     picture = np.full((2, 2, 3), 200, np.uint8)

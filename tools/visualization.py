@@ -125,7 +125,8 @@ class OpenNetwork:
             label = int(scores[0, :, row, column].argmax())
         if not 0 <= label < classes:
             raise UserError(f"no class {label}: the network tells {classes} apart")
-        layer = next(name for name, tops in self._net.top_names.items() if self.score_name() in tops)
+        # the last of those that write them, as layers in place do, too
+        layer = [name for name, tops in self._net.top_names.items() if self.score_name() in tops][-1]
         top = self._net.blobs[self.score_name()]
         top.diff[...] = 0
         top.diff[0, label, row, column] = 1
@@ -175,12 +176,11 @@ def chosen(channels: str, count: int) -> list[int]:
         raise UserError(f'channels are numbers and ranges such as "0-3,8", not {channels!r}') from None
     # before the numbers are written out, for a range may be of any length
     for span in ranges:
-        if span and span[-1] >= count:
+        if not span:
+            raise UserError(f"{channels!r}: a range is empty, as it ends before it begins")
+        if span[-1] >= count:
             raise UserError(f"no channel {max(span[0], count)}: there are 0 to {count - 1}")
-    numbers = [number for span in ranges for number in span]
-    if not numbers:
-        raise UserError(f"{channels!r} is empty")
-    return numbers
+    return [number for span in ranges for number in span]
 
 
 def heat(image: np.ndarray, sensitivity: np.ndarray, decades: float = 4.0) -> np.ndarray:

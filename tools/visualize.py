@@ -29,7 +29,6 @@ EXAMPLES = """examples:
   tools/visualize.py probabilities --model deploy.prototxt --weights net.caffemodel --image scene.png --out prob.png
   tools/visualize.py receptive --network "N-ReNet=deploy.prototxt,net.caffemodel" \\
       --network "FCN=fcn.prototxt,fcn.caffemodel" --image scene.png --pixel 64,48 --out field.png"""
-_GREATEST_FILTERS = 256
 
 
 def read_image(file: Path) -> np.ndarray:
@@ -79,7 +78,6 @@ def filters(arguments: argparse.Namespace) -> Iterator[Image.Image]:
         pictures = [Image.fromarray(grey(one)[::-1].transpose(1, 2, 0).copy()) for one in weights]
     else:
         pictures = [Image.fromarray(grey(one.mean(axis=0))) for one in weights]
-    pictures = pictures[:_GREATEST_FILTERS]
     columns = min(16, len(pictures))
     side = max(8, arguments.width * 4 // columns)
     tall = round(side * pictures[0].height / pictures[0].width)
@@ -197,7 +195,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
     for draw, text in (
-        (maps, "channels of any layer as grey pictures, one row a layer (Figure 2)"),
+        (
+            maps,
+            "channels of any layer as grey pictures, one row a layer (Figure 2); where a layer works in place, as a "
+            "ReLU does, what it has made of them",
+        ),
         (filters, "a layer's weights"),
         (probabilities, "each class's probability"),
         (receptive, "the gradient of one output pixel over the picture: what its answer depends on"),
