@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from data_prep.split_reader import SplitReader
+from tools.native_process import children_without_interrupts
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
@@ -267,6 +268,26 @@ def test_prediction_that_only_starts_its_working_process(trained: Trained, secon
     words = trained.prediction(f"out_{seconds}")
     status, said = interrupted(words, trained.folder, "predicting: 0/", lambda: not time.sleep(seconds))
     assert_ended_well(status, said, "predict.py: interrupted")
+
+
+def test_interruption_that_another_thread_takes() -> None:
+    """The thread of a progress bar does not block the signal; what is started must still be started to its end."""
+    sleep = threading.Event()
+    other = threading.Thread(target=sleep.wait)
+    other.start()
+    started = False
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), children_without_interrupts():
+            signal.pthread_kill(other.ident or 0, signal.SIGINT)
+            time.sleep(0.1)
+            started = True
+    finally:
+        left = signal.signal(signal.SIGINT, before)
+        sleep.set()
+        other.join()
+    assert started
+    assert left is signal.default_int_handler
 
 
 def test_crf_run(trained: Trained) -> None:

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -108,13 +109,29 @@ def run_native_together(
 @contextmanager
 def children_without_interrupts() -> Iterator[None]:
     """Ctrl-C reaches the whole process group; of processes that are started in here none hears it, for this one ends
-    them. An interruption of this one waits until they are started."""
+    them. An interruption of this one waits until they are started.
+
+    What is blocked is inherited by the children, but blocked in this thread alone: where another thread (a progress
+    bar's) takes the signal, Python still interrupts this one, so its handler waits, too.
+    """
     resource_tracker.ensure_running()  # the first process would start it, which lets interruptions through again
+    interrupted = False
+
+    def remember(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+
+    heeded = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, remember) if heeded else None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if heeded:
+            signal.signal(signal.SIGINT, handler)
+    if interrupted:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _end(child: BaseProcess, receiver: Connection) -> None:
