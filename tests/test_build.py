@@ -256,11 +256,11 @@ def in_venv(code: str, folder: Path) -> str:
 def test_import_caffe_from_any_folder_with_numpy_2(tmp_path: Path) -> None:
     printed = in_venv(
         "import caffe, numpy, data_prep, tools\n"
-        "print(numpy.__version__.split('.')[0], caffe.__file__)\n"
+        "print(numpy.__version__.split('.')[0], caffe.__file__, sep='\\n')\n"
         "blob = caffe.io.array_to_blobproto(numpy.arange(6.0).reshape(1, 1, 2, 3))\n"
         "print(caffe.io.blobproto_to_array(blob).sum())",
         tmp_path,
-    ).split()
+    ).splitlines()
     assert printed == ["2", str(REPOSITORY / "build/cpu/python/caffe/__init__.py"), "15.0"]
 
 

@@ -55,7 +55,9 @@ def machine(tmp_path: Path) -> Machine:
 def add_program(machine: Machine, name: str, text: str) -> None:
     """A program of the bundle, in Python."""
     file = Path(machine.program(name))
-    file.write_text(f"#!{sys.executable}\nimport json, os, sys, time\n{text}")
+    # by way of the shell, as the path of an interpreter with a space in it would end there
+    start = f"""#!/bin/sh\n'''exec' "{sys.executable}" "$0" "$@"\n' '''\n"""
+    file.write_text(f"{start}import json, os, sys, time\n{text}")
     file.chmod(0o755)
 
 

@@ -161,6 +161,6 @@ def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     write_run(tmp_path / "run", {})
     script = Path(__file__).resolve().parents[1] / "tools" / "runs.py"
     done = subprocess.run(
-        f".venv/bin/python {script} {tmp_path} | head -n 0", shell=True, cwd=script.parents[1], capture_output=True
+        f'.venv/bin/python "{script}" {tmp_path} | head -n 0', shell=True, cwd=script.parents[1], capture_output=True
     )
     assert done.stderr == b""

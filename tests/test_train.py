@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import struct
@@ -111,7 +112,8 @@ def test_run_folder(unbroken: Path, scenes: Path) -> None:
     assert facts["processor_seconds"] > 0
     assert facts["seconds"] > 0
     assert facts["started"] <= facts["finished"]
-    assert "train.py --solver net/solver.prototxt" in facts["command"]
+    command = shlex.split(facts["command"])
+    assert Path(command[1]).name == "train.py" and command[2:4] == ["--solver", "net/solver.prototxt"]
     assert {"caffe", "python", "numpy"} <= facts["versions"].keys()
     found = sorted(file.name for file in (unbroken / "snapshots").iterdir())
     assert found == [f"unbroken_iter_{i}.{kind}" for i in (70, 80) for kind in ("caffemodel", "solverstate")]
