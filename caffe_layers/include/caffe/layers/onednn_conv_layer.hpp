@@ -15,8 +15,9 @@ namespace caffe {
  *        parameters, blobs and results, in a third to half of the time.
  *
  * 3x3 kernels of stride 1 are computed as Winograd's F(4x4, 3x3), which takes a
- * quarter of the products, where this processor has AVX-512, the channels fill
- * its vectors and the map fills most tiles; a dilated one is first taken apart into undilated sub-images
+ * quarter of the products, or F(2x2, 3x3), as oneDNN sees fit, where this
+ * processor has AVX-512, the bottom more than four channels, and the map fills
+ * most tiles; a dilated one is first taken apart into undilated sub-images
  * (SubImages). Everything else goes as direct convolution, and what oneDNN has
  * no code of its own for as ConvolutionLayer does it. CAFFE_WINOGRAD=0 leaves
  * Winograd's out, whose sums differ from the direct ones' by about 1e-6 of the
