@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.gpu_limits import FLOAT32
+from tools.gpu_limits import FLOAT32, TF32
 from tools.gpu_machine import Conversation, Died
 from tools.gpu_speed import BRANCHING_TOLERANCE, FORWARD, FORWARD_BACKWARD, GRADIENT, group_text
 
@@ -30,10 +30,15 @@ def peer(peer_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> I
         yield conversation
 
 
+def answer(peer: Conversation, model: Path, inputs: str, passes: str, precision: str) -> dict[str, dict[str, float]]:
+    """Its answer to the question how far its results are from those in the model's folder."""
+    question = {"do": "compare", "folder": str(model.parent), "model": str(model), "inputs": inputs}
+    return peer.ask(json.dumps({**question, "backward": passes != FORWARD, "precision": precision}))
+
+
 def ask(peer: Conversation, model: Path, inputs: str, passes: str) -> dict[str, float]:
     """How far PyTorch's results are from those in the model's folder."""
-    question = {"do": "compare", "folder": str(model.parent), "model": str(model), "inputs": inputs}
-    return peer.ask(json.dumps({**question, "backward": passes != FORWARD}))["differences"]
+    return answer(peer, model, inputs, passes, FLOAT32)["differences"]
 
 
 def differences(peer: Conversation, text: str, inputs: str, passes: str, folder: Path) -> dict[str, float]:
@@ -96,9 +101,13 @@ def test_a_group(peer: Conversation, tmp_path: Path) -> None:
     found = differences(peer, group_text((2, 3, 11, 9, 5)), "", FORWARD_BACKWARD, tmp_path)
     assert len(found) == 1 + 1 + 12
     assert 0 < max(found.values()) < 1e-5
+    model = tmp_path / "net.prototxt"
+    assert answer(peer, model, "", FORWARD_BACKWARD, FLOAT32)["own"] == {}
+    own = answer(peer, model, "", FORWARD_BACKWARD, TF32)["own"]
+    assert own == dict.fromkeys(found, 0.0), "the processor's float32 is the same at every precision"
     (tmp_path / "vertical.param1.data.f32").write_bytes(b"1234")
     with pytest.raises(Died, match=r"ValueError: .*vertical\.param1\.data\.f32: 4 bytes, 80 expected"):
-        ask(peer, tmp_path / "net.prototxt", "", FORWARD_BACKWARD)
+        ask(peer, model, "", FORWARD_BACKWARD)
 
 
 def test_it_is_timed(peer: Conversation, tmp_path: Path) -> None:

@@ -4,11 +4,14 @@
     {"do": "prepare", "model": FILE, "inputs": "data:10,3,240,320 label:10,1,240,320:8", "backward": true,
      "precision": "TF32", "chain": 4} -> {"memory_mib": ...}
     {"do": "run"} -> {"milliseconds": ...}
-    {"do": "compare", "folder": ..., "model": FILE, "inputs": ..., "backward": true} -> {"differences": {name: ...}}
+    {"do": "compare", "folder": ..., "model": FILE, "inputs": ..., "backward": true, "precision": "TF32"}
+        -> {"differences": {name: ...}, "own": {name: ...}}
 
 A network is a prototxt, its inputs are as benchmark_net -inputs has them, and the folder is what benchmark_net -dump
-wrote for the same ones. A failed question is answered {"error": ...}. With `cpu` it computes on the processor, in
-float32, and knows no rates and no memory. It needs PyTorch and the standard library, and any Python from 3.8 on.
+wrote for the same ones. Differences are to PyTorch's float32; `own` are those of PyTorch's in the precision asked for,
+which tell how far rounding carries in that network (empty for float32). A failed question is answered {"error": ...}.
+With `cpu` it computes on the processor, in float32, and knows no rates and no memory. It needs PyTorch and the standard
+library, and any Python from 3.8 on.
 """
 
 from __future__ import annotations
@@ -102,9 +105,13 @@ class Peer:
             self._work, self._precision = Work(text, inputs, question["backward"], self._device), FLOAT32
             self._work.load(folder)
             self._run()
-            differences = self._work.differences(folder)
+            differences, own = self._work.differences(folder), {}
+            if question["precision"] != FLOAT32:
+                exact, self._precision = self._work.compared(), question["precision"]
+                self._run()
+                own = self._work.own_differences(exact)
             self._forget()
-            return {"differences": differences}
+            return {"differences": differences, "own": own}
         on_gpu = self._device == "cuda"
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()

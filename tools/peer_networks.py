@@ -504,7 +504,8 @@ class Work:
         for name, top in self.outputs.items():
             if name not in self._diffs:  # a loss has none: it is the beginning
                 self._diffs[name] = self._make_diff(name, top).to(top) if top.dim() else None
-        torch.autograd.backward([*self.outputs.values()], [self._diffs[name] for name in self.outputs])
+        diffs = [None if (diff := self._diffs[name]) is None else diff.to(top) for name, top in self.outputs.items()]
+        torch.autograd.backward([*self.outputs.values()], diffs)  # in the precision that an output has this time
 
     def load(self, folder: Path) -> None:
         """Take inputs, parameters and gradients of outputs from the files of benchmark_net -dump."""
@@ -523,8 +524,28 @@ class Work:
                 results[f"{name} gradient"] = convert(tensor.grad)  # it is its own inverse
         return results
 
+    def compared(self) -> dict[str, torch.Tensor]:
+        """Copies of all that `differences` compares, by what it is called there."""
+        return {what: theirs.detach().float().clone() for what, (theirs, *_) in self._compared().items()}
+
+    def own_differences(self, before: dict[str, torch.Tensor]) -> dict[str, float]:
+        """The largest difference of each result to an earlier one of the same, relative to the earlier's largest."""
+        return {
+            what: _largest_difference(theirs.detach().float(), before[what])
+            for what, (theirs, *_) in self._compared().items()
+        }
+
     def differences(self, folder: Path) -> dict[str, float]:
         """The largest difference of each result to that in the files, relative to its largest value."""
+        result = {}
+        for what, (theirs, name, kind, convert) in self._compared().items():
+            theirs = theirs.detach().float()
+            ours = convert(read(folder / f"{name}.{kind}.f32", theirs.shape)).to(theirs.device)
+            result[what] = _largest_difference(ours, theirs)
+        return result
+
+    def _compared(self) -> dict[str, tuple[torch.Tensor, str, str, Callable[[torch.Tensor], torch.Tensor]]]:
+        """What is compared: the tensor, its file's name and kind, how the file's values become the tensor's."""
         pairs = {name: (top, name, "data", same) for name, top in self.outputs.items()}
         if self._backward:
             for name, values in self.inputs.items():
@@ -533,13 +554,12 @@ class Work:
             for name, (tensor, convert) in self.network.blobs.items():
                 if tensor.grad is not None:
                     pairs[f"{name} gradient"] = (tensor.grad, name, "diff", convert)
-        result = {}
-        for what, (theirs, name, kind, convert) in pairs.items():
-            theirs = theirs.detach().float()
-            ours = convert(read(folder / f"{name}.{kind}.f32", theirs.shape)).to(theirs.device)
-            difference = ((theirs - ours).abs().max() / theirs.abs().max()).item()
-            result[what] = difference if difference == difference else float("inf")
-        return result
+        return pairs
+
+
+def _largest_difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    difference = ((one - other).abs().max() / other.abs().max()).item()
+    return difference if difference == difference else float("inf")
 
 
 def read(file: Path, shape: Sequence[int]) -> torch.Tensor:

@@ -358,10 +358,25 @@ TYPED_TEST(GPUAgreementTest, DenseCRFOptions) {
 }
 
 TYPED_TEST(GPUAgreementTest, L2NormalizationShapes) {
-  const int shapes[][4] = {{1, 1, 1, 1}, {2, 3, 5, 7}, {3, 64, 16, 16},
+  const int shapes[][4] = {{1, 2, 1, 1}, {2, 3, 5, 7}, {3, 64, 16, 16},
       {1, 65, 16, 16}, {2, 512, 47, 63}};
   for (const int* s : shapes) {
     this->ExpectAgreement(L2Normalization(s[0], s[1], s[2], s[3]));
+  }
+}
+
+// Of one channel the sign is left, so the gradient is 0 but for rounding, and
+// has no size to hold a difference against.
+TYPED_TEST(GPUAgreementTest, L2NormalizationOfOneChannel) {
+  const Case c = L2Normalization(2, 1, 3, 4);
+  const Results<double> expected =
+      RunOnce<double>(c, Caffe::CPU, Caffe::CPU);
+  const Results<TypeParam> actual =
+      RunOnce<TypeParam>(c, Caffe::GPU, Caffe::GPU);
+  EXPECT_LE(LargestError(expected.top.size(), actual.top.data(),
+      expected.top.data()), 2e-5);
+  for (TypeParam gradient : actual.bottom_diff) {
+    EXPECT_NEAR(0, gradient, sizeof(TypeParam) == sizeof(float) ? 1e-4 : 1e-12);
   }
 }
 
