@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
 from data_prep.command_line import UserError
-from tools.benchmark_settings import CAFFE, PLAIN, PYTORCH, STOCK, Entry, Settings
+from tools.benchmark_settings import CAFFE, PLAIN, PYTORCH, RELEASING, STOCK, Entry, Settings
 from tools.gpu_limits import FLOAT32
 from tools.gpu_speed import BRANCHING_TOLERANCE, GRADIENT
 from tools.network_analysis import views, without_data
@@ -82,8 +82,16 @@ def inputs_of(fed: Any) -> str:
     return " ".join(words)
 
 
-def write_jobs(fed: Any, folder: Path) -> tuple[Path, Path]:
-    """Write what the sides of a network take: the job of the side that draws, and the one of those that read."""
+class Jobs(NamedTuple):
+    """Files with what the sides of a network are to do: draw its values, read them, read them and let maps go."""
+
+    draw: Path
+    read: Path
+    release: Path
+
+
+def write_jobs(fed: Any, folder: Path) -> Jobs:
+    """Write what the sides of a network take."""
     model, solver = folder / "net.prototxt", folder / "solver.prototxt"
     model.write_text(text_format.MessageToString(fed))
     schedule = caffe_pb2.SolverParameter(
@@ -91,24 +99,34 @@ def write_jobs(fed: Any, folder: Path) -> tuple[Path, Path]:
     )
     solver.write_text(text_format.MessageToString(schedule))
     job = {"model": str(model), "solver": str(solver), "inputs": inputs_of(fed), "values": str(folder)}
-    files = []
-    for draw in (True, False):
-        files.append(folder / f"job_{'draw' if draw else 'read'}.json")
-        files[-1].write_text(json.dumps({**job, "draw": draw}))
-    return files[0], files[1]
+    jobs = Jobs(*(folder / f"job_{name}.json" for name in Jobs._fields))
+    for name, file in jobs._asdict().items():
+        file.write_text(json.dumps({**job, "draw": name == "draw", "release": name == "release"}))
+    return jobs
 
 
-def network_sides(settings: Settings, fed: Any, folder: Path, stock: bool, plain: bool = True) -> dict[str, Side]:
-    """The sides that there are: ours, ours without oneDNN, stock Caffe, PyTorch."""
-    draw, read = write_jobs(fed, folder)
+def network_sides(settings: Settings, fed: Any, folder: Path, passes: str, stock: bool, alone: bool) -> dict[str, Side]:
+    """The sides that there are: ours, ours with release_maps, ours without oneDNN, stock Caffe, PyTorch.
+
+    Args:
+        settings: of the run.
+        fed: the network.
+        folder: for the jobs' files.
+        passes: FORWARD or STEP.
+        stock: whether stock Caffe has all layers of the network.
+        alone: leave out what only explains: ours in other ways.
+    """
+    jobs = write_jobs(fed, folder)
     task = "caffe-network"
-    sides = {CAFFE: Side(task, settings.python, draw, caffe=settings.build)}
-    if plain and settings.onednn:
-        sides[PLAIN] = Side(task, settings.python, read, PLAIN_VARIABLES, settings.build)
+    sides = {CAFFE: Side(task, settings.python, jobs.draw, caffe=settings.build)}
+    if passes == FORWARD and not alone:
+        sides[RELEASING] = Side(task, settings.python, jobs.release, caffe=settings.build)
+    if settings.onednn and not alone:
+        sides[PLAIN] = Side(task, settings.python, jobs.read, PLAIN_VARIABLES, settings.build)
     if stock and settings.stock:
-        sides[STOCK] = Side(task, settings.python, read, caffe=settings.stock)
+        sides[STOCK] = Side(task, settings.python, jobs.read, caffe=settings.stock)
     if settings.peer:
-        sides[PYTORCH] = Side("pytorch-network", settings.peer, read)
+        sides[PYTORCH] = Side("pytorch-network", settings.peer, jobs.read)
     return sides
 
 
@@ -139,7 +157,7 @@ def time_network(
     """A network on all sides; `alone` leaves out what only explains (Caffe without oneDNN, stock Caffe)."""
     with TemporaryDirectory() as scratch:
         fed = network(model, passes, shape)
-        sides = network_sides(settings, fed, Path(scratch), model == SCORES and not alone, not alone)
+        sides = network_sides(settings, fed, Path(scratch), passes, model == SCORES and not alone, alone)
         measured = compare(sides, passes, runs, settings.threads, check_networks)
     return {"model": model, "pass": passes, "shape": list(shape), **measured}
 
@@ -159,8 +177,10 @@ def time_layers(settings: Settings) -> dict[str, Any]:
     """Each layer of LAYERED in a forward pass, on each of Caffe's sides: the median time of the runs."""
     shape = (1, 3, *settings.scale.image)
     with TemporaryDirectory() as scratch:
-        sides = network_sides(settings, network(LAYERED, FORWARD, shape), Path(scratch), stock=False)
-        sides.pop(PYTORCH, None)
+        fed = network(LAYERED, FORWARD, shape)
+        sides = network_sides(settings, fed, Path(scratch), FORWARD, stock=False, alone=False)
+        for name in (RELEASING, PYTORCH):  # whose layers are the same, and whose are not Caffe's
+            sides.pop(name, None)
         with started(sides, FORWARD, settings.threads) as workers:
             whole: dict[str, list[float]] = {name: [] for name in workers}
             passes: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in workers}
@@ -208,7 +228,7 @@ def grown(settings: Settings, model: str, axis: str, shape: tuple[int, int, int,
 def has_onednn(python: Path | str, build: Path | None, thread_count: int) -> bool:
     """Whether the Caffe of a build folder computes by oneDNN."""
     with TemporaryDirectory() as scratch:
-        draw, _ = write_jobs(network(SCORES, FORWARD, (1, 3, 16, 16)), Path(scratch))
-        worker = Worker(python, "caffe-network", draw, FORWARD, thread_count, caffe=build)
+        jobs = write_jobs(network(SCORES, FORWARD, (1, 3, 16, 16)), Path(scratch))
+        worker = Worker(python, "caffe-network", jobs.draw, FORWARD, thread_count, caffe=build)
         worker.close()
         return worker.onednn

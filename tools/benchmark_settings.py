@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 from tools.speed_worker import CrfShape, Shape
 
 # Names of sides in the results.
-CAFFE, PLAIN, STOCK, PYTORCH = "caffe", "caffe without oneDNN", "stock caffe", "pytorch"
+CAFFE, RELEASING, PLAIN = "caffe", "caffe with release_maps", "caffe without oneDNN"
+STOCK, PYTORCH = "stock caffe", "pytorch"
 PYDENSECRF, NUMPY = "pydensecrf", "numpy"
 SIDE_TITLES = {
     CAFFE: "Caffe",
+    RELEASING: "maps released",
     PLAIN: "without oneDNN",
     STOCK: "stock Caffe",
     PYTORCH: "PyTorch",

@@ -198,10 +198,11 @@ class Predictor:
         if PROBABILITIES not in self._net.outputs:
             has = ", ".join(self._net.outputs) or "none"
             raise UserError(f'{model}: the network has no output "{PROBABILITIES}" (it has: {has})')
-        shapes = {name: [tuple(blob.data.shape) for blob in blobs] for name, blobs in self._net.params.items()}
+        shapes = {name: [tuple(blob.shape) for blob in blobs] for name, blobs in self._net.params.items()}
         check_weights(weights, shapes, allow_missing)
         self._net.copy_from(str(weights))
-        self.classes = int(self._net.blobs[PROBABILITIES].data.shape[1])
+        self.classes = int(self._net.blobs[PROBABILITIES].shape[1])
+        self._net.release_maps()
         self._crf: DenseCrf | None = None
 
     def probabilities(self, image: np.ndarray, settings: PredictionSettings) -> np.ndarray:

@@ -1,10 +1,10 @@
 """Whole networks as tasks of tools.speed_worker: a forward pass or a training step, in Caffe and in PyTorch.
 
 The argument is a JSON file: `model` and `solver` (prototxts without layers that read data), `inputs` (as benchmark_net
--inputs has them), `values` (a folder) and `draw` (whether to fill that folder). The side that draws makes parameters
-by the network's fillers and inputs at random and writes them, as benchmark_net -dump does and as a caffemodel; the
-others read them, so that all begin alike. Results are those of the first pass: what the network gives, and its
-parameters' gradients.
+-inputs has them), `values` (a folder), `draw` (whether to fill that folder) and `release` (whether the network lets
+maps go that no later layer reads). The side that draws makes parameters by the network's fillers and inputs at random and
+writes them, as benchmark_net -dump does and as a caffemodel; the others read them, so that all begin alike. Results are
+those of the first pass: what the network gives, and its parameters' gradients.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class CaffeNetwork:
         for name in net.inputs:
             blob = net.blobs[name].data
             blob[...] = np.fromfile(self._folder / f"{name}.data.f32", np.float32).reshape(blob.shape)
+        if self._job["release"]:
+            net.release_maps()
         return solver, net
 
     def _build(self) -> tuple[Any, Any]:

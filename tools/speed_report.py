@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tools.benchmark_settings import CAFFE, CHART, NUMPY, PLAIN, PYDENSECRF, PYTORCH, SIDE_TITLES, STOCK
+from tools.benchmark_settings import CAFFE, CHART, NUMPY, PLAIN, PYDENSECRF, PYTORCH, RELEASING, SIDE_TITLES, STOCK
 from tools.speed_worker import FORWARD, FORWARD_BACKWARD, PRODUCT_SIZE, STEP, TRIAD_SIZE, Shape
 from tools.text_table import aligned, markdown
 
@@ -229,7 +229,7 @@ def crf_table(part: Mapping[str, Any]) -> Table:
 def network_table(part: Mapping[str, Any]) -> Table:
     """Whole networks."""
     entries = part["entries"].values()
-    sides = present(entries, (CAFFE, PLAIN, STOCK, PYTORCH))
+    sides = present(entries, (CAFFE, RELEASING, PLAIN, STOCK, PYTORCH))
     rows = [["network", "pass", "images", *_side_headers(sides), *_memory_headers(sides), "difference"]]
     for entry in entries:
         names = [MODEL_TITLES[entry["model"]], PASS_TITLES[entry["pass"]], size_text(entry["shape"])]

@@ -1,6 +1,8 @@
 #ifndef CAFFE_UTIL_MEMORY_LAYOUT_HPP_
 #define CAFFE_UTIL_MEMORY_LAYOUT_HPP_
 
+#include <cstddef>
+
 namespace caffe {
 
 /**
@@ -15,6 +17,8 @@ class MemoryLayout {
   virtual ~MemoryLayout() {}
   /// Writes the values in Caffe's order.
   virtual void ToPlain(void* plain) const = 0;
+  /// Bytes that values may take without a new buffer.
+  virtual size_t capacity() const = 0;
 };
 
 }  // namespace caffe

@@ -50,6 +50,7 @@ class MapLayout : public MemoryLayout {
   /// Makes room for a map in another order or of another size.
   void Reset(const dnnl::memory::desc& order);
   virtual void ToPlain(void* plain) const;
+  virtual size_t capacity() const { return buffer_.capacity() * sizeof(float); }
   const dnnl::memory::desc& order() const { return order_; }
   const dnnl::memory& memory() const { return memory_; }
   float* values() { return buffer_.data(); }
@@ -62,7 +63,7 @@ class MapLayout : public MemoryLayout {
  private:
   dnnl::memory::desc order_;
   dnnl::memory memory_;
-  LargePageVector<float> buffer_;
+  LargePageBuffer<float> buffer_;
   bool rectified_;
 };
 
@@ -73,10 +74,12 @@ MapLayout* LayoutOf(SyncedMemory* map);
 /// runs.
 enum WorkArea {
   WORK_SOURCE, WORK_OTHER_SOURCE, WORK_PARTS, WORK_TARGET, WORK_WEIGHTS,
-  WORK_BIAS, WORK_AREAS
+  WORK_BIAS, WORK_SCRATCH, WORK_AREAS
 };
 /// A work area with room for so many bytes at least.
 float* Work(WorkArea area, size_t bytes);
+/// Gives this thread's work areas back to the system.
+void FreeWork();
 
 /**
  * @brief A map's values in a certain order: where they lie already if that is
@@ -147,6 +150,9 @@ void Accumulate(const dnnl::memory& from, const dnnl::memory& to);
 /**
  * @brief A layer's weights in the orders that its primitives take, made anew
  *        only when the weights have changed.
+ *
+ * An order that can be turned back hangs on the weights as their layout(), so
+ * that a net for predictions can do without Caffe's order (MapRelease).
  */
 class PackedWeights {
  public:
@@ -156,7 +162,7 @@ class PackedWeights {
 
  private:
   struct Packed {
-    dnnl::memory memory;
+    shared_ptr<MapLayout> layout;
     uint64_t version;
   };
   std::vector<Packed> packed_;

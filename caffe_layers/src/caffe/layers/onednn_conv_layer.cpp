@@ -18,6 +18,11 @@ namespace {
 // percent of its time.
 const size_t kLargestTransformed = 16 << 20;
 
+// Winograd's forward passes keep a map's tiles, and large weights, transformed at
+// once: up to 200 MB in the networks here. Where memory is to be saved, those
+// that take more than this go in pieces, which costs up to a sixth of their time.
+const size_t kLargestScratch = 80 << 20;
+
 // Winograd's takes tiles of 4 x 4 results, filled or not, with a quarter of the
 // products; above this share of results to positions it gains nothing.
 const double kTilesWaste = 2;
@@ -148,27 +153,75 @@ bool OneDNNConvolutionLayer::Try(Pass pass, const vector<int>& shape,
     attributes.set_post_ops(rectify);
   }
   const bool forward = pass == FORWARD || pass == FORWARD_RECTIFIED;
+  const bool winograd = method.algorithm == algorithm::convolution_winograd;
+  const bool saves_memory = forward && saves_memory_;
+  if (saves_memory) {
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  }
   typedef dnnl::convolution_forward Forward;
+  dnnl::prop_kind kind = forward && this->phase_ == TEST
+      ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training;
+  const auto describe = [&](const memory::desc& piece_source,
+      const memory::desc& piece_weights, const memory::desc& piece_bias,
+      const memory::desc& piece_target, const memory::dims& piece_pads) {
+    return Forward::primitive_desc({kind, method.algorithm, piece_source,
+        piece_weights, piece_bias, piece_target, strides, dilates, piece_pads,
+        piece_pads}, attributes, onednn::Engine());
+  };
   std::string code;
   try {
-    dnnl::prop_kind kind = forward && this->phase_ == TEST
-        ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training;
-    Forward::primitive_desc description({kind, method.algorithm, source,
-        weights, bias, target, strides, dilates, pads, pads}, attributes,
-        onednn::Engine());
-    if (kind == dnnl::prop_kind::forward_inference
-        && method.algorithm == algorithm::convolution_winograd
+    Forward::primitive_desc description =
+        describe(source, weights, bias, target, pads);
+    if (kind == dnnl::prop_kind::forward_inference && winograd
         && description.weights_desc().get_size() > kLargestTransformed) {
-      description = Forward::primitive_desc({dnnl::prop_kind::forward_training,
-          method.algorithm, source, weights, bias, target, strides, dilates,
-          pads, pads}, attributes, onednn::Engine());
+      kind = dnnl::prop_kind::forward_training;
+      description = describe(source, weights, bias, target, pads);
+    }
+    const memory::desc whole_weights = description.weights_desc();
+    plan->channels = this->num_output_;
+    plan->rows = target_shape[2];
+    if (saves_memory && winograd && shape[0] == 1) {
+      const auto too_large = [&description]() {
+        return description.scratchpad_desc().get_size() > kLargestScratch;
+      };
+      // Weights that each pass transforms are halved with the channels of the
+      // top; with bands of rows they would be transformed for each.
+      const bool by_channels = whole_weights.data.format_kind == dnnl_blocked;
+      while (by_channels && too_large() && plan->channels % 128 == 0) {
+        plan->channels /= 2;
+        memory::dims filters = weights.dims();
+        filters[0] = plan->channels;
+        vector<int> piece(target_shape);
+        piece[1] = plan->channels;
+        description = describe(source,
+            memory::desc(filters, type, memory::format_tag::any),
+            this->bias_term_ ? onednn::PlainOrder(vector<int>(1, plan->channels))
+                : bias,
+            onednn::BlockedOrder(piece), pads);
+      }
+      while (!by_channels && d == 1 && too_large() && plan->rows > 16) {
+        plan->rows = plan->rows > 64 ? 64 : plan->rows / 2;
+        vector<int> piece(source_shape);
+        piece[2] = plan->rows + 2;
+        vector<int> piece_top(target_shape);
+        piece_top[2] = plan->rows;
+        description = describe(onednn::BlockedOrder(piece), weights, bias,
+            onednn::BlockedOrder(piece_top), {0, pads[1]});
+      }
     }
     if (forward) {
       code = description.impl_info_str();
       plan->primitive = Forward(description);
-      plan->source = description.src_desc();
-      plan->target = description.dst_desc();
-      plan->weights = description.weights_desc();
+      plan->piece_source = description.src_desc();
+      plan->piece_target = description.dst_desc();
+      plan->piece_weights = description.weights_desc();
+      plan->scratch = description.scratchpad_desc();
+      const bool whole = plan->channels == this->num_output_
+          && plan->rows == target_shape[2];
+      plan->source = whole ? plan->piece_source : source;
+      plan->target = whole ? plan->piece_target : target;
+      plan->weights = plan->channels == this->num_output_
+          ? plan->piece_weights : whole_weights;
     } else if (pass == BACKWARD_DATA) {
       const dnnl::convolution_backward_data::primitive_desc backward(
           {method.algorithm, source, weights, target, strides, dilates, pads,
@@ -239,30 +292,65 @@ std::string OneDNNConvolutionLayer::Describe(Pass pass,
       + (plan.method.dilation > 1 ? " on sub-images" : "");
 }
 
+void OneDNNConvolutionLayer::ForwardPiece(const Plan& plan, int channel,
+    float* source, float* target) {
+  const memory packed = packed_.Get(this->blobs_[0]->data().get(),
+      PlainWeights(), plan.weights);
+  float* const weights = static_cast<float*>(packed.get_data_handle())
+      + channel / plan.channels * (plan.piece_weights.get_size() / sizeof(float));
+  std::unordered_map<int, memory> arguments = {
+      {DNNL_ARG_SRC, memory(plan.piece_source, onednn::Engine(), source)},
+      {DNNL_ARG_DST, memory(plan.piece_target, onednn::Engine(), target)},
+      {DNNL_ARG_WEIGHTS, memory(plan.piece_weights, onednn::Engine(), weights)}};
+  if (this->bias_term_) {
+    arguments[DNNL_ARG_BIAS] = memory(
+        onednn::PlainOrder(vector<int>(1, plan.channels)), onednn::Engine(),
+        const_cast<float*>(this->blobs_[1]->cpu_data()) + channel);
+  }
+  if (plan.scratch.get_size() > 0) {
+    arguments[DNNL_ARG_SCRATCHPAD] = memory(plan.scratch, onednn::Engine(),
+        onednn::Work(onednn::WORK_SCRATCH, plan.scratch.get_size()));
+  }
+  plan.primitive.execute(onednn::Stream(), arguments);
+}
+
 void OneDNNConvolutionLayer::ForwardPlan(const Plan& plan, bool rectified,
     Blob<float>* bottom, Blob<float>* top) {
   const memory map = onednn::Read(bottom->data().get(), bottom->shape(),
       plan.bottom, onednn::WORK_SOURCE);
-  const memory source = SourceOf(map, plan.source, plan.bottom_parts,
-      onednn::WORK_PARTS);
+  float* const source = static_cast<float*>(SourceOf(map, plan.source,
+      plan.bottom_parts, onednn::WORK_PARTS).get_data_handle());
   onednn::Writer writer(top->data().get(), top->shape(), plan.top);
-  memory target = writer.memory();
-  if (plan.method.dilation > 1) {
-    target = memory(plan.target, onednn::Engine(),
-        onednn::Work(onednn::WORK_TARGET, plan.target.get_size()));
-  }
-  std::unordered_map<int, memory> arguments = {
-      {DNNL_ARG_SRC, source}, {DNNL_ARG_DST, target},
-      {DNNL_ARG_WEIGHTS, packed_.Get(this->blobs_[0]->data().get(),
-          PlainWeights(), plan.weights)}};
-  if (this->bias_term_) {
-    arguments[DNNL_ARG_BIAS] = memory(plan.bias, onednn::Engine(),
-        const_cast<float*>(this->blobs_[1]->cpu_data()));
-  }
-  plan.primitive.execute(onednn::Stream(), arguments);
-  if (plan.method.dilation > 1) {
-    plan.top_parts.Join(static_cast<const float*>(target.get_data_handle()),
-        static_cast<float*>(writer.memory().get_data_handle()));
+  float* const target = static_cast<float*>(writer.memory().get_data_handle());
+  const bool on_parts = plan.method.dilation > 1;
+  const int height = top->shape(2), width = top->shape(3);
+  float* const piece = on_parts || plan.rows < height
+      ? onednn::Work(onednn::WORK_TARGET, plan.piece_target.get_size()) : NULL;
+  if (!on_parts && plan.rows < height) {
+    const int block = plan.top_parts.block_width;
+    const RowBands bands = {bottom->shape(2), bottom->shape(3) * block,
+        plan.bottom_parts.blocks, plan.rows + 2};
+    const RowBands top_bands = {height, width * block, plan.top_parts.blocks,
+        plan.rows};
+    float* const rows = onednn::Work(onednn::WORK_PARTS,
+        plan.piece_source.get_size());
+    for (int row = 0; row < height; row += plan.rows) {
+      bands.Cut(source, row - this->pad_.cpu_data()[0], rows);
+      ForwardPiece(plan, 0, rows, piece);
+      top_bands.Paste(piece, row, target);
+    }
+  } else {
+    for (int channel = 0; channel < this->num_output_; channel += plan.channels) {
+      float* const there = target + static_cast<size_t>(channel) * height * width;
+      ForwardPiece(plan, channel, source, on_parts ? piece : there);
+      if (on_parts) {
+        SubImages parts = plan.top_parts;
+        if (plan.channels < this->num_output_) {
+          parts.blocks = plan.channels / parts.block_width;
+        }
+        parts.Join(piece, there);
+      }
+    }
   }
   writer.Finish(rectified);
 }

@@ -1,6 +1,5 @@
 #include "caffe/layers/onednn_relu_layer.hpp"
 
-#include <algorithm>
 #include <vector>
 
 #include "caffe/util/onednn.hpp"
@@ -11,11 +10,13 @@ using dnnl::memory;
 
 namespace {
 
-// The same expressions as ReLULayer's, so that a NaN stays one.
+// What ReLULayer computes, so that a NaN stays one; without std::max, whose
+// references would make the compiler branch at each value.
 void Rectify(size_t count, float negative_slope, const float* from, float* to) {
 #pragma omp parallel for simd
   for (size_t i = 0; i < count; ++i) {
-    to[i] = std::max(from[i], 0.f) + negative_slope * std::min(from[i], 0.f);
+    const float value = from[i];
+    to[i] = (value < 0 ? 0 : value) + negative_slope * (0 < value ? 0 : value);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -61,7 +62,7 @@ void MapLayout::Reset(const memory::desc& order) {
   if (order == order_) { return; }
   const size_t count = order.get_size() / sizeof(float);
   if (count > buffer_.capacity()) {
-    LargePageVector<float>().swap(buffer_);  // no copy of the old values
+    LargePageBuffer<float>().swap(buffer_);  // no copy of the old values
   }
   buffer_.resize(count);
   order_ = order;
@@ -93,15 +94,31 @@ shared_ptr<MapLayout> LayoutFor(SyncedMemory* map, const memory::desc& order) {
 
 }  // namespace
 
+namespace {
+
+struct Area {
+  LargePageBuffer<float> values;
+  // The most there was: asked for at once where there is nothing yet. Pages
+  // that nobody writes take no memory.
+  size_t most;
+};
+
+thread_local Area areas[WORK_AREAS];
+
+}  // namespace
+
 float* Work(WorkArea area, size_t bytes) {
-  static thread_local LargePageVector<float> areas[WORK_AREAS];
-  LargePageVector<float>& values = areas[area];
-  const size_t count = (bytes + sizeof(float) - 1) / sizeof(float);
-  if (values.size() < count) {
-    LargePageVector<float>().swap(values);
-    values.resize(count);
+  Area* const work = &areas[area];
+  work->most = std::max(work->most, (bytes + sizeof(float) - 1) / sizeof(float));
+  if (work->values.size() < work->most) {
+    LargePageBuffer<float>().swap(work->values);
+    work->values.resize(work->most);
   }
-  return values.data();
+  return work->values.data();
+}
+
+void FreeWork() {
+  for (Area& area : areas) { LargePageBuffer<float>().swap(area.values); }
 }
 
 memory Read(SyncedMemory* map, const std::vector<int>& shape,
@@ -176,24 +193,37 @@ void Accumulate(const memory& from, const memory& to) {
 
 memory PackedWeights::Get(SyncedMemory* weights, const memory::desc& plain,
     const memory::desc& order) {
-  const memory here(plain, Engine(), const_cast<void*>(weights->cpu_data()));
-  if (order == plain) { return here; }
+  if (order == plain) {
+    return memory(plain, Engine(), const_cast<void*>(weights->cpu_data()));
+  }
   const size_t kOrders = 4;  // forward and backward, for two kinds of shapes
   size_t i = 0;
-  while (i < packed_.size() && packed_[i].memory.get_desc() != order) { ++i; }
+  while (i < packed_.size() && packed_[i].layout->order() != order) { ++i; }
   if (i == packed_.size()) {
     if (packed_.size() == kOrders) { packed_.erase(packed_.begin()); }
     i = packed_.size();
     packed_.push_back(Packed());
-    packed_[i].memory = memory(order, Engine());
     packed_[i].version = 0;  // no memory has this one
   }
+  Packed* const packed = &packed_[i];
   // behind a pointer in somebody's hands, weights may have changed unseen
-  if (weights->exposed() || packed_[i].version != weights->version()) {
-    Reorder(here, packed_[i].memory);
-    packed_[i].version = weights->version();
+  if (packed->version == 0 || weights->exposed()
+      || packed->version != weights->version()) {
+    const memory here(plain, Engine(), const_cast<void*>(weights->cpu_data()));
+    // not into a buffer that other weights still have their values in
+    if (!packed->layout || (packed->layout.use_count() > 1
+        && packed->layout != weights->spare_layout())) {
+      packed->layout.reset(new MapLayout());
+      packed->layout->Reset(order);
+    }
+    Reorder(here, packed->layout->memory());
+    packed->version = weights->version();
+    const bool winograd = order.data.format_kind == dnnl_format_kind_wino;
+    if (!winograd && !weights->exposed()) {
+      weights->set_layout(packed->layout, false);
+    }
   }
-  return packed_[i].memory;
+  return packed->layout->memory();
 }
 
 }  // namespace onednn
