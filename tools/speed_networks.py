@@ -2,9 +2,9 @@
 
 The argument is a JSON file: `model` and `solver` (prototxts without layers that read data), `inputs` (as benchmark_net
 -inputs has them), `values` (a folder), `draw` (whether to fill that folder) and `release` (whether the network lets
-maps go that no later layer reads). The side that draws makes parameters by the network's fillers and inputs at random and
-writes them, as benchmark_net -dump does and as a caffemodel; the others read them, so that all begin alike. Results are
-those of the first pass: what the network gives, and its parameters' gradients.
+maps go that no later layer reads). The side that draws makes parameters by the network's fillers and inputs at random
+and writes them, as benchmark_net -dump does and as a caffemodel; the others read them, so that all begin alike. Results
+are those of the first pass: what the network gives, and its parameters' gradients.
 """
 
 from __future__ import annotations
