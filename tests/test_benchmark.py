@@ -22,12 +22,22 @@ from data_prep.command_line import UserError
 from tools import benchmark
 from tools.benchmark_data import check_alike, draw_files, time_conversion, time_evaluation, time_loading
 from tools.benchmark_kernels import check_results, time_crf, time_group
-from tools.benchmark_networks import SCORES, check_networks, grown, inputs_of, network, time_layers, time_network
-from tools.benchmark_settings import CAFFE, NUMPY, PYDENSECRF, PYTORCH, QUICK, STOCK, Entry, Settings
+from tools.benchmark_networks import (
+    SCORES,
+    check_networks,
+    grown,
+    inputs_of,
+    measure_errors,
+    network,
+    time_layers,
+    time_network,
+)
+from tools.benchmark_settings import CAFFE, NUMPY, PLAIN, PYDENSECRF, PYTORCH, QUICK, STOCK, Entry, Settings
 from tools.speed_charts import growth_chart, point
 from tools.speed_report import (
     NOT_MEASURED,
     SECTIONS,
+    accuracy_table,
     described,
     group_flops,
     group_table,
@@ -139,6 +149,20 @@ def results() -> dict[str, Any]:
             "layers": part(
                 {"model": "h_renet", "shape": [1, 3, 8, 16], "whole": {CAFFE: [25.0]}, "layers": layers, "seconds": 1.0}
             ),
+            "accuracy": part(
+                {
+                    "model": "h_renet",
+                    "shape": [1, 3, 8, 16],
+                    "errors": {
+                        name: {
+                            "layers": [{"name": "conv", "weights": [4, 3, 3, 3], "largest": error, "mean": error / 2}],
+                            "labels_changed": error,
+                        }
+                        for name, error in ((CAFFE, 2e-6), (PLAIN, 0.0))
+                    },
+                    "seconds": 1.0,
+                }
+            ),
             "growth": part(
                 {"axis": "size", **net("fcn", FORWARD, 10.0, pytorch=20.0)},
                 {"axis": "batch", **net("fcn", FORWARD, 30.0), "shape": [3, 3, 8, 16]},
@@ -222,6 +246,12 @@ def test_table_of_layers(results: dict[str, Any]) -> None:
     assert (conv["GFLOP/s"], conv["of sgemm"], conv["GB/s"]) == ("50", "50%", "-")
     assert (pool["GFLOP/s"], pool["GB/s"], pool["of triad"]) == ("-", "5.0", "50%")
     assert (whole["Caffe ms"], whole["GFLOP/s"]) == ("25.0", "40")
+
+
+def test_table_of_errors(results: dict[str, Any]) -> None:
+    rows = accuracy_table(results["parts"]["accuracy"]).rows
+    assert rows[1] == ["conv", "4 x 3 x 3 x 3", "2.0e-06", "1.0e-06", "0.0e+00", "0.0e+00"]
+    assert rows[2] == ["labels that change", "", "0.0002%", "", "0.0000%", ""]
 
 
 def test_peaks_are_of_the_fastest_runs(results: dict[str, Any]) -> None:
@@ -484,6 +514,14 @@ def test_layer_by_layer(settings: Settings) -> None:
     assert layers["pool1"]["operations"] == 0 and layers["pool1"]["bytes"] > 0
     assert {layer["type"] for layer in found["layers"]} >= {"ReNetLSTM", "BatchNorm", "BilinearInterpolation"}
     assert 0 < sum(layer["milliseconds"][CAFFE] for layer in found["layers"]) < 60_000
+
+
+def test_errors_of_convolutions(settings: Settings) -> None:
+    """Every convolution of the network, padded, dilated and 1x1, within rounding of double precision."""
+    (entry, *_) = measure_errors(settings)["errors"].values()
+    assert {layer["name"] for layer in entry["layers"]} >= {"conv1_1", "conv5_3", "conv6", "conv8"}
+    assert all(0 < layer["mean"] <= layer["largest"] < 1e-4 for layer in entry["layers"])
+    assert 0 <= entry["labels_changed"] < 0.01
 
 
 def test_files_of_the_data_part(tmp_path: Path) -> None:

@@ -400,3 +400,13 @@ class TestLastWords:
         assert "SIGKILL, probably for want of memory" in last_words("", -9)
         assert last_words("terminate called\n", -6).endswith("SIGABRT; its last line: terminate called")
         assert last_words("", 3) == "the working process ended with status 3"
+
+
+def test_saved_memory_changes_no_probability(workshop):
+    """Also where the next picture has another size."""
+    model, weights = workshop / "deploy.prototxt", workshop / "net.caffemodel"
+    usual, saving = Predictor(model, weights), Predictor(model, weights, save_memory=True)
+    for size in ((7, 5), (13, 20), (7, 5)):
+        image = picture(*size)
+        expected = usual.probabilities(image, PredictionSettings())
+        np.testing.assert_allclose(saving.probabilities(image, PredictionSettings()), expected, atol=1e-6)

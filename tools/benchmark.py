@@ -17,7 +17,7 @@ from data_prep.dataset import write_atomically
 from data_prep.prepare import whole_number
 from tools.benchmark_data import data_entries
 from tools.benchmark_kernels import crf_entries, group_entries, machine_entries
-from tools.benchmark_networks import growth_entries, has_onednn, layer_entries, network_entries
+from tools.benchmark_networks import accuracy_entries, growth_entries, has_onednn, layer_entries, network_entries
 from tools.benchmark_settings import CHART, FULL, QUICK, Entry, Settings
 from tools.repository import ROOT, commit
 from tools.run_folder import surroundings, threads
@@ -32,6 +32,7 @@ PARTS: dict[str, Callable[[Settings], list[Entry]]] = {
     "crf": crf_entries,
     "networks": network_entries,
     "layers": layer_entries,
+    "accuracy": accuracy_entries,
     GROWTH: growth_entries,
     "data": data_entries,
 }

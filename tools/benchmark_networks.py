@@ -15,7 +15,7 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
 from data_prep.command_line import UserError
-from tools.benchmark_settings import CAFFE, PLAIN, PYTORCH, RELEASING, STOCK, Entry, Settings
+from tools.benchmark_settings import CAFFE, DIRECT, PLAIN, PYTORCH, RELEASING, STOCK, Entry, Settings
 from tools.gpu_limits import FLOAT32
 from tools.gpu_speed import BRANCHING_TOLERANCE, GRADIENT
 from tools.network_analysis import views, without_data
@@ -33,6 +33,7 @@ GROWING = ("fcn", "h_renet_bn_mlfb")
 CLASSES = 21
 OUTPUT_TOLERANCE = 1e-3  # of results, relative to the largest value; the sides add in other orders
 PLAIN_VARIABLES = {"CAFFE_ONEDNN": "0"}
+DIRECT_VARIABLES = {"CAFFE_WINOGRAD": "0"}
 
 
 def network(model: str, passes: str, shape: tuple[int, int, int, int]) -> Any:
@@ -203,6 +204,38 @@ def time_layers(settings: Settings) -> dict[str, Any]:
 def layer_entries(settings: Settings) -> list[Entry]:
     """The one network layer by layer."""
     return [Entry(f"{LAYERED}, layer by layer", partial(time_layers, settings))]
+
+
+def measure_errors(settings: Settings) -> dict[str, Any]:
+    """How far LAYERED's convolutions are from double precision, and how many labels that changes.
+
+    The sides are ours, ours without Winograd's convolutions, and ours without oneDNN; for each of them `layers` as in
+    CaffeNetwork.errors, and `labels_changed`, the share of pixels with another label than the last one's.
+    """
+    shape = (1, 3, *settings.scale.image)
+    with TemporaryDirectory() as scratch:
+        jobs = write_jobs(network(LAYERED, FORWARD, shape), Path(scratch))
+        task = "caffe-network"
+        sides = {CAFFE: Side(task, settings.python, jobs.draw, caffe=settings.build)}
+        if settings.onednn:
+            for name, variables in ((DIRECT, DIRECT_VARIABLES), (PLAIN, PLAIN_VARIABLES)):
+                sides[name] = Side(task, settings.python, jobs.read, variables, settings.build)
+        with started(sides, FORWARD, settings.threads) as workers:
+            found = {name: worker.errors() for name, worker in workers.items()}
+    last = found[list(found)[-1]]["labels"]
+    errors = {
+        name: {
+            "layers": each["layers"],
+            "labels_changed": sum(a != b for a, b in zip(each["labels"], last, strict=True)) / len(last),
+        }
+        for name, each in found.items()
+    }
+    return {"model": LAYERED, "shape": list(shape), "errors": errors}
+
+
+def accuracy_entries(settings: Settings) -> list[Entry]:
+    """The one network's convolutions beside double precision."""
+    return [Entry(f"{LAYERED}, errors", partial(measure_errors, settings))]
 
 
 def growth_entries(settings: Settings) -> list[Entry]:

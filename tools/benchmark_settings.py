@@ -11,11 +11,12 @@ from tools.speed_worker import CrfShape, Shape
 
 # Names of sides in the results.
 CAFFE, RELEASING, PLAIN = "caffe", "caffe with release_maps", "caffe without oneDNN"
-STOCK, PYTORCH = "stock caffe", "pytorch"
+DIRECT, STOCK, PYTORCH = "caffe without winograd", "stock caffe", "pytorch"
 PYDENSECRF, NUMPY = "pydensecrf", "numpy"
 SIDE_TITLES = {
     CAFFE: "Caffe",
     RELEASING: "maps released",
+    DIRECT: "without Winograd's",
     PLAIN: "without oneDNN",
     STOCK: "stock Caffe",
     PYTORCH: "PyTorch",

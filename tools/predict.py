@@ -97,6 +97,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--allow-missing", action="store_true", help="keep initial values where the weights lack a layer"
     )
     parser.add_argument(
+        "--save-memory",
+        action="store_true",
+        help="on the CPU, let maps go that no later layer reads: less than half of the memory, and somewhat slower",
+    )
+    parser.add_argument(
         "--overwrite",
         action="store_true",
         help="predict everything anew; removes the folder's predictions of other networks",
@@ -162,6 +167,7 @@ def build_job(arguments: argparse.Namespace) -> PredictionJob:
         probabilities=arguments.probabilities,
         gpu=arguments.gpu,
         allow_missing=arguments.allow_missing,
+        save_memory=arguments.save_memory,
     )
 
 

@@ -171,7 +171,14 @@ class Predictor:
         classes: how many classes the network tells apart.
     """
 
-    def __init__(self, model: Path, weights: Path, gpu: int | None = None, allow_missing: bool = False) -> None:
+    def __init__(
+        self,
+        model: Path,
+        weights: Path,
+        gpu: int | None = None,
+        allow_missing: bool = False,
+        save_memory: bool = False,
+    ) -> None:
         """Load the network; Caffe aborts the process where the prototxt does not make a network.
 
         Args:
@@ -179,6 +186,7 @@ class Predictor:
             weights: .caffemodel.
             gpu: device number; None computes on the CPU.
             allow_missing: layers without weights in the file keep their initial values.
+            save_memory: on the CPU, let each map go when the last layer that reads it has run.
 
         Raises:
             UserError: the model or the weights do not serve; names the file.
@@ -202,7 +210,8 @@ class Predictor:
         check_weights(weights, shapes, allow_missing)
         self._net.copy_from(str(weights))
         self.classes = int(self._net.blobs[PROBABILITIES].shape[1])
-        self._net.release_maps()
+        if save_memory:
+            self._net.release_maps()
         self._crf: DenseCrf | None = None
 
     def probabilities(self, image: np.ndarray, settings: PredictionSettings) -> np.ndarray:

@@ -26,6 +26,7 @@ class PredictionJob(LabellingJob):
         settings: how a picture goes through the network.
         gpu: device number; None for the CPU.
         allow_missing: layers without weights keep their initial values.
+        save_memory: on the CPU, let maps go that no later layer reads.
     """
 
     model: Path
@@ -33,6 +34,7 @@ class PredictionJob(LabellingJob):
     settings: PredictionSettings = field(default_factory=PredictionSettings)
     gpu: int | None = None
     allow_missing: bool = False
+    save_memory: bool = False
 
     def origin(self) -> dict[str, Any]:
         """See `LabellingJob.origin`."""
@@ -51,7 +53,7 @@ def perform(job: PredictionJob) -> Iterator[Started | Finished]:
     Raises:
         UserError: network and dataset do not fit, or a picture is broken; names the file.
     """
-    predictor = Predictor(job.model, job.weights, job.gpu, job.allow_missing)
+    predictor = Predictor(job.model, job.weights, job.gpu, job.allow_missing, job.save_memory)
     if predictor.classes != len(job.dataset.classes):
         raise UserError(
             f"{job.model}: tells {predictor.classes} classes apart, the dataset {job.dataset.name} has "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,72 @@ class CaffeNetwork:
             facts |= {"operations": operations(counted, False), "bytes": moved_bytes(counted, False)}
             rows.append({**facts, "milliseconds": milliseconds})
         return rows
+
+    def errors(self) -> dict[str, Any]:
+        """How far each convolution of a forward pass is from double precision, and which labels the pass gives.
+
+        Returns:
+            `layers`: for each its `name`, `weights` (their shape), `largest` (the largest error, as a part of the
+            largest result) and `mean` (the root of the mean square, of the errors as a part of that of the results).
+            `labels`: of every pixel, where the network gives probabilities.
+        """
+        from caffe.proto import caffe_pb2
+        from google.protobuf import text_format
+
+        _solver, net = self._make()
+        text = Path(self._job["model"]).read_text()
+        parameters = {
+            layer.name: layer.convolution_param for layer in text_format.Parse(text, caffe_pb2.NetParameter()).layer
+        }
+        rows = []
+        for index, (name, layer) in enumerate(zip(net._layer_names, net.layers)):
+            net._forward(index, index)
+            if layer.type != "Convolution":
+                continue
+            bottom, top = (
+                net.blobs[net._blob_names[ids[0]]].data for ids in (net._bottom_ids(index), net._top_ids(index))
+            )
+            exact = convolved(bottom, [blob.data for blob in net.params[name]], parameters[name])
+            error = top - exact
+            rows.append(
+                {
+                    "name": name,
+                    "weights": list(net.params[name][0].shape),
+                    "largest": float(np.abs(error).max() / np.abs(exact).max()),
+                    "mean": float(np.sqrt(np.square(error).mean() / np.square(exact).mean())),
+                }
+            )
+        return {"layers": rows, "labels": net.blobs[net.outputs[0]].data.argmax(axis=1).ravel().tolist()}
+
+
+def convolved(bottom: np.ndarray, parameters: Sequence[np.ndarray], described: Any) -> np.ndarray:
+    """A convolution in double precision, one position of the kernel at a time.
+
+    Args:
+        bottom: N x C x H x W.
+        parameters: weights O x C x h x w, and O biases where there are any.
+        described: its caffe_pb2.ConvolutionParameter: padding, stride and dilation, the same for both axes, one group.
+
+    Returns:
+        N x O x H' x W'.
+    """
+    pad, stride, dilation = (
+        (list(getattr(described, name)) or [default])[0]
+        for name, default in (("pad", 0), ("stride", 1), ("dilation", 1))
+    )
+    weights, *bias = (np.asarray(each, np.float64) for each in parameters)
+    padded = np.pad(np.asarray(bottom, np.float64), ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    heights, widths = (
+        (size - dilation * (kernel - 1) - 1) // stride + 1 for size, kernel in zip(padded.shape[2:], weights.shape[2:])
+    )
+    result = np.zeros((len(padded), len(weights), heights, widths))
+    for row in range(weights.shape[2]):
+        for column in range(weights.shape[3]):
+            rows = slice(row * dilation, row * dilation + (heights - 1) * stride + 1, stride)
+            columns = slice(column * dilation, column * dilation + (widths - 1) * stride + 1, stride)
+            seen = padded[:, :, rows, columns].reshape(len(padded), padded.shape[1], -1)
+            result += (weights[:, :, row, column] @ seen).reshape(result.shape)
+    return result + bias[0].reshape(-1, 1, 1) if bias else result
 
 
 class PyTorchNetwork:

@@ -11,7 +11,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tools.benchmark_settings import CAFFE, CHART, NUMPY, PLAIN, PYDENSECRF, PYTORCH, RELEASING, SIDE_TITLES, STOCK
+from tools.benchmark_settings import (
+    CAFFE,
+    CHART,
+    DIRECT,
+    NUMPY,
+    PLAIN,
+    PYDENSECRF,
+    PYTORCH,
+    RELEASING,
+    SIDE_TITLES,
+    STOCK,
+)
 from tools.speed_worker import FORWARD, FORWARD_BACKWARD, PRODUCT_SIZE, STEP, TRIAD_SIZE, Shape
 from tools.text_table import aligned, markdown
 
@@ -286,6 +297,25 @@ def layer_table(part: Mapping[str, Any]) -> Table:
     return Table(rows, 3)
 
 
+def accuracy_table(part: Mapping[str, Any]) -> Table:
+    """A network's convolutions beside double precision, and the labels that change."""
+    (entry,) = part["entries"].values()
+    sides = [side for side in (CAFFE, DIRECT, PLAIN) if side in entry["errors"]]
+    header = ["layer", "weights"]
+    for side in sides:
+        header += [f"{SIDE_TITLES[side]}: largest error", "mean error"]
+    rows = [header]
+    for index, layer in enumerate(entry["errors"][CAFFE]["layers"]):
+        row = [layer["name"], " x ".join(map(str, layer["weights"]))]
+        for side in sides:
+            found = entry["errors"][side]["layers"][index]
+            row += [f"{found['largest']:.1e}", f"{found['mean']:.1e}"]
+        rows.append(row)
+    changed = [f"{entry['errors'][side]['labels_changed']:.4%}" for side in sides]
+    rows.append(["labels that change", "", *(cell for share in changed for cell in (share, ""))])
+    return Table(rows, 2)
+
+
 def growth_table(part: Mapping[str, Any]) -> Table:
     """Forward passes by size and by batch."""
     entries = part["entries"].values()
@@ -320,7 +350,7 @@ def overview_table(results: Mapping[str, Any]) -> Table:
     """Every comparison in one row, slower ones marked."""
     rows = [["what", "beside", "times its speed", "times its memory"]]
     for name, part in results["parts"].items():
-        if name in ("machine", "layers", "growth"):
+        if name in ("machine", "layers", "accuracy", "growth"):
             continue
         for entry in part["entries"].values():
             for side in entry["sides"]:
@@ -349,6 +379,7 @@ TABLES = {
     "crf": (crf_table,),
     "networks": (network_table, overhead_table),
     "layers": (layer_table,),
+    "accuracy": (accuracy_table,),
     "growth": (growth_table,),
     "data": (data_table,),
 }

@@ -90,6 +90,10 @@ class Worker:
         """One forward pass layer by layer (of a task that has layers)."""
         return self._ask("layers")["layers"]
 
+    def errors(self) -> dict[str, Any]:
+        """How far a task that has layers is from double precision (tools.speed_networks.CaffeNetwork.errors)."""
+        return self._ask("errors")
+
     def close(self) -> None:
         """End the process."""
         for pipe in (self._process.stdin, self._process.stdout):

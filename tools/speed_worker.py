@@ -2,8 +2,8 @@
 
 It speaks JSON lines: one line when it is ready (`{"version": ..., "onednn": ...}`), then one answer for each line that
 it reads: `run` -> `{"milliseconds": ...}`, `results` -> `{"values": {name: [...]}, "peak_mib": ...}`, `layers` ->
-`{"layers": [...]}`. It needs NumPy and the side's own library and nothing of this project beyond the standard library,
-so that it works in the other library's environment too.
+`{"layers": [...]}`, `errors` -> `{"layers": [...], "labels": [...]}`. It needs NumPy and the side's own library and
+nothing of this project beyond the standard library, so that it works in the other library's environment too.
 """
 
 from __future__ import annotations
@@ -425,6 +425,8 @@ def main(arguments: list[str]) -> None:
             answer: dict[str, Any] = {"milliseconds": (time.perf_counter() - start) * 1e3}
         elif question == "layers":
             answer = {"layers": task.layers()}
+        elif question == "errors":
+            answer = task.errors()
         else:
             peak = resident_mib("VmHWM") - before + children_mib()
             answer = {"values": {key: sampled(value) for key, value in task.results().items()}, "peak_mib": peak}
