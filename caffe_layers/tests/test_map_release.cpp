@@ -9,8 +9,10 @@
 #include "caffe/blob.hpp"
 #include "caffe/common.hpp"
 #include "caffe/filler.hpp"
+#include "caffe/layers/onednn_conv_layer.hpp"
 #include "caffe/net.hpp"
 #include "caffe/util/large_page_allocator.hpp"
+#include "caffe/util/onednn.hpp"
 #include "caffe/util/row_bands.hpp"
 
 #include "caffe/test/test_caffe_main.hpp"
@@ -192,6 +194,22 @@ TEST_F(OneDNNConvolutionInPiecesTest, ConvolutionsInPieces) {
   net->ReleaseMaps();
   this->ExpectSame(net.get(), other.get(), shape);
   this->ExpectSame(net.get(), other.get(), {1, 128, 187, 200});
+  if (!onednn::Allowed() || !onednn::WinogradAllowed()
+      || dnnl::get_effective_cpu_isa() < dnnl::cpu_isa::avx512_core) {
+    return;
+  }
+  for (const char* name : {"rows", "channels", "parts"}) {
+    const vector<int>& bottom = net->bottom_vecs()[std::find(
+        net->layer_names().begin(), net->layer_names().end(), name)
+        - net->layer_names().begin()][0]->shape();
+    for (const Net<float>* one : {net.get(), other.get()}) {
+      const string method = dynamic_cast<OneDNNConvolutionLayer*>(
+          one->layer_by_name(name).get())->Describe(
+              OneDNNConvolutionLayer::FORWARD, bottom);
+      EXPECT_EQ(one == net.get(), method.find("in pieces") != string::npos)
+          << name << ": " << method;
+    }
+  }
 }
 
 TEST(RowBandsTest, ComeTogetherAgain) {

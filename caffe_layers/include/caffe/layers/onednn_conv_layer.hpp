@@ -47,7 +47,7 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
     FORWARD, FORWARD_RECTIFIED, BACKWARD_DATA, BACKWARD_WEIGHTS, PASSES
   };
   /// How a pass is computed on bottoms of a shape: "Winograd" or "direct", each
-  /// also "on sub-images"; else "as in Caffe".
+  /// also "on sub-images" and "in pieces"; else "as in Caffe".
   std::string Describe(Pass pass, const vector<int>& bottom_shape);
 
  protected:
@@ -75,9 +75,10 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
     // Forward passes: what the primitive computes at a time, so many channels
     // of the top and so many of its rows (on sub-images of theirs), and its orders.
     int channels, rows;
+    bool in_pieces;  // whether that is not all of the top
     // scratch: empty where the primitive has its own
     dnnl::memory::desc piece_source, piece_target, piece_weights, scratch;
-    Plan() : made(false), available(false) {}
+    Plan() : made(false), available(false), in_pieces(false) {}
   };
   struct Plans { Plan passes[PASSES]; };
 

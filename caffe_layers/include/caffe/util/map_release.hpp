@@ -17,9 +17,10 @@ class Net;
  *
  * A map goes when the last layer has run that reads it, or reads another blob
  * with the same memory (behind a Split, say). The buffers of maps in blocks are
- * handed on to later layers and to the next pass: memory that comes fresh from
- * the system has to be cleared first, which costs as much as some layers.
- * Weights that are at hand in the order of a library lose their plain copy.
+ * handed on to later layers, as far as these need ones as large: memory that
+ * comes fresh from the system has to be cleared first, which costs as much as
+ * some layers. Convolutions are told to save memory, too, and work areas are
+ * given back at the end of the net. Weights that are at hand in the order of a library lose their plain copy.
  *
  * Inputs and outputs of the net stay, and what NumPy holds (SyncedMemory's
  * exposed()). Does nothing in GPU mode.

@@ -218,6 +218,7 @@ bool OneDNNConvolutionLayer::Try(Pass pass, const vector<int>& shape,
       plan->scratch = description.scratchpad_desc();
       const bool whole = plan->channels == this->num_output_
           && plan->rows == target_shape[2];
+      plan->in_pieces = !whole;
       plan->source = whole ? plan->piece_source : source;
       plan->target = whole ? plan->piece_target : target;
       plan->weights = plan->channels == this->num_output_
@@ -289,7 +290,8 @@ std::string OneDNNConvolutionLayer::Describe(Pass pass,
   const bool winograd =
       plan.method.algorithm == algorithm::convolution_winograd;
   return std::string(winograd ? "Winograd" : "direct")
-      + (plan.method.dilation > 1 ? " on sub-images" : "");
+      + (plan.method.dilation > 1 ? " on sub-images" : "")
+      + (plan.in_pieces ? " in pieces" : "");
 }
 
 void OneDNNConvolutionLayer::ForwardPiece(const Plan& plan, int channel,

@@ -96,7 +96,8 @@ void MapRelease<Dtype>::AfterLayer(int layer) {
     if (layout) { spare_layouts_.push_back(layout); }
     memory->Release();
   }
-  // The large buffers of a net's first maps are of no use until the next pass.
+  // The large buffers of a net's first maps are of no use until the next pass,
+  // and when the last layer has run none is.
   size_t most = 0;
   for (size_t i = layer + 1; i < net_.layers().size(); ++i) {
     for (const Blob<Dtype>* top : net_.top_vecs()[i]) {

@@ -1,8 +1,8 @@
 #include "caffe/util/onednn.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -92,15 +92,11 @@ shared_ptr<MapLayout> LayoutFor(SyncedMemory* map, const memory::desc& order) {
   return layout;
 }
 
-}  // namespace
-
-namespace {
-
 struct Area {
   LargePageBuffer<float> values;
   // The most there was: asked for at once where there is nothing yet. Pages
   // that nobody writes take no memory.
-  size_t most;
+  size_t most = 0;
 };
 
 thread_local Area areas[WORK_AREAS];
