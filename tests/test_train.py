@@ -192,7 +192,9 @@ def test_ctrl_c_in_a_terminal(scenes: Path, tmp_path: Path) -> None:
     """The terminal sends the signal to both processes of the tool; once is still once, and the bar is drawn."""
     run = tmp_path / "run"
     arguments = ("--solver", "net/solver.prototxt", "--run", run)
-    shown, status = train_in_a_terminal(*arguments, cwd=scenes, press_at=rb"\b[4-7]\d/80", TERM="xterm")
+    shown, status = train_in_a_terminal(
+        *arguments, cwd=scenes, press_at=rb"\b[4-7]\d/80 [^\r]*test mean IoU", TERM="xterm"
+    )
     assert status == 130
     assert b"by SIGINT; go on with: tools/train.py --resume" in shown
     bar = rb"run: .*%.*/80 \[\d\d:\d\d<\d\d:\d\d, loss \d\.\d+, test mean IoU \d+\.\d%, [\d.]+ images/s, rate 0\.\d+\]"
