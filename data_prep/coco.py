@@ -8,7 +8,6 @@ label is drawn once: what has too few pixels is left out while the split is writ
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from data_prep.images import normalise
 from data_prep.known_datasets import VOC2012_CLASSES, VOC2012_PALETTE
 from data_prep.prepare import add_output_arguments, file_fingerprint, prepare, whole_number
 from data_prep.split_writer import LeftOut, Pair, Sample
+from data_prep.text_files import read_json
 
 NAME = "coco"
 SPLIT = "train"
@@ -106,13 +106,7 @@ def read_annotations(file: Path) -> list[Picture]:
     Raises:
         UserError: no such file, not JSON, no instance annotations, or categories that are not COCO's; names the file.
     """
-    try:
-        with file.open(encoding="utf-8") as stream:
-            content = json.load(stream, object_hook=_compact)
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file") from None
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON, or a part of it ({error})") from None
+    content = read_json(file, object_hook=_compact)
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(f'{file}: has no list "{key}"; {_EXPECTED}')

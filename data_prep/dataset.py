@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.command_line import UserError
+from data_prep.text_files import read_json
 
 FILE_NAME = "dataset.json"
 IGNORE_LABEL = 255
@@ -70,14 +71,11 @@ class Dataset:
         file = Path(path)
         if file.is_dir():
             file = file / FILE_NAME
+        if not file.exists():
+            raise UserError(f"{file}: no such file; a prepared dataset has one (data_prep/*.py write it)")
+        content = read_json(file)
         try:
-            text = file.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise UserError(f"{file}: no such file; a prepared dataset has one (data_prep/*.py write it)") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{file}: cannot be read: {error}") from None
-        try:
-            return cls._from_json(json.loads(text), file.parent)
+            return cls._from_json(content, file.parent)
         except KeyError as error:
             raise UserError(f"{file}: the key {error} is missing") from None
         except (ValueError, TypeError, AttributeError) as error:

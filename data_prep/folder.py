@@ -21,6 +21,7 @@ from data_prep.dataset import MOST_CLASSES
 from data_prep.images import LabelFrame, normalise, read_index_png
 from data_prep.prepare import add_output_arguments, file_fingerprint, prepare, read_ids, shuffled, whole_number
 from data_prep.split_writer import Pair, Sample
+from data_prep.text_files import numbered_lines
 
 LABEL_SUFFIX = ".png"
 _GOLDEN_RATIO = 0.618034
@@ -48,17 +49,9 @@ def read_classes(file: Path) -> tuple[list[str], np.ndarray]:
     Raises:
         UserError: no such file, no class, a name twice, too many, or a bad colour; names the file and the line.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not a text file (UTF-8)") from None
     names: list[str] = []
     colours: list[tuple[int, int, int]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(file):
         name, colour = _class_line(line.split(), f"{file}, line {number}")
         if name in names:
             raise UserError(f"{file}, line {number}: the class {name!r} comes twice")

@@ -12,6 +12,7 @@ import numpy as np
 from data_prep.command_line import UserError
 from data_prep.dataset import IGNORE_LABEL, Dataset
 from data_prep.split_writer import Sample, Settings, WrittenSplit, exclusive, write_split
+from data_prep.text_files import read_lines
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,13 +132,7 @@ def read_ids(file: Path) -> list[str]:
     Raises:
         UserError: no such file, not text, nothing in it, or an id twice; names the file.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not a text file (UTF-8)") from None
-    ids = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    ids = read_lines(file)
     if not ids:
         raise UserError(f"{file}: lists no image")
     if len(set(ids)) < len(ids):

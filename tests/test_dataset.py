@@ -124,7 +124,7 @@ def test_missing_and_broken_descriptions(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "dataset.json"))):
         Dataset.load(tmp_path)
     (tmp_path / "dataset.json").write_text("{")
-    with pytest.raises(UserError, match="not a dataset description"):
+    with pytest.raises(UserError, match="not JSON, or a part of it"):
         Dataset.load(tmp_path)
 
 
