@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NoReturn, TextIO
 
@@ -20,7 +21,12 @@ PART_BETWEEN_PLAIN_LINES = 0.05
 LONGEST_BETWEEN_PLAIN_LINES = 300.0
 
 # The machine's state, not a programming error, even where the system names no file.
-_ENVIRONMENT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+_ENVIRONMENT_ERRORS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS),  # disks and their limits
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),  # limits of a process or of the machine
+    }
+)
 
 
 class UserError(Exception):
@@ -43,32 +49,83 @@ def run(
     """Parse `argv` (default: the process's own), call `main` with the result, and return the exit status.
 
     UserError, and OSError that names a file, become one line `tool: message` on stderr and status 2; a wrong
-    argument ends in SystemExit with status 2 and such a line; Ctrl-C gives 130. Everything else is a bug and is
-    raised with its traceback.
+    argument ends in SystemExit with status 2 and such a line; Ctrl-C gives 130; where nobody reads the output any
+    more (`| head`) the tool ends silently with status 1. Everything else is a bug and is raised with its traceback.
     """
 
     parser.error = partial(CommandParser.error, parser)  # type: ignore[method-assign]
-    arguments = parser.parse_args(argv)
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as end:  # --help, or a wrong argument
+        raise SystemExit(_delivered(parser, end.code)) from None
+    except OSError as error:
+        return _undelivered(parser, sys.stdout, error, 1)
+    return _delivered(parser, _status(main, parser, arguments))
+
+
+def _status(
+    main: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser, arguments: argparse.Namespace
+) -> int:
     try:
         return main(arguments) or 0
     except UserError as error:
         return _complain(parser, str(error))
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): keep the interpreter from complaining at its exit, too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         if error.filename is None and error.errno not in _ENVIRONMENT_ERRORS:
             raise
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return _complain(parser, f"{where}{error.strerror}")
+        return _complain(parser, told(error))
     except KeyboardInterrupt:
         _complain(parser, "interrupted")
         return EXIT_INTERRUPTED
 
 
+def told(error: OSError) -> str:
+    """A system's error in one line, with the file where it names one."""
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return f"{where}{error.strerror}"
+
+
+@contextmanager
+def naming(file: object) -> Iterator[None]:
+    """Let errors of the system name `file` where they do not by themselves: a write into an open file, for example."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(file)
+        raise
+
+
+def _delivered(parser: argparse.ArgumentParser, status: int) -> int:
+    """The exit status, once all that was printed is written.
+
+    The interpreter would write the rest at its exit, where a fault cannot be told any more but as an ignored exception.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # as it is where the caller closed it
+                stream.flush()
+        except OSError as error:
+            status = _undelivered(parser, stream, error, status)
+    return status
+
+
+def _undelivered(parser: argparse.ArgumentParser, stream: TextIO, error: OSError, status: int) -> int:
+    """The exit status where what the stream holds cannot be written."""
+    # Let it go nowhere, so that the interpreter has nothing to complain of at its exit.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+    if isinstance(error, BrokenPipeError):
+        return status or 1
+    return _complain(parser, f"cannot write to {stream.name.strip('<>')}: {error.strerror}")
+
+
 def _complain(parser: argparse.ArgumentParser, message: str) -> int:
-    print(f"{parser.prog}: {' '.join(message.split())}", file=sys.stderr)
+    with suppress(OSError):  # nobody may read this, either
+        print(f"{parser.prog}: {' '.join(message.split())}", file=sys.stderr)
     return EXIT_BAD_INPUT
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.command_line import UserError
+from data_prep.command_line import UserError, naming
 from data_prep.text_files import read_json
 
 FILE_NAME = "dataset.json"
@@ -153,7 +153,7 @@ def write_atomically(file: Path, content: bytes) -> None:
     """Write `file` so that at any moment it is the old one or the new one, also after a power cut."""
     beside = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
-        with open(beside, "wb") as stream:
+        with naming(file), open(beside, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
