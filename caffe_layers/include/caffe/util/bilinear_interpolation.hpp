@@ -1,11 +1,7 @@
 #ifndef CAFFE_UTIL_BILINEAR_INTERPOLATION_HPP_
 #define CAFFE_UTIL_BILINEAR_INTERPOLATION_HPP_
 
-#ifdef __CUDACC__
-#define CAFFE_HOST_DEVICE __host__ __device__
-#else
-#define CAFFE_HOST_DEVICE
-#endif
+#include "caffe/util/host_device.hpp"
 
 namespace caffe {
 

@@ -3,11 +3,7 @@
 
 #include <cmath>
 
-#ifdef __CUDACC__
-#define CAFFE_HOST_DEVICE __host__ __device__
-#elif !defined(CAFFE_HOST_DEVICE)
-#define CAFFE_HOST_DEVICE
-#endif
+#include "caffe/util/host_device.hpp"
 
 namespace caffe {
 
