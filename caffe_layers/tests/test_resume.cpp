@@ -16,13 +16,15 @@ namespace caffe {
 template <typename Dtype>
 class ResumeProbeLayer : public Layer<Dtype> {
  public:
-  explicit ResumeProbeLayer(const LayerParameter& param) : Layer<Dtype>(param), resumed_at_(-1) {}
+  explicit ResumeProbeLayer(const LayerParameter& param) : Layer<Dtype>(param), resumed_at_(-1), seed_(-1) {}
   void Reshape(const vector<Blob<Dtype>*>& /* bottom */, const vector<Blob<Dtype>*>& top) override {
     top[0]->Reshape({2, 3});
   }
   const char* type() const override { return "ResumeProbe"; }
   void ResumeAt(int forward_passes) override { resumed_at_ = forward_passes; }
+  void SetSeed(uint64_t seed) override { seed_ = seed; }
   int resumed_at() const { return resumed_at_; }
+  int64_t seed() const { return seed_; }
 
  protected:
   void Forward_cpu(const vector<Blob<Dtype>*>& /* bottom */, const vector<Blob<Dtype>*>& top) override {
@@ -33,6 +35,7 @@ class ResumeProbeLayer : public Layer<Dtype> {
 
  private:
   int resumed_at_;
+  int64_t seed_;
 };
 
 REGISTER_LAYER_CLASS(ResumeProbe);
@@ -84,6 +87,17 @@ TYPED_TEST(ResumeTest, TestFreshTrainingIsNotResumed) {
   solver.Step(1);
   EXPECT_EQ(-1, static_cast<ResumeProbeLayer<TypeParam>*>(
       solver.net()->layer_by_name("data").get())->resumed_at());
+}
+
+TYPED_TEST(ResumeTest, TestLayersHearOfTheSeedThatAllRanksShare) {
+  for (const int seed : {-1, 0, 42}) {
+    this->param_.set_random_seed(seed);
+    Caffe::set_solver_rank(1);
+    SGDSolver<TypeParam> solver(this->param_);
+    Caffe::set_solver_rank(0);
+    EXPECT_EQ(seed, static_cast<ResumeProbeLayer<TypeParam>*>(
+        solver.net()->layer_by_name("data").get())->seed());
+  }
 }
 
 }  // namespace caffe

@@ -4,22 +4,15 @@
 
 #include <utility>
 
+#include "caffe/util/mix_bits.hpp"
+
 namespace caffe {
 
 namespace {
 
-// One step of the splitmix64 generator (Steele, Lea and Flood, 2014): a
-// bijection of 64 bits that passes for random.
-inline uint64_t SplitMix(uint64_t value) {
-  value += 0x9e3779b97f4a7c15ULL;
-  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  value = (value ^ (value >> 27)) * 0x94d049bb133111ebULL;
-  return value ^ (value >> 31);
-}
-
 inline uint64_t Hash(uint64_t seed, uint64_t purpose, uint64_t number,
     uint64_t step) {
-  return SplitMix(SplitMix(SplitMix(SplitMix(seed) ^ purpose) ^ number) ^ step);
+  return MixBits(MixBits(MixBits(MixBits(seed) ^ purpose) ^ number) ^ step);
 }
 
 const uint64_t PERMUTATION = 0;  // beside SampleOrder::Purpose
