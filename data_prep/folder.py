@@ -14,12 +14,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import ImageColor
 
 from data_prep.command_line import UserError, run
 from data_prep.dataset import MOST_CLASSES
+from data_prep.image_ids import find_images, read_ids
 from data_prep.images import LabelFrame, normalise, read_index_png
-from data_prep.prepare import add_output_arguments, file_fingerprint, prepare, read_ids, shuffled, whole_number
+from data_prep.prepare import add_output_arguments, file_fingerprint, prepare, shuffled, whole_number
 from data_prep.split_writer import Pair, Sample
 from data_prep.text_files import numbered_lines
 
@@ -84,27 +85,6 @@ def _colour_of(number: int) -> tuple[int, int, int]:
     value = (0.95, 0.65, 0.80)[number % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def find_images(folder: Path) -> dict[str, Path]:
-    """The pictures of a folder by id (the file's name without its suffix), sorted.
-
-    Raises:
-        UserError: no such folder, no picture in it, or two pictures of one id.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
-    suffixes = set(Image.registered_extensions())
-    found: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.name.startswith(".") or file.suffix.lower() not in suffixes or not file.is_file():
-            continue
-        if file.stem in found:
-            raise UserError(f"{file}: has the same id as {found[file.stem].name}; ids are names without the suffix")
-        found[file.stem] = file
-    if not found:
-        raise UserError(f"{folder}: no picture in it")
-    return found
 
 
 def read_pair(image: Path, label: Path, label_frame: LabelFrame) -> Pair:

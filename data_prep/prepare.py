@@ -9,10 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.command_line import UserError
 from data_prep.dataset import IGNORE_LABEL, Dataset
 from data_prep.split_writer import Sample, Settings, WrittenSplit, exclusive, write_split
-from data_prep.text_files import read_lines
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,21 +122,6 @@ def report(dataset: Dataset, written: Mapping[str, WrittenSplit]) -> None:
 def shuffled(ids: Iterable[str], seed: int) -> list[str]:
     """The ids in an order that depends on the seed and the ids alone, whatever the machine and the libraries."""
     return sorted(ids, key=lambda one: hashlib.sha256(f"{seed}/{one}".encode(errors="surrogateescape")).digest())
-
-
-def read_ids(file: Path) -> list[str]:
-    """The ids of a list file, one a line; empty lines and lines that begin with # do not count.
-
-    Raises:
-        UserError: no such file, not text, nothing in it, or an id twice; names the file.
-    """
-    ids = read_lines(file)
-    if not ids:
-        raise UserError(f"{file}: lists no image")
-    if len(set(ids)) < len(ids):
-        twice = next(one for one in ids if ids.count(one) > 1)
-        raise UserError(f"{file}: lists {twice} twice")
-    return ids
 
 
 def file_fingerprint(*files: Path) -> str:

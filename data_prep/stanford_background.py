@@ -20,8 +20,9 @@ import numpy as np
 from data_prep.command_line import UserError, progress, run
 from data_prep.dataset import IGNORE_LABEL
 from data_prep.fetch import fetch
+from data_prep.image_ids import read_ids
 from data_prep.images import normalise
-from data_prep.prepare import add_output_arguments, file_fingerprint, prepare, read_ids, shuffled, whole_number
+from data_prep.prepare import add_output_arguments, file_fingerprint, prepare, shuffled, whole_number
 from data_prep.split_writer import Pair, Sample
 
 NAME = "stanford_background"

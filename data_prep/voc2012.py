@@ -18,9 +18,10 @@ import numpy as np
 from scipy.io import loadmat
 
 from data_prep.command_line import UserError, run
+from data_prep.image_ids import read_ids
 from data_prep.images import normalise, read_index_png
 from data_prep.known_datasets import VOC2012_CLASSES, VOC2012_PALETTE
-from data_prep.prepare import add_output_arguments, file_fingerprint, prepare, read_ids
+from data_prep.prepare import add_output_arguments, file_fingerprint, prepare
 from data_prep.split_writer import Pair, Sample
 
 NAME = "voc2012"

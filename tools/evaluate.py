@@ -11,8 +11,8 @@ from pathlib import Path
 
 from data_prep.command_line import UserError, progress, run
 from data_prep.dataset import Dataset, write_atomically
+from data_prep.image_ids import read_ids
 from data_prep.known_datasets import KNOWN_NAMES, load_dataset
-from data_prep.prepare import read_ids
 from data_prep.split_reader import IMAGES, SplitReader
 from tools.comp6 import check_is_voc2012, image_sizes, write_submission
 from tools.evaluation import Evaluation, LabelSource, evaluate_images
