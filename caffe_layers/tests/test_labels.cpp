@@ -100,7 +100,7 @@ TYPED_TEST(LabelsTest, TestAccuracy) {
 TYPED_TEST(LabelsTest, TestLossesOfSamples) {
   this->Flatten();
   this->ExpectDeath("type: 'MultinomialLogisticLoss'", 3, 3, "MultinomialLogisticLoss layer 'head': label 3 .*3 classes");
-  this->ExpectDeath("type: 'HingeLoss'", 3, -2, "HingeLoss layer 'head': label -2 .*\\(3 classes\\)$");
+  this->ExpectDeath("type: 'HingeLoss'", 3, -2, "HingeLoss layer 'head': label -2 .*\\(3 classes\\)\n");
   this->Run("type: 'HingeLoss'", 3, 1);
 }
 

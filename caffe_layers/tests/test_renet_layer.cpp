@@ -821,6 +821,15 @@ TEST_F(ReNetParameterDeathTest, OptionsOfOtherUnits) {
   }
 }
 
+TEST_F(ReNetParameterDeathTest, ForgetBiasIsNoNumber) {
+  for (const float bias : {NAN, INFINITY}) {
+    LayerParameter parameter = Parameter("ReNetLSTM");
+    parameter.mutable_renet_param()->set_forget_bias(bias);
+    EXPECT_DEATH(SetUpLayer(parameter), "ReNetLSTM layer \"renet1\": "
+        "renet_param.forget_bias must be a finite number, not");
+  }
+}
+
 TEST_F(ReNetParameterDeathTest, BottomShape) {
   bottom_.Reshape(vector<int>(2, 3));
   EXPECT_DEATH(SetUpLayer(Parameter("ReNetGRU")), "ReNetGRU layer \"renet1\":"

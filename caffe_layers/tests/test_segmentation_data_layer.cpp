@@ -10,6 +10,7 @@
 #include <opencv2/core/core.hpp>
 #include <opencv2/imgcodecs/imgcodecs.hpp>
 #include <set>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -734,6 +735,14 @@ TYPED_TEST(SegmentationDataLayerTest, TestBadParameters) {
   this->data_param()->add_mean_value(2);
   this->ExpectDeathAtSetUp(
       layer + "2 mean_value fields given; expected none, 1 .* or 3");
+  this->param_ = good;
+  this->data_param()->add_mean_value(NAN);
+  this->ExpectDeathAtSetUp(layer + "mean_value -?nan given; expected a finite");
+  this->param_ = good;
+  for (const float scale : {NAN, INFINITY, 0.f}) {
+    this->data_param()->set_scale(scale);
+    this->ExpectDeathAtSetUp(layer + "scale .* given; expected a finite");
+  }
   this->param_ = good;
   this->data_param()->set_prefetch(0);
   this->ExpectDeathAtSetUp(layer + "prefetch 0 given; expected 1 batch");

@@ -51,15 +51,13 @@ void DropoutLayer<Dtype>::Draw(int samples) {
         Caffe::solver_rank()) * samples;
     ++forward_passes_;
   } else {
-    mask_.key = caffe_rng_rand();
-    mask_.key = mask_.key << 32 | caffe_rng_rand();
+    mask_.key = MixBits(caffe_rng_rand());
   }
 }
 
 template <typename Dtype>
 void DropoutLayer<Dtype>::Apply(const Blob<Dtype>& shape, const Dtype* in,
     Dtype* out) const {
-  if (shape.count() == 0) { return; }
   const int samples = shape.num_axes() == 0 ? 1 : shape.shape(0);
   const int size = shape.count() / samples;
   for (int i = 0; i < samples; ++i) {

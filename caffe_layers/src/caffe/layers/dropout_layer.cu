@@ -20,7 +20,6 @@ template <typename Dtype>
 void DropoutLayer<Dtype>::ApplyOnGpu(const Blob<Dtype>& shape, const Dtype* in,
     Dtype* out) const {
   const int count = shape.count();
-  if (count == 0) { return; }
   const int size = shape.num_axes() == 0 ? 1 : count / shape.shape(0);
   // NOLINT_NEXT_LINE(whitespace/operators)
   DropoutKernel<Dtype><<<CAFFE_GET_BLOCKS(count), CAFFE_CUDA_NUM_THREADS>>>(

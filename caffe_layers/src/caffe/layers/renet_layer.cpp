@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,9 @@ void ReNetLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
         << " layer \"" << name << "\": renet_param.output: CELL is for"
         << " ReNetLSTM alone; this unit has no cell.";
   }
+  CHECK(std::isfinite(param.forget_bias())) << this->type() << " layer \""
+      << name << "\": renet_param.forget_bias must be a finite number, not "
+      << param.forget_bias() << ".";
   CHECK_EQ(bottom[0]->num_axes(), 4) << this->type() << " layer \"" << name
       << "\": the bottom must be N x C x H x W, but its shape is "
       << bottom[0]->shape_string();

@@ -1,6 +1,7 @@
 #ifdef USE_OPENCV
 #ifdef USE_LMDB
 #include <algorithm>
+#include <cmath>
 #include <opencv2/imgcodecs/imgcodecs.hpp>
 #include <string>
 #include <vector>
@@ -113,6 +114,12 @@ void SegmentationDataLayer<Dtype>::CheckParameters() const {
   CHECK(means == 0 || means == 1 || means == CHANNELS) << layer
       << means << " mean_value fields given; expected none, 1 (for all channels)"
       << " or 3 (B, G, R)";
+  for (int i = 0; i < means; ++i) {
+    CHECK(std::isfinite(param.mean_value(i))) << layer << "mean_value "
+        << param.mean_value(i) << " given; expected a finite number";
+  }
+  CHECK(std::isfinite(param.scale()) && param.scale() != 0) << layer
+      << "scale " << param.scale() << " given; expected a finite number, not 0";
   CHECK_GE(param.prefetch_threads(), 1u) << layer << "prefetch_threads "
       << param.prefetch_threads() << " given; expected 1 or more";
   CHECK_GE(param.prefetch(), 1u) << layer << "prefetch " << param.prefetch()
