@@ -523,8 +523,6 @@ def test_a_bar_is_drawn_where_a_terminal_can(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], bar: bool
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    for name in ("TERM", "NO_COLOR"):
-        monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert draws_bars() == bar

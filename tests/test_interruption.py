@@ -36,11 +36,6 @@ def call(*words: object, cwd: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def heed_interrupts() -> None:
-    """As in a terminal; where the tests run in the background, SIGINT is ignored, and programs inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def interrupted(
     words: list[str], cwd: Path, sign: str, until: Callable[[], bool] = lambda: True, **environment: str
 ) -> tuple[int, list[str]]:
@@ -52,7 +47,7 @@ def interrupted(
     command = [sys.executable, str(REPOSITORY / words[0]), *words[1:]]
     with subprocess.Popen(
         command, cwd=cwd, env=ENVIRONMENT | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        start_new_session=True, preexec_fn=heed_interrupts,
+        start_new_session=True,
     ) as process:  # fmt: skip
         assert process.stderr is not None
         said = []

@@ -172,8 +172,7 @@ def train_in_a_terminal(
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(cwd)
-        plain = {name: value for name, value in ENVIRONMENT.items() if name not in ("NO_COLOR", "TERM")}
-        os.execve(TRAIN[0], [*TRAIN, *map(str, arguments)], plain | environment)
+        os.execve(TRAIN[0], [*TRAIN, *map(str, arguments)], ENVIRONMENT | environment)
     termios.tcsetwinsize(terminal, (24, columns))
     shown, stopped = b"", False
     while not stopped:
