@@ -24,6 +24,7 @@ from prototxt.models import MODELS
 from prototxt.network import Options
 from prototxt.network_files import Data, network_texts, product_path, solver_file_text
 from prototxt.shipped import shipped_files
+from prototxt.written_files import edited, write_texts
 
 
 def prepared_data(path: Path, train: Sequence[str] | None, test: str | None) -> Data:
@@ -90,11 +91,26 @@ def crop_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def write_files(files: Mapping[Path, str]) -> None:
-    """Write each text to its path, making folders."""
-    for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+def write(files: Mapping[Path, str], force: bool, keeping: str) -> None:
+    """Write all the files, or none where a person edited one, and tell which.
+
+    Args:
+        files: texts by path.
+        force: overwrite edited files, too.
+        keeping: how the edits are kept, for the error.
+
+    Raises:
+        UserError: one was edited and `force` is not given; names it.
+    """
+    kept = [] if force else edited(files)
+    if kept:
+        others = f" and {len(kept) - 1} more" if len(kept) > 1 else ""
+        raise UserError(
+            f"{product_path(kept[0])}{others}: edited since it was generated, or made otherwise; {keeping}, --force "
+            "overwrites it"
+        )
+    write_texts(files)
+    for path in files:
         print(product_path(path))
 
 
@@ -165,12 +181,12 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.shipped:
         if any((arguments.model, arguments.dataset, arguments.out)):
             raise UserError("--shipped writes the repository's own files; it goes without --model, --dataset and --out")
-        write_files(shipped_files())
+        write(shipped_files(), arguments.force, "a copy of the folder keeps it")
         return
     for option in ("model", "dataset", "out"):
         if getattr(arguments, option) is None:
             raise UserError(f"--{option} is missing (or --shipped, to write the repository's own files anew)")
-    write_files(written_files(arguments))
+    write(written_files(arguments), arguments.force, "another --out keeps it")
     variant = VARIANTS.get(arguments.model)
     if variant is not None:
         print(f"the recurrent layer group: {' '.join(variant.group_text().split())}")
@@ -200,6 +216,7 @@ Any class count works: it comes from the dataset.json. The written files are pla
     result.add_argument("--dataset", type=Path, metavar="DATASET.JSON", help="a prepared dataset, or its folder")
     result.add_argument("--out", type=Path, metavar="DIR", help="for train_val, deploy, deploy_crf and solver.prototxt")
     result.add_argument("--shipped", action="store_true", help="write all files of prototxt/ and solvers/ anew")
+    result.add_argument("--force", action="store_true", help="overwrite files that were edited since they were written")
     result.add_argument("--crop", type=crop_size, metavar="HxW", help="training crops (default: the model's)")
     result.add_argument("--batch", type=whole_number(1), metavar="N", help="training batch (default: the model's)")
     result.add_argument(

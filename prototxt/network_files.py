@@ -15,6 +15,7 @@ from prototxt.dense_crf import dense_crf
 from prototxt.models import Model
 from prototxt.network import Network, Options, comment_lines
 from prototxt.solvers import Schedule, solver_text
+from prototxt.written_files import sealed
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS_COMMENT = (
@@ -173,28 +174,30 @@ def solver_file_text(
             "an iteration."
             + (" Batch normalisation then sees the smaller batch: no longer the paper's setting." * model.batch_norm)
         )
-    return solver_text(
-        "\n".join(lines),
-        product_path(net),
-        schedule,
-        name,
-        data.test_images,
-        weights=weights or model.weights,
-        weights_comment=weights_comment,
-        iter_size=iter_size,
-        batch_norm=model.batch_norm,
+    return sealed(
+        solver_text(
+            "\n".join(lines),
+            product_path(net),
+            schedule,
+            name,
+            data.test_images,
+            weights=weights or model.weights,
+            weights_comment=weights_comment,
+            iter_size=iter_size,
+            batch_norm=model.batch_norm,
+        )
     )
 
 
 def network_texts(model: Model, name: str, data: Data, options: Options) -> Mapping[str, str]:
-    """The texts of a model's networks by file name."""
+    """The texts of a model's networks by file name, sealed against overwriting edits."""
     files = {
         "train_val.prototxt": train_val_text(model, name, data, options),
         "deploy.prototxt": deploy_text(model, name, data.classes, options),
     }
     if model.trained_crf is None:
         files["deploy_crf.prototxt"] = deploy_text(model, name, data.classes, options, crf=True)
-    return files
+    return {file: sealed(text) for file, text in files.items()}
 
 
 def product_path(path: Path) -> str:

@@ -420,6 +420,18 @@ def test_run_that_never_came_to_anything_is_written_anew(voc: Path, tmp_path: Pa
     assert "max_iter: 24" in (tmp_path / "fcn/solver.prototxt").read_text()
 
 
+def test_a_network_that_was_edited_before_its_run_began_is_kept(voc: Path, tmp_path: Path) -> None:
+    runs = Runs(settings(voc, tmp_path), Scripts())
+    training = EXPERIMENTS["table6"](runs.settings).trainings()["fcn"]
+    runs.train(training)
+    shutil.rmtree(tmp_path / "fcn/snapshots")
+    network = tmp_path / "fcn/network/train_val.prototxt"
+    network.write_text(network.read_text() + "# mine\n")
+    with pytest.raises(UserError, match=re.escape(f"{network}: edited since")):
+        Runs(runs.settings, Scripts()).train(training)
+    assert network.read_text().endswith("# mine\n")
+
+
 def test_stopped_run_is_resumed(voc: Path, tmp_path: Path) -> None:
     scripts = Scripts()
     runs = Runs(settings(voc, tmp_path, seeds=(3,)), scripts)

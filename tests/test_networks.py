@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -56,7 +58,7 @@ def test_shipped_files_are_what_the_generator_writes(repository: Path) -> None:
     on_disk = {*(repository / "prototxt").rglob("*.prototxt"), *(repository / "solvers").glob("*.prototxt")}
     assert on_disk == set(written)
     for file, text in written.items():
-        assert file.read_text() == text, f"{file} is out of date: .venv/bin/python prototxt/generate.py --shipped"
+        assert file.read_text() == text, f"{file}: .venv/bin/python prototxt/generate.py --shipped --force"
 
 
 @pytest.mark.parametrize("item", SHIPPED, ids=lambda item: item.name)
@@ -244,6 +246,80 @@ def test_bad_arguments_are_told_in_one_line(
     assert message in done.stderr
     assert re.fullmatch(r"generate\.py: [^\n]+\n", done.stderr)
     assert not (tmp_path / "net").exists()
+
+
+def test_edited_files_are_not_overwritten(repository: Path, dataset: Path, tmp_path: Path) -> None:
+    command = ("--model", "conv_small", "--dataset", dataset, "--out", tmp_path / "net")
+    assert generate(repository, *command).returncode == 0
+    names = {"train_val.prototxt", "deploy.prototxt", "deploy_crf.prototxt", "solver.prototxt"}
+    files = {file.name: file for file in (tmp_path / "net").iterdir()}
+    assert set(files) == names
+    for file in files.values():
+        original = file.read_bytes()
+        file.write_bytes(original.replace(b"64", b"65") + b"# mine\n")
+        content = {each: each.read_bytes() for each in files.values()}
+        done = generate(repository, *command, "--crop", "32x32")  # would write other files
+        assert done.returncode == 2
+        assert re.fullmatch(r"generate\.py: [^\n]+\n", done.stderr)
+        assert f"{file}: edited" in done.stderr and "--force" in done.stderr and "--out" in done.stderr
+        assert {each: each.read_bytes() for each in files.values()} == content, "nothing is written, or all"
+        file.write_bytes(original)
+    edited = files["deploy.prototxt"]
+    edited.write_text(edited.read_text() + "# mine\n")
+    assert generate(repository, *command, "--force").returncode == 0
+    assert "mine" not in edited.read_text()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        pytest.param(lambda text: text, id="as it was"),
+        pytest.param(lambda text: text.replace(b"\n", b"\r\n"), id="line ends of Windows"),
+        pytest.param(lambda text: b"\xef\xbb\xbf" + text.replace(b"\n", b" \n") + b"\n", id="byte-order mark, blanks"),
+    ],
+)
+def test_unedited_files_are_written_anew(
+    repository: Path, dataset: Path, tmp_path: Path, written: Callable[[bytes], bytes]
+) -> None:
+    command = ("--model", "conv_small", "--dataset", dataset, "--out", tmp_path)
+    assert generate(repository, *command).returncode == 0
+    solver = tmp_path / "solver.prototxt"
+    solver.write_bytes(written(solver.read_bytes()))
+    done = generate(repository, *command, "--iterations", "77")
+    assert done.returncode == 0, done.stderr
+    assert read(solver, caffe_pb2.SolverParameter()).max_iter == 77
+
+
+@pytest.mark.parametrize(
+    "content", [b"net: 'mine'\n", b"", b"\xff\xfe\x00"], ids=["without a checksum", "empty", "no text"]
+)
+def test_a_file_of_other_origin_is_not_overwritten(
+    repository: Path, dataset: Path, tmp_path: Path, content: bytes
+) -> None:
+    solver = tmp_path / "solver.prototxt"
+    solver.write_bytes(content)
+    done = generate(repository, "--model", "conv_small", "--dataset", dataset, "--out", tmp_path)
+    assert (done.returncode, solver.read_bytes()) == (2, content)
+    assert f"{solver}: edited" in done.stderr
+    assert list(tmp_path.iterdir()) == [solver]
+
+
+def test_shipped_files_that_were_edited_are_not_overwritten(repository: Path, tmp_path: Path) -> None:
+    """In a copy of the generator, which writes beside itself."""
+    for folder in ("prototxt", "data_prep"):
+        shutil.copytree(repository / folder, tmp_path / folder)
+    (tmp_path / "solvers").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(tmp_path / "prototxt/generate.py"), "--shipped"]
+    edited = tmp_path / "prototxt/fcn/voc2012/deploy.prototxt"
+    edited.write_text(edited.read_text().replace("num_output: 21", "num_output: 3"))
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 2
+    assert "generate.py: prototxt/fcn/voc2012/deploy.prototxt: edited" in done.stderr
+    assert "--out" not in done.stderr, "an option that does not go with --shipped"
+    assert list((tmp_path / "solvers").iterdir()) == []
+    subprocess.run([*command, "--force"], check=True, capture_output=True, env=environment, timeout=120)
+    assert edited.read_text() == shipped_files()[repository / "prototxt/fcn/voc2012/deploy.prototxt"]
 
 
 def crf_of(file: Path) -> object:

@@ -12,12 +12,14 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
+from data_prep.command_line import UserError
 from data_prep.dataset import FILE_NAME, Dataset, SplitSummary
 from data_prep.known_datasets import MEAN_BGR
 from prototxt.models import MODELS
 from prototxt.network import Options
 from prototxt.network_files import WEIGHTS_COMMENT, Data, network_texts, product_path, solver_file_text
 from prototxt.solvers import Schedule
+from prototxt.written_files import edited, write_texts
 from tools.labelling_job import file_sha256
 from tools.repository import ROOT
 from tools.run_folder import SNAPSHOTS
@@ -219,11 +221,16 @@ def split_summary(source: Path) -> SplitSummary | None:
 
 
 def write_files(training: Training, out: Path) -> None:
-    """Write the networks and the solver into the run's folder, and what they stand on."""
+    """Write the networks and the solver into the run's folder, and what they stand on.
+
+    Raises:
+        UserError: one of them was edited since it was written; names it.
+    """
     folder = training.solver_file(out).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in training.files(out).items():
-        (folder / name).write_text(text, encoding="utf-8")
+    files = {folder / name: text for name, text in training.files(out).items()}
+    for file in edited(files):
+        raise UserError(f"{file}: edited since experiments.py wrote it; move it away, or choose another --out")
+    write_texts(files)
     (folder / SOURCES).write_text(json.dumps(training.sources(out), indent=1) + "\n", encoding="utf-8")
 
 
