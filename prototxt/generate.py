@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,69 +18,14 @@ from data_prep.command_line import UserError, run
 from data_prep.dataset import Dataset
 from data_prep.known_datasets import MEAN_BGR
 from data_prep.prepare import whole_number
-from data_prep.split_reader import IMAGES
+from prototxt.chosen_data import affordable_test_images, chosen_data
 from prototxt.h_renet import VARIANTS
 from prototxt.models import MODELS
 from prototxt.network import Options
 from prototxt.network_files import Data, network_texts, product_path, solver_file_text
 from prototxt.shipped import shipped_files
+from prototxt.solvers import Schedule
 from prototxt.written_files import edited, write_texts
-
-
-def prepared_data(path: Path, train: Sequence[str] | None, test: str | None) -> Data:
-    """As `chosen_data`, of a dataset.json (or its folder).
-
-    Raises:
-        UserError: no such dataset; or as `chosen_data`.
-    """
-    return chosen_data(Dataset.load(path), train, test)
-
-
-def chosen_data(dataset: Dataset, train: Sequence[str] | None, test: str | None) -> Data:
-    """Choose a dataset's splits, by default `trainaug` or `train` and `val` or `test`, bare or of `fold0`. Names in
-    `train` may also be folders of prepared splits of another dataset with the same labels.
-
-    Raises:
-        UserError: no such split, or a split of other labels.
-    """
-
-    def choose(wanted: str | None, option: str, usual: tuple[str, ...]) -> str:
-        names = (wanted,) if wanted else usual
-        for name in names:
-            if name in dataset.splits:
-                return name
-        known = ", ".join(dataset.splits) or "none"
-        raise UserError(f"{option}: {dataset.folder} has no split {' or '.join(names)} (it has {known})")
-
-    def source(name: str | None) -> str:
-        if name is not None and name not in dataset.splits and (Path(name) / IMAGES).is_dir():
-            return product_path(_of_equal_labels(Path(name), dataset))
-        return product_path(dataset.folder / choose(name, "--train-split", ("trainaug", "train", "fold0/train")))
-
-    test = choose(test, "--test-split", ("val", "test", "fold0/test"))
-    return Data(
-        dataset.folder.resolve().name,
-        len(dataset.classes),
-        dataset.ignore_label,
-        tuple(source(name) for name in train or (None,)),
-        product_path(dataset.folder / test),
-        dataset.splits[test].count,
-    )
-
-
-def _of_equal_labels(split: Path, dataset: Dataset) -> Path:
-    """`split`, a prepared split of a dataset with `dataset`'s labels.
-
-    Raises:
-        UserError: other labels, or no dataset.json above it.
-    """
-    for folder in split.absolute().parents:
-        if (folder / "dataset.json").is_file():
-            other = Dataset.load(folder)
-            if (other.classes, other.ignore_label) != (dataset.classes, dataset.ignore_label):
-                raise UserError(f"--train-split: {split} has other labels than {dataset.folder}")
-            return split
-    raise UserError(f"--train-split: {split}: there is no dataset.json above it")
 
 
 def crop_size(text: str) -> tuple[int, int]:
@@ -144,13 +89,13 @@ def chosen_options(arguments: argparse.Namespace) -> Options:
     return replace(options, **given)
 
 
-def written_files(arguments: argparse.Namespace) -> dict[Path, str]:
-    """The files of the model and dataset that the command line names.
+def written_files(arguments: argparse.Namespace) -> tuple[dict[Path, str], str]:
+    """The files of the model and dataset that the command line names, and what is to be said about their tests.
 
     Raises:
         UserError: bad data or choices.
     """
-    data = prepared_data(arguments.dataset, arguments.train_split, arguments.test_split)
+    data = chosen_data(Dataset.load(arguments.dataset), arguments.train_split, arguments.test_split)
     model = MODELS[arguments.model]
     options = chosen_options(arguments)
     schedule = model.schedule(arguments.solver, arguments.iterations)
@@ -158,6 +103,8 @@ def written_files(arguments: argparse.Namespace) -> dict[Path, str]:
         schedule = replace(schedule, rule={**schedule.rule, "base_lr": arguments.rate}, comments={})
     if arguments.interval is not None:
         schedule = replace(schedule, interval=arguments.interval)
+    tested = arguments.test_images or affordable_test_images(data, options, schedule, arguments.iter_size)
+    data = replace(data, tested_images=min(tested, data.test_images))
     out: Path = arguments.out
     name = f"{arguments.model}_{data.name}"
     files = {out / file: text for file, text in network_texts(model, name, data, options).items()}
@@ -173,7 +120,22 @@ def written_files(arguments: argparse.Namespace) -> dict[Path, str]:
         iter_size=arguments.iter_size,
         weights=None if arguments.weights is None else product_path(arguments.weights),
     )
-    return files
+    return files, test_text(data, schedule, arguments.test_images is not None)
+
+
+def test_text(data: Data, schedule: Schedule, is_wish: bool) -> str:
+    """What the tests while training see, in a line.
+
+    Args:
+        data: says which images.
+        schedule: says when.
+        is_wish: their number is the command line's.
+    """
+    when = f"a test every {schedule.interval:,} iterations"
+    if data.tested_images == data.test_images:
+        return f"{when}: all {data.test_images:,} images of {data.test}"
+    why = "" if is_wish else ", so that tests take about a tenth of the time (--test-images N: another number)"
+    return f"{when}: the first {data.tested_images:,} of the {data.test_images:,} images of {data.test}{why}"
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -186,7 +148,9 @@ def main(arguments: argparse.Namespace) -> None:
     for option in ("model", "dataset", "out"):
         if getattr(arguments, option) is None:
             raise UserError(f"--{option} is missing (or --shipped, to write the repository's own files anew)")
-    write(written_files(arguments), arguments.force, "another --out keeps it")
+    files, tests = written_files(arguments)
+    write(files, arguments.force, "another --out keeps it")
+    print(tests)
     variant = VARIANTS.get(arguments.model)
     if variant is not None:
         print(f"the recurrent layer group: {' '.join(variant.group_text().split())}")
@@ -226,7 +190,18 @@ Any class count works: it comes from the dataset.json. The written files are pla
         help="default trainaug, train, or fold0/train; several are read as one, and folders of another prepared "
         "dataset's splits with the same labels go, too",
     )
-    result.add_argument("--test-split", metavar="NAME", help="default val, or test, or fold0/test")
+    result.add_argument(
+        "--test-split",
+        metavar="NAME",
+        help="tested while training: default val, or test, or fold0/test; or such a folder",
+    )
+    result.add_argument(
+        "--test-images",
+        type=whole_number(1),
+        metavar="N",
+        help="a test sees the first N images of the split (default: all, or as many as keep all tests below about a "
+        "tenth of the training's time)",
+    )
     result.add_argument("--mean", type=mean_bgr, metavar="B,G,R", help="default {:g},{:g},{:g}".format(*MEAN_BGR))
     result.add_argument("--dataset-mean", action="store_true", help="take off the dataset's own mean")
     learning = result.add_argument_group("learning")

@@ -34,6 +34,7 @@ class Data:
         train: folders of the splits that it learns from, read as one.
         test: folder of the split that it is tested on.
         test_images: number of images there.
+        tested_images: how many of them, from the first on, are tested while training; None: all.
         test_comment: what else is to be said about the test.
     """
 
@@ -43,6 +44,7 @@ class Data:
     train: tuple[str, ...]
     test: str
     test_images: int
+    tested_images: int | None = None
     test_comment: str = ""
 
 
@@ -181,6 +183,7 @@ def solver_file_text(
             schedule,
             name,
             data.test_images,
+            tested_images=data.tested_images,
             weights=weights or model.weights,
             weights_comment=weights_comment,
             iter_size=iter_size,

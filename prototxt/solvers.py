@@ -111,6 +111,7 @@ def solver_text(
     name: str,
     test_images: int,
     *,
+    tested_images: int | None = None,
     weights: str | None = None,
     weights_comment: str = "",
     iter_size: int = 1,
@@ -124,14 +125,16 @@ def solver_text(
         schedule: how it learns.
         name: of the training: snapshots are runs/<name>_iter_N.
         test_images: of the test split.
+        tested_images: how many of them a test sees; None: all.
         weights: path of the weights that it starts from.
         weights_comment: above it.
         iter_size: forward and backward passes whose gradients make one iteration.
         batch_norm: whether the network has BatchNorm layers.
     """
+    tested_images = tested_images or test_images
     solver = caffe_pb2.SolverParameter(
         net=net,
-        test_iter=[test_images],
+        test_iter=[tested_images],
         test_interval=schedule.interval,
         test_initialization=False,
         max_iter=schedule.iterations,
@@ -144,7 +147,9 @@ def solver_text(
         **schedule.rule,
     )
     comments = {
-        "test_iter": "One image at a time: the whole test split.",
+        "test_iter": "One image at a time: the whole test split."
+        if tested_images == test_images
+        else f"One image at a time: the first {tested_images} of the test split's {test_images}.",
         "snapshot": "Files runs/..._iter_N.caffemodel and .solverstate; tools/train.py keeps them in the run's folder.",
         "solver_mode": "CPU; tools/train.py --gpu 0 and caffe train -gpu 0 take a GPU.",
         "random_seed": "Of the initial weights; the samples have the seed of their data layer.",

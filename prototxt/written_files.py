@@ -7,7 +7,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from data_prep.command_line import UserError
 from data_prep.dataset import write_atomically
+from data_prep.text_files import read_text
 
 _SEAL = "# Generated (prototxt/generate.py). An edited file is not overwritten: checksum of the other lines {checksum}."
 _SEAL_PATTERN = re.compile(re.escape(_SEAL).replace(r"\{checksum\}", "([0-9a-f]{16})"))
@@ -40,8 +42,8 @@ def edited(files: Mapping[Path, str]) -> list[Path]:
 
 def _may_be_overwritten(path: Path, text: str) -> bool:
     try:
-        there = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
+        there = read_text(path)
+    except UserError:
         return False
     return is_as_written(there) or there == text
 

@@ -192,6 +192,7 @@ def test_every_option_reaches_the_files(voc: Path, weights: Path, tmp_path: Path
     for text in (f'weights: "{weights}"', "iter_size: 5", "test_iter: 2", "snapshot: 7", "max_iter: 30"):
         assert text in solver
     assert "deploy_crf.prototxt" in files
+    assert "the first 2 of the test split's 3." in solver
     unaided = EXPERIMENTS["irnn"](settings(voc, tmp_path)).trainings()["h_renet_bn"].files(tmp_path)
     assert "weights:" not in unaided["solver.prototxt"]
 

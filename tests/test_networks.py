@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import caffe
@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
+from segmentation_helpers import CLASSES, write_dataset_json, write_split
 
+from data_prep.command_line import run
 from data_prep.dataset import Dataset, SplitSummary
+from prototxt.generate import main, parser
 from prototxt.models import MODELS
 from prototxt.shipped import SHIPPED, Shipped, shipped_files
 
@@ -320,6 +323,87 @@ def test_shipped_files_that_were_edited_are_not_overwritten(repository: Path, tm
     assert list((tmp_path / "solvers").iterdir()) == []
     subprocess.run([*command, "--force"], check=True, capture_output=True, env=environment, timeout=120)
     assert edited.read_text() == shipped_files()[repository / "prototxt/fcn/voc2012/deploy.prototxt"]
+
+
+# ------------------------------------------------------------------------------------------------- splits and tests
+
+
+def dataset_of(folder: Path, split: str, count: int, size: tuple[int, int], labels: Sequence[str] = CLASSES) -> Path:
+    """A dataset of two splits, which says that `split` has `count` images; three are there."""
+    pair = (np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8))
+    write_split(folder / split, {f"image{number}": pair for number in range(3)})
+    splits = {split: {"count": count, "sha256": ""}, "train": {"count": 500, "sha256": ""}}
+    write_dataset_json(folder, list(labels), splits=splits)
+    return folder
+
+
+def tested_images(folder: Path) -> int:
+    (found,) = read(folder / "solver.prototxt", caffe_pb2.SolverParameter()).test_iter
+    return found
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "expected"),
+    [
+        # 200 iterations of 10 crops of 96 x 128, each as long as 3 forward passes, and 10 tests: 60 such images each
+        pytest.param((96, 128), ("--iterations", "200"), 60, id="images as large as the crops"),
+        pytest.param((192, 256), ("--iterations", "200"), 15, id="larger images"),
+        pytest.param((96, 64), ("--iterations", "200"), 120, id="smaller images"),
+        pytest.param((96, 128), ("--iterations", "200", "--interval", "100"), 233, id="few tests"),
+        pytest.param((96, 128), ("--iterations", "200", "--iter-size", "2"), 120, id="more passes"),
+        pytest.param((96, 128), ("--iterations", "2000"), 233, id="a long training"),
+        pytest.param((96, 128), ("--iterations", "2", "--interval", "1", "--batch", "1"), 1, id="one at least"),
+        pytest.param((96, 128), ("--iterations", "200", "--test-images", "100"), 100, id="as wished"),
+        pytest.param((96, 128), ("--iterations", "200", "--test-images", "1000"), 233, id="more than there are"),
+    ],
+)
+def test_tests_take_a_small_part_of_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: tuple[int, int], options: tuple[str, ...], expected: int
+) -> None:
+    data = dataset_of(tmp_path / "data", "test", 233, size)
+    command = ("--model", "conv_small", "--dataset", str(data), "--out", str(tmp_path / "net"))
+    assert run(main, parser(), [*command, *options]) == 0
+    assert tested_images(tmp_path / "net") == expected
+    told = f"the first {expected} of the 233 images" if expected < 233 else "all 233 images"
+    said = capsys.readouterr().out
+    assert f"{told} of {data / 'test'}" in said
+    assert ("--test-images N" in said) == (expected < 233 and "--test-images" not in options)
+    comment = f"the first {expected} of the test split's 233" if expected < 233 else "the whole test split"
+    assert f"# One image at a time: {comment}.\n" in (tmp_path / "net/solver.prototxt").read_text()
+
+
+def test_a_split_may_be_another_datasets(repository: Path, tmp_path: Path) -> None:
+    data = dataset_of(tmp_path / "data", "test", 233, (96, 128))
+    other = dataset_of(tmp_path / "other", "fold3/test", 7, (96, 128))
+    command = ("--model", "conv_small", "--dataset", data, "--out", "net")
+    for option in ("--test-split", "--train-split"):
+        done = generate(repository, *command, option, "other/fold3/test", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        layers = read(tmp_path / "net/train_val.prototxt", caffe_pb2.NetParameter()).layer[:2]
+        train, test = (list(layer.segmentation_data_param.source) for layer in layers)
+        assert (test if option == "--test-split" else train) == [str(other / "fold3/test")]
+        assert tested_images(tmp_path / "net") == (7 if option == "--test-split" else 233)
+
+
+@pytest.mark.parametrize("option", ["--test-split", "--train-split"])
+def test_wrong_splits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    data = dataset_of(tmp_path / "data", "test", 233, (96, 128))
+    other = dataset_of(tmp_path / "other", "test", 7, (96, 128), labels=("a", "b", "c"))
+    unnamed = dataset_of(tmp_path / "unnamed", "test", 7, (96, 128))
+    (unnamed / "test").rename(unnamed / "renamed")
+    alone = dataset_of(tmp_path / "alone", "test", 7, (96, 128))
+    (alone / "dataset.json").unlink()
+    command = ("--model", "conv_small", "--dataset", str(data), "--out", str(tmp_path / "net"))
+    for split, message in (
+        ("tset", f"{option}: {data} has no split tset (it has test, train; the folder of a prepared split goes, too)"),
+        (other / "test", f"{option}: {other / 'test'} has other labels than {data}"),
+        (unnamed / "renamed", f"{unnamed / 'renamed'} is none of the splits that {unnamed / 'dataset.json'} names"),
+        (alone / "test", f"{option}: {alone / 'test'}: there is no dataset.json above it"),
+        (data, f"{option}: {data} has no split {data}"),
+    ):
+        assert run(main, parser(), [*command, option, str(split)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
 
 
 def crf_of(file: Path) -> object:

@@ -13,7 +13,7 @@ from data_prep.dataset import Dataset, SplitSummary
 from data_prep.held_out import HELD_OUT, LEARN, held_out_count
 from data_prep.known_datasets import load_dataset
 from data_prep.split_reader import IMAGES, LABELS
-from prototxt.generate import chosen_data
+from prototxt.chosen_data import affordable_test_images, chosen_data
 from prototxt.models import AFTER_COCO_ITERATIONS, BEST, COCO_ITERATIONS, COCO_STEP, MODELS
 from prototxt.network_files import Data, product_path
 from prototxt.solvers import h_renet_sgd
@@ -173,14 +173,15 @@ def training(
     """
     paper = paper_iterations or MODELS[model].sgd(None).iterations
     data = data or usual_data(settings)
-    if settings.test_images is not None:
-        data = replace(data, test_images=min(data.test_images, settings.test_images))
+    network_options = settings.options(model, **options)
+    schedule = settings.schedule(model, paper, sgd)
+    tested = settings.test_images or affordable_test_images(data, network_options, schedule, settings.iter_size)
     return Training(
         (name or model) + (f"_seed{seed}" if seed else ""),
         model,
-        data,
-        settings.options(model, **options),
-        settings.schedule(model, paper, sgd),
+        replace(data, tested_images=min(tested, data.test_images)),
+        network_options,
+        schedule,
         paper,
         settings.iter_size,
         seed,

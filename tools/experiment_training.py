@@ -55,7 +55,8 @@ class Settings:
         solver: `sgd` or `adam`; None: the model's.
         rate: learning rate; None: the solver's usual.
         interval: iterations between two tests and snapshots; None: a tenth of all.
-        test_images: at most so many images of the test split are tested while training.
+        test_images: at most so many images of the test split are tested while training; None: see
+            `affordable_test_images`.
         frozen: as in `Options`; None: its default. So are new_rate, batch_norm_memory and mean.
         new_rate: see there.
         batch_norm_memory: see there.

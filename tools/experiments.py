@@ -284,7 +284,8 @@ def _add_training_options(group: argparse._ArgumentGroup) -> None:
         "--test-images",
         type=whole_number(1),
         metavar="N",
-        help="test on the first N images while training (the table's scores are of all; default: all)",
+        help="test on the first N images while training (default: as many as keep tests below about a tenth of the "
+        "time; the table's scores are of all)",
     )
 
 
