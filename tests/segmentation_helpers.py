@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
+import h5py
 import lmdb
 import numpy as np
 from PIL import Image
@@ -88,3 +89,25 @@ def write_split(folder: Path, samples: Mapping[str, tuple[np.ndarray, np.ndarray
             file.unlink()
         (folder / "labels.lmdb").rmdir()
     return folder
+
+
+def write_weights(file: Path, blobs: Mapping[str, Sequence[np.ndarray]]) -> Path:
+    """A caffemodel, or HDF5 as Caffe writes it where the name ends in .h5, of layers that no network need have."""
+    if file.suffix == ".h5":
+        with h5py.File(file, "w") as content:
+            for name, arrays in blobs.items():
+                layer = content.create_group(f"data/{name}")
+                for number, array in enumerate(arrays):
+                    layer.create_dataset(str(number), data=array.astype(np.float32))
+        return file
+    from caffe.proto import caffe_pb2
+
+    network = caffe_pb2.NetParameter(name="tiny")
+    for name, arrays in blobs.items():
+        layer = network.layer.add(name=name, type="Convolution")
+        for array in arrays:
+            blob = layer.blobs.add()
+            blob.shape.dim.extend(array.shape)
+            blob.data.extend(array.ravel().tolist())
+    file.write_bytes(network.SerializeToString())
+    return file

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import caffe
+import h5py
 import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
+from segmentation_helpers import write_weights
 
 from data_prep.command_line import UserError
 from tools import initial_weights
+from tools.weights import Filled, load
 
 NETWORK = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 6 dim: 6 } } }
@@ -56,7 +59,7 @@ def test_filled_unused_and_from_scratch(network: caffe.Net, tmp_path: Path) -> N
     file = model(tmp_path, conv2=SHAPES["conv2"], fc8=[(7, 7)], conv1=SHAPES["conv1"], relu1=[], loss=[])
     before = network.params["score"][0].data.copy()
     filled = initial_weights.fill(network, [file])
-    assert filled == [initial_weights.Filled(file, ["conv1", "conv2"], ["fc8"])]
+    assert filled == [Filled(file, ["conv1", "conv2"], ["fc8"])]
     for name in ("conv1", "conv2"):
         for blob, shape in zip(network.params[name], SHAPES[name]):
             np.testing.assert_array_equal(blob.data, counted(shape))
@@ -80,6 +83,26 @@ def test_several_files_one_after_the_other(network: caffe.Net, tmp_path: Path) -
         f"weights: 1 layer filled from {two}: score; 10 in the file unused: x0, x1, x2, x3, x4, x5, x6, x7 and 2 more",
         "weights: 0 layers from scratch",
     ]
+
+
+TWINS = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 6 dim: 6 } } }
+layer { name: "one" type: "Convolution" bottom: "data" top: "one" param { name: "w" } param { name: "b" }
+  convolution_param { num_output: 3 kernel_size: 1 weight_filler { type: "xavier" } } }
+layer { name: "two" type: "Convolution" bottom: "one" top: "two" param { name: "w" } param { name: "b" }
+  convolution_param { num_output: 3 kernel_size: 1 } }
+"""
+
+
+@pytest.mark.parametrize("suffix", [".caffemodel", ".h5"])
+def test_layers_that_share_their_weights(tmp_path: Path, suffix: str) -> None:
+    """HDF5 holds a shared blob once, under its owner's name."""
+    (tmp_path / "net.prototxt").write_text(TWINS)
+    network, other = (caffe.Net(str(tmp_path / "net.prototxt"), caffe.TRAIN) for _ in range(2))
+    file = tmp_path / f"weights{suffix}"
+    (network.save_hdf5 if suffix == ".h5" else network.save)(str(file))
+    assert load(other, file, every_layer=True) == Filled(file, ["one", "two"], [])
+    np.testing.assert_array_equal(other.params["two"][0].data, network.params["one"][0].data)
 
 
 def test_names_are_split_as_caffe_does() -> None:
@@ -117,9 +140,12 @@ def test_hdf5_of_caffes_own(network: caffe.Net, tmp_path: Path) -> None:
     (tmp_path / "other.prototxt").write_text(text)
     other = caffe.Net(str(tmp_path / "other.prototxt"), caffe.TRAIN)
     filled = initial_weights.fill(other, [file])
-    assert filled == [initial_weights.Filled(file, ["conv1", "score"], None)]
+    assert filled == [Filled(file, ["conv1", "score"], ["conv2"])]
     np.testing.assert_array_equal(other.params["conv1"][0].data, counted((4, 3, 3, 3)))
-    assert initial_weights.report(other, filled)[0] == f"weights: 2 layers filled from {file}: conv1, score"
+    assert initial_weights.report(other, filled) == [
+        f"weights: 2 layers filled from {file}: conv1, score; 1 in the file unused: conv2",
+        "weights: 1 layer from scratch: other",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -136,12 +162,16 @@ def test_hdf5_of_caffes_own(network: caffe.Net, tmp_path: Path) -> None:
         ({"loss": []}, r"fills no layer: it has no layer with weights, the network has conv1"),
     ],
 )
+@pytest.mark.parametrize("suffix", [".caffemodel", ".h5"])
 def test_what_does_not_fit_is_told_and_nothing_is_filled(
-    network: caffe.Net, tmp_path: Path, layers: dict[str, list[tuple[int, ...]]], message: str
+    network: caffe.Net, tmp_path: Path, suffix: str, layers: dict[str, list[tuple[int, ...]]], message: str
 ) -> None:
     before = network.params["conv1"][0].data.copy()
-    with pytest.raises(UserError, match=rf"w\.caffemodel: {message}"):
-        initial_weights.fill(network, [model(tmp_path, **layers)])
+    file = write_weights(
+        tmp_path / f"w{suffix}", {name: [counted(shape) for shape in shapes] for name, shapes in layers.items()}
+    )
+    with pytest.raises(UserError, match=rf"w\{suffix}: {message}"):
+        initial_weights.fill(network, [file])
     np.testing.assert_array_equal(network.params["conv1"][0].data, before)
 
 
@@ -153,11 +183,19 @@ def spoil_a_value(message: Any) -> None:
     message.layer[0].blobs[0].data[0] = np.nan
 
 
+def overflow_in_doubles(message: Any) -> None:
+    blob = message.layer[0].blobs[0]
+    blob.double_data.extend(blob.data)
+    blob.double_data[0] = 1e300
+    del blob.data[:]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (lose_a_value, "only a part of a model: the layer 'conv1' lacks values"),
         (spoil_a_value, "the layer 'conv1' has values that are infinite or no numbers"),
+        (overflow_in_doubles, "the layer 'conv1' has values that are infinite or no numbers"),
     ],
 )
 def test_spoilt_values_are_told(network: caffe.Net, tmp_path: Path, change: Callable[[Any], None], said: str) -> None:
@@ -167,6 +205,13 @@ def test_spoilt_values_are_told(network: caffe.Net, tmp_path: Path, change: Call
     file.write_bytes(message.SerializeToString())
     with pytest.raises(UserError, match=said):
         initial_weights.fill(network, [file])
+
+
+def hdf5(folder: Path, dataset: str) -> bytes:
+    """HDF5 with one dataset of this name."""
+    with h5py.File(folder / "one.h5", "w") as content:
+        content.create_dataset(dataset, data=np.zeros(3))
+    return (folder / "one.h5").read_bytes()
 
 
 def test_broken_files_are_told(network: caffe.Net, tmp_path: Path) -> None:
@@ -180,5 +225,16 @@ def test_broken_files_are_told(network: caffe.Net, tmp_path: Path) -> None:
         (tmp_path / "broken").write_bytes(content)
         with pytest.raises(UserError, match=f"broken: {said}"):
             initial_weights.fill(network, [tmp_path / "broken"])
+    with h5py.File(tmp_path / "whole.h5", "w") as content:
+        content.create_dataset("data/conv1/0", data=np.zeros(1000))
+    for name, content, said in (
+        ("cut.h5", (tmp_path / "whole.h5").read_bytes()[:-100], "not HDF5 that can be read, or only a part of it"),
+        ("other.h5", hdf5(tmp_path, "images"), "HDF5, but not of Caffe's weights: no group 'data' of layers$"),
+        ("flat.h5", hdf5(tmp_path, "data/conv1"), "HDF5, but not of Caffe's weights: no group 'data' of layers$"),
+        ("named.h5", hdf5(tmp_path, "data/conv1/kernel"), "HDF5, .* the layer 'conv1' has a blob 'kernel'$"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}: {said}"):
+            initial_weights.fill(network, [tmp_path / name])
     with pytest.raises(UserError, match="nowhere: no such file of weights"):
         initial_weights.fill(network, [tmp_path / "nowhere"])

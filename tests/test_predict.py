@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -12,15 +13,26 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from segmentation_helpers import CLASSES, PALETTE, call_tool, only_line, save_labels, write_dataset_json, write_split
+from segmentation_helpers import (
+    CLASSES,
+    PALETTE,
+    call_tool,
+    only_line,
+    save_labels,
+    write_dataset_json,
+    write_split,
+    write_weights,
+)
 
 from data_prep.command_line import UserError
 from data_prep.dataset import Dataset
 from data_prep.known_datasets import VOC2012_CLASSES, bit_interleaved_palette
 from tools.comp6 import SUBFOLDER
+from tools.deploy_network import DeployOptions
 from tools.native_process import last_words
 from tools.overlay import blend, draw_overlay
-from tools.prediction import PredictionSettings, Predictor, check_weights
+from tools.predict import build_parser
+from tools.prediction import PredictionSettings, Predictor
 
 caffe = pytest.importorskip("caffe", reason="pycaffe is not built")
 
@@ -56,21 +68,6 @@ def expected_probabilities(image: np.ndarray) -> np.ndarray:
 
 def write_model(file: Path, text: str = DEPLOY, classes: int = 3) -> Path:
     file.write_text(text.replace("CLASSES", str(classes)))
-    return file
-
-
-def write_weights(file: Path, blobs: dict[str, list[np.ndarray]]) -> Path:
-    """A caffemodel, written through the message itself, so that it need not fit any network."""
-    from caffe.proto import caffe_pb2
-
-    network = caffe_pb2.NetParameter(name="tiny")
-    for name, arrays in blobs.items():
-        layer = network.layer.add(name=name, type="Convolution")
-        for array in arrays:
-            blob = layer.blobs.add()
-            blob.shape.dim.extend(array.shape)
-            blob.data.extend(array.ravel().tolist())
-    file.write_bytes(network.SerializeToString())
     return file
 
 
@@ -228,68 +225,160 @@ def test_a_voc_submission_is_written_when_all_is_predicted(workshop, tmp_path):
     assert "--comp6 is a VOC2012 submission; the dataset is three_things" in line and not (tmp_path / "none").exists()
 
 
-EXPECTED = {"classify": [(3, 3, 3, 3), (3,)]}
-
-
-@pytest.mark.parametrize(
-    "blobs, message",
-    [
-        ({"classify": [CONVOLUTION[:, :2], BIAS]}, "blob 0 is 3 x 2 x 3 x 3, the network expects 3 x 3 x 3 x 3"),
-        ({"classify": [CONVOLUTION]}, 'layer "classify" has 1 parameter blobs, the network expects 2'),
-        ({"another": [CONVOLUTION, BIAS]}, 'no weights for layer "classify" (1 of 1 layers are missing)'),
-        ({}, "holds no weights"),
-        (None, "not a caffemodel, or a damaged one"),
-    ],
-    ids=["shape", "count", "layer", "empty", "damaged"],
-)
-def test_weights_that_do_not_fit(workshop, tmp_path, blobs, message):
-    file = tmp_path / "bad.caffemodel"
-    if blobs is None:
-        file.write_bytes((workshop / "net.caffemodel").read_bytes()[:-7])
-    else:
-        write_weights(file, blobs)
-    with pytest.raises(UserError, match=re.escape(f"{file}: ") + ".*" + re.escape(message)):
-        check_weights(file, EXPECTED)
-
-
-def test_weights_of_the_old_formats_fit(tmp_path):
-    from caffe.proto import caffe_pb2
-
-    network = caffe_pb2.NetParameter()
-    layer = network.layers.add(name="classify")  # as before 2015, with four numbers in place of a shape
-    layer.blobs.add(num=3, channels=3, height=3, width=3, data=[0.0] * 81)
-    layer.blobs.add(num=1, channels=1, height=1, width=3, data=[0.0] * 3)
-    (tmp_path / "old.caffemodel").write_bytes(network.SerializeToString())
-    check_weights(tmp_path / "old.caffemodel", EXPECTED)
-    with pytest.raises(UserError, match="blob 1 is 1 x 1 x 1 x 3, the network expects 4"):
-        check_weights(tmp_path / "old.caffemodel", {"classify": [(3, 3, 3, 3), (4,)]})
-
-
 def test_missing_and_wrong_weights_end_in_one_line(workshop, tmp_path):
     write_weights(workshop / "wrong.caffemodel", {"classify": [CONVOLUTION[:2], BIAS[:2]]})
     line = only_line(predict(workshop, tmp_path / "out", weights="wrong.caffemodel"), "predict.py")
-    assert 'wrong.caffemodel: layer "classify", blob 0 is 2 x 3 x 3 x 3' in line
-    # a call that failed does not bar the next from the same folder
+    assert "wrong.caffemodel: the layer 'classify' has 2 x 3 x 3 x 3 and 2 there and 3 x 3 x 3 x 3 and 3 in the" in line
     file = write_weights(tmp_path / "other.caffemodel", {"another": [CONVOLUTION, BIAS]})
-    assert predict(workshop, tmp_path / "out", "--allow-missing", weights=file).returncode == 0
+    line = only_line(predict(workshop, tmp_path / "out", "--allow-missing", weights=file), "predict.py")
+    assert "other.caffemodel: fills no layer: it has another, the network has classify" in line
+    # a call that failed does not bar the next from the same folder
+    assert predict(workshop, tmp_path / "out").returncode == 0
+
+
+TWO_LAYERS = DEPLOY.replace('top: "upsample"', 'top: "first"').replace(
+    'layer { name: "prob"',
+    """layer {
+  name: "more" type: "Convolution" bottom: "first" top: "upsample" convolution_param { num_output: 3 kernel_size: 1 }
+}
+layer { name: "prob\"""",
+)
+
+
+@pytest.mark.parametrize("suffix", [".caffemodel", ".h5"])
+def test_weights_of_another_network_are_refused_in_both_formats(workshop, tmp_path, suffix):
+    model = write_model(tmp_path / "two.prototxt", TWO_LAYERS)
+    file = write_weights(tmp_path / f"part{suffix}", {"classify": [CONVOLUTION, BIAS]})
+    line = only_line(predict(workshop, tmp_path / "out", model=model, weights=file), "predict.py")
+    assert f"{file}: no weights for the layer 'more' (1 of 2 layers are missing)" in line and "--allow-missing" in line
+    result = predict(workshop, tmp_path / "out", "--allow-missing", model=model, weights=file)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--crf",)], ids=["network", "crf"])
+@pytest.mark.parametrize("suffix", [".caffemodel", ".h5"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused(workshop, tmp_path, options, suffix, value):
+    spoilt = CONVOLUTION.copy()
+    spoilt[1, 2, 0, 1] = value
+    file = write_weights(tmp_path / f"spoilt{suffix}", {"classify": [spoilt, BIAS]})
+    line = only_line(predict(workshop, tmp_path / "out", *options, weights=file), "predict.py")
+    assert f"{file}: the layer 'classify' has values that are infinite or no numbers" in line
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_probabilities_that_are_no_numbers_name_the_picture(workshop, tmp_path):
+    """Weights that are numbers, but whose products leave float32's range."""
+    file = write_weights(
+        tmp_path / "huge.caffemodel", {"classify": [CONVOLUTION / np.abs(CONVOLUTION).max() * 3e38, BIAS]}
+    )
+    for options in ((), ("--crf",)):
+        line = only_line(predict(workshop, tmp_path / "out", *options, weights=file), "predict.py")
+        assert 'pictures/line.png: deploy.prototxt: the output "prob" has values that are infinite or no num' in line
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+PROB = 'name: "prob" type: "Softmax" bottom: "upsample" top: "prob"'
+INPUT = 'layer { name: "more" type: "Input" top: "more" input_param { shape { dim: 1 dim: 1 } } }'
 
 
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        (TRANSFORM, "", 'layer "data" has no transform_param'),
+        (TRANSFORM, "", 'layer "data" has no transform_param, so mean and scale of the input are not known; say'),
         ('type: "Input"', 'type: "DummyData"', 'it has no layer of type "Input"'),
-        ("kernel_size", "kernel_sice", "not a network description: 6:"),
-        ('name: "prob" type: "Softmax" bottom: "upsample" top: "prob"',
-         'name: "p" type: "Softmax" bottom: "upsample" top: "p"', 'has no output "prob" (it has: p)'),
-        ("pad: 1", "pad: 0", 'for an input of 5 x 7 the output "prob" is 1 x 3 x 5 x 3, expected 1 x 3 x 7 x 5'),
+        ("kernel_size", "kernel_sice", "ConvolutionParameter has no field 'kernel_sice'; did you mean kernel_size"),
+        ("scale: 0.02", "scale: nan", "scale is nan, which is no number to compute with"),
+        ("dim: 1 dim: 3", "dim: 1 dim: 1", 'the input "data" has 1 channels; a picture has 3'),
+        (PROB, f'name: "q" type: "Softmax" bottom: "upsample" top: "q" }} {INPUT.replace("more", "y")[:-1]}',
+         'has the inputs data, y; say with --input-blob which one the picture is'),
+        (PROB, 'name: "p" type: "Split" bottom: "upsample" top: "p" top: "q"',
+         'has no output "prob" (it has: p, q); say with --output-blob which holds the probabilities'),
+        (PROB, 'name: "p" type: "Flatten" bottom: "upsample" top: "p"', '"p" has no map for each class, but 2 axes'),
+        (PROB, 'name: "p" type: "Power" bottom: "upsample" top: "p"',
+         'the output "p" holds no probabilities: the values of one pixel sum to '),
+        ("pad: 1", "pad: 0", 'the output "prob" is 1 x 3 x 5 x 3 for an input of 5 x 7, expected 1 x 3 x 7 x 5'),
     ],
-    ids=["transform", "input", "syntax", "output", "size"],
+    ids=["transform", "input", "syntax", "nan", "channels", "inputs", "outputs", "flat", "scores", "size"],
 )  # fmt: skip
 def test_models_that_do_not_serve(workshop, tmp_path, old, new, message):
     model = write_model(tmp_path / "deploy.prototxt", DEPLOY.replace(old, new))
-    with pytest.raises(UserError, match=re.escape(f"{model}: ") + ".*" + re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(str(model)) + ".*" + re.escape(message)):
         Predictor(model, workshop / "net.caffemodel").probabilities(picture(7, 5), PredictionSettings())
+
+
+@pytest.mark.parametrize(
+    "old, new, options",
+    [
+        (PROB, PROB.replace('top: "prob"', 'top: "softmax"'), DeployOptions()),
+        (TRANSFORM, "", DeployOptions(mean=(10, 20, 30), scale=0.02)),
+        ("mean_value: 10", "mean_value: 99", DeployOptions(mean=(10, 20, 30))),
+        ('"data"', '"picture"', DeployOptions()),
+        (PROB, f"{PROB} }} {INPUT[:-1]}", DeployOptions(input_blob="data")),
+        (
+            PROB,
+            f'{PROB} }} layer {{ name: "x" type: "Power" bottom: "prob" top: "x"',
+            DeployOptions(output_blob="prob"),
+        ),
+        ('type: "Input"', 'type: "Input" include { stage: "deploy" }', DeployOptions()),
+    ],
+    ids=["output's name", "no mean", "another mean", "input's name", "two inputs", "inner blob", "stage"],
+)
+def test_networks_that_name_their_ends_otherwise(workshop, tmp_path, old, new, options):
+    model = write_model(tmp_path / "deploy.prototxt", DEPLOY.replace(old, new))
+    image = picture(7, 5)
+    found = Predictor(model, workshop / "net.caffemodel", options=options).probabilities(image, PredictionSettings())
+    np.testing.assert_allclose(found, expected_probabilities(image), atol=1e-5)
+
+
+OLD_FORMS = {
+    "input_dim": 'input: "data" input_dim: 1 input_dim: 3 input_dim: 4 input_dim: 4\n',
+    "input_shape": 'input: "data" input_shape { dim: 1 dim: 3 dim: 4 dim: 4 }\n',
+}
+OLD_LAYERS = {
+    "today's layers": DEPLOY[DEPLOY.index("layer {\n") :],
+    "V1": """layers { name: "classify" type: CONVOLUTION bottom: "data" top: "upsample"
+        convolution_param { num_output: 3 kernel_size: 3 pad: 1 } }
+        layers { name: "prob" type: SOFTMAX bottom: "upsample" top: "prob" }""",
+    "V0": """layers { layer { name: "classify" type: "conv" num_output: 3 kernelsize: 3 pad: 1 } bottom: "data"
+        top: "upsample" }
+        layers { layer { name: "prob" type: "softmax" } bottom: "upsample" top: "prob" }""",
+}
+
+
+# input_shape is younger than V0.
+@pytest.mark.parametrize(
+    ("form", "layers"), [pair for pair in itertools.product(OLD_FORMS, OLD_LAYERS) if pair != ("input_shape", "V0")]
+)
+def test_old_forms_of_a_network_are_read_as_caffe_does(workshop, tmp_path, form, layers):
+    model = write_model(tmp_path / "deploy.prototxt", OLD_FORMS[form] + OLD_LAYERS[layers])
+    with pytest.raises(UserError, match="mean and scale of the input are not known; say --mean B,G,R"):
+        Predictor(model, workshop / "net.caffemodel")
+    image = picture(7, 5)
+    options = DeployOptions(mean=(10, 20, 30), scale=0.02)
+    found = Predictor(model, workshop / "net.caffemodel", options=options).probabilities(image, PredictionSettings())
+    np.testing.assert_allclose(found, expected_probabilities(image), atol=1e-5)
+
+
+def test_the_mean_of_an_old_network_is_said_on_the_command_line(workshop, tmp_path):
+    model = write_model(tmp_path / "old.prototxt", OLD_FORMS["input_dim"] + OLD_LAYERS["V1"])
+    line = only_line(predict(workshop, tmp_path / "out", model=model), "predict.py")
+    assert f"{model}: layer" in line and "say --mean B,G,R (and --scale S)" in line
+    options = ("--mean", "10,20,30", "--scale", 0.02)
+    result = predict(workshop, tmp_path / "out", *options, model=model, input="pictures/odd.png")
+    assert result.returncode == 0, result.stderr
+    expected = expected_probabilities(picture(*SIZES["odd"], 0)).argmax(axis=0)
+    assert np.array_equal(labels_of(tmp_path / "out/odd.png"), expected)
+    line = only_line(predict(workshop, tmp_path / "out", "--mean", "1,2,3", model=model), "predict.py")
+    assert "with other settings" in line
+
+
+@pytest.mark.parametrize("option", ["--mean 1,2", "--mean 1,nan,3", "--mean 1e39", "--scale inf", "--scale 1e-300"])
+def test_numbers_that_are_none_are_refused(option):
+    needed = ["--model", "m", "--weights", "w", "--input", "i", "--out", "o"]
+    assert build_parser().parse_args([*needed, "--mean", "104"]).mean == (104, 104, 104)
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([*needed, *option.split()])
 
 
 def test_a_network_of_other_classes(workshop, tmp_path):

@@ -185,3 +185,25 @@ def test_small_parts() -> None:
     shown = heat(picture, np.array([[1.0, 0.0], [0.0, 1e-3]]))
     assert (shown[0, 1] == 150).all() and len({tuple(pixel) for pixel in shown.reshape(-1, 3).tolist()}) == 3
     assert (heat(picture, np.zeros((2, 2))) == 150).all()
+
+
+@pytest.mark.parametrize("suffix", [".caffemodel", ".h5"])
+def test_weights_that_are_no_numbers_or_of_another_network(folder: Path, tmp_path: Path, suffix: str) -> None:
+    network = caffe.Net(str(CONVOLUTIONAL), caffe.TEST)
+    last = list(network.params)[-1]
+    network.params[last][0].data.flat[3] = np.nan
+    file = tmp_path / f"spoilt{suffix}"
+    (network.save_hdf5 if suffix == ".h5" else network.save)(str(file))
+    with pytest.raises(UserError, match=f"spoilt{suffix}: the layer '{last}' has values that are infinite or no num"):
+        OpenNetwork(CONVOLUTIONAL, file)
+    with pytest.raises(UserError, match=f"spoilt{suffix}: .* it belongs to another network$"):
+        OpenNetwork(RENET, file)
+
+
+def test_maps_that_are_no_numbers(folder: Path) -> None:
+    network = OpenNetwork(CONVOLUTIONAL, folder / "conv.caffemodel")
+    values = np.zeros((3, 16, 16), np.float32)
+    values[0, 3, 3] = np.inf
+    network.see_input(values)
+    with pytest.raises(UserError, match='"conv1" has values that are infinite or no numbers for this picture'):
+        network.maps("conv1")

@@ -6,6 +6,7 @@ import tempfile
 
 import numpy as np
 
+from data_prep.command_line import UserError
 from tools.crf_parameters import CrfParameters
 
 SMALLEST_PROBABILITY = 1e-5  # as pydensecrf's unary_from_softmax: the logarithm of 0 would outweigh every neighbour
@@ -46,6 +47,9 @@ class DenseCrf:
 
         Returns:
             C x H x W float32: the probabilities Q after the iterations.
+
+        Raises:
+            UserError: they are no numbers, as the CRF's parameters lead out of their range.
         """
         height, width = image.shape[:2]
         scores = np.log(np.maximum(probabilities, SMALLEST_PROBABILITY, dtype=np.float32))
@@ -53,4 +57,7 @@ class DenseCrf:
         self._net.blobs["image"].reshape(1, 3, height, width)
         self._net.blobs["scores"].data[0] = scores
         self._net.blobs["image"].data[0] = image.transpose(2, 0, 1)
-        return self._net.forward()["prob"][0].copy()
+        result = self._net.forward()["prob"][0].copy()
+        if not np.isfinite(result).all():
+            raise UserError(f"the CRF's probabilities are no numbers with its parameters ({self.parameters})")
+        return result

@@ -99,7 +99,7 @@ def read_probabilities(file: Path, classes: int, image: np.ndarray) -> np.ndarra
     if probabilities.shape != expected:
         got, wanted = (" x ".join(map(str, shape)) for shape in (probabilities.shape, expected))
         raise UserError(f"{file}: probabilities are {got}, the picture with its classes is {wanted}")
-    if not np.isfinite(probabilities).all():
+    if probabilities.dtype.kind != "f" or not np.isfinite(probabilities).all():
         raise UserError(f"{file}: has values that are not numbers")
     return probabilities
 
@@ -124,7 +124,8 @@ def perform(job: CrfJob) -> Iterator[Started | Finished]:
             file = probability_file(job.predictions, item.image_id)
             probabilities = read_probabilities(file, len(job.dataset.classes), image)
             start = time.perf_counter()
-            sharpened = crf.apply(probabilities, image)
+            with item.named():
+                sharpened = crf.apply(probabilities, image)
             seconds = time.perf_counter() - start
             write_outputs(job, item, image, sharpened)
             yield Finished(item.image_id, seconds)

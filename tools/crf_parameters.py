@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from data_prep.command_line import UserError
+from tools.float32 import in_float32
 
 LAYER = "DenseCRF"
 KIND = {"max_iter": "an iteration count"} | dict.fromkeys(("pos_w", "bi_w"), "a kernel's weight")
@@ -47,9 +47,9 @@ class CrfParameters:
             if name == "max_iter":
                 good, expected = 0 <= value < 2**32, "0 or more"
             elif name in KIND:
-                good, expected = math.isfinite(value) and value >= 0, "0 or more"
+                good, expected = in_float32(value) and value >= 0, "0 or more"
             else:
-                good, expected = math.isfinite(value) and value > 0, "above 0"
+                good, expected = in_float32(value) and value > 0, "above 0"
             if not good:
                 kind = KIND.get(name, "a standard deviation")
                 raise UserError(f"{name} is {kind} and must be {expected}, not {value:g}")

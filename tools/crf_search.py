@@ -173,17 +173,18 @@ def count_pixels(job: SearchJob, candidates: Sequence[CrfParameters | None]) -> 
         for item in job.items:
             image = reader.image(item.index)
             probabilities = read_probabilities(probability_file(job.predictions, item.image_id), classes, image)
-            pictures.append((item.image_id, image, probabilities, reader.label(item.index)))
+            pictures.append((item, image, probabilities, reader.label(item.index)))
     for number, parameters in enumerate(candidates):
         crf = None if parameters is None else DenseCrf(classes, parameters)
         confusion = np.zeros((classes, classes), np.int64)
-        for image_id, image, probabilities, truth in pictures:
-            after = probabilities if crf is None else crf.apply(probabilities, image)
+        for item, image, probabilities, truth in pictures:
+            with item.named():
+                after = probabilities if crf is None else crf.apply(probabilities, image)
             labels = after.argmax(axis=0).astype(np.uint8)
             try:
                 confusion += confusion_matrix(truth, labels, classes, job.dataset.ignore_label)
             except ValueError as error:
-                raise UserError(f"{job.split}: {image_id}: {error}") from None
+                raise UserError(f"{job.split}: {item.image_id}: {error}") from None
         yield number, confusion
 
 

@@ -15,12 +15,13 @@ from data_prep.command_line import UserError
 from data_prep.dataset import write_atomically
 from data_prep.split_reader import SplitReader
 from prototxt.network_files import product_path
+from tools.deploy_network import DeployNetwork
 from tools.experiment_plan import Experiment, Pictures
 from tools.experiment_runs import Runs
 from tools.native_process import NativeCrash, run_native
 from tools.picture_sheet import sheet
-from tools.prediction import INPUT, check_weights, input_transform, read_deploy
 from tools.training_files import DEPLOY
+from tools.weights import load
 
 MAPS = 4  # of a layer, as in Figure 2
 WIDTH = 160  # of a picture in the sheet
@@ -109,7 +110,7 @@ def first_and_last(model: Path) -> tuple[str, str]:
     Raises:
         UserError: it has none.
     """
-    names = [layer.name for layer in read_deploy(model).layer if _LAYER.fullmatch(layer.name)]
+    names = [layer.name for layer in DeployNetwork.read(model).description.layer if _LAYER.fullmatch(layer.name)]
     if len(names) < 2:
         raise UserError(f"{model}: has no ReNet layers whose maps could be shown")
     return names[0], names[-1]
@@ -132,16 +133,16 @@ def feature_maps(
     Raises:
         UserError: the model or the weights do not serve.
     """
-    transform = input_transform(read_deploy(model), model)
+    described = DeployNetwork.read(model)
     import caffe
 
     caffe.set_mode_cpu()
-    network = caffe.Net(str(model), caffe.TEST)
-    check_weights(weights, {name: [blob.data.shape for blob in blobs] for name, blobs in network.params.items()})
-    network.copy_from(str(weights))
+    network = described.build()
+    load(network, weights, every_layer=True)
     for image in images:
-        network.blobs[INPUT].reshape(1, 3, *image.shape[:2])
-        network.blobs[INPUT].data[0] = transform.apply(image)
+        given = network.blobs[described.input]
+        given.reshape(1, 3, *image.shape[:2])
+        given.data[0] = described.transform.apply(image)
         network.forward()
         yield np.concatenate([network.blobs[layer].data[0, :MAPS] for layer in layers])
 

@@ -6,7 +6,8 @@ import hashlib
 import io
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,14 @@ class Item:
     image_id: str
     file: Path | None = None
     index: int = -1
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Let what is wrong with this picture be told with its name."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"{self.file or self.image_id}: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from data_prep.known_datasets import KNOWN_NAMES
 from data_prep.prepare import part_of_size
 from tools.comp6 import check_is_voc2012, image_sizes, write_submission
 from tools.crf_parameters import CrfParameters, read_crf_parameters
+from tools.deploy_network import add_deploy_options, deploy_options
 from tools.gpu_build import import_gpu_build
 from tools.labelling_job import (
     Finished,
@@ -51,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="predict.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="deploy.prototxt")
-    parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help=".caffemodel")
+    parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help=".caffemodel, or .h5")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", type=Path, nargs="+", metavar="PATH", help="pictures, and folders of pictures")
     source.add_argument("--split", type=Path, metavar="SPLIT", help="a prepared split, such as data/x/test")
@@ -92,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="when all is predicted, write and check a VOC2012 submission of these pictures: its tree and results.tgz",
     )
+    add_deploy_options(parser)
     parser.add_argument("--gpu", type=int, metavar="N", help="device number (default: the CPU)")
     parser.add_argument(
         "--allow-missing", action="store_true", help="keep initial values where the weights lack a layer"
@@ -168,6 +170,7 @@ def build_job(arguments: argparse.Namespace) -> PredictionJob:
         gpu=arguments.gpu,
         allow_missing=arguments.allow_missing,
         save_memory=arguments.save_memory,
+        deploy=deploy_options(arguments),
     )
 
 

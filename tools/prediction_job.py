@@ -12,6 +12,7 @@ from typing import Any
 
 from data_prep.command_line import UserError
 from data_prep.split_reader import SplitReader
+from tools.deploy_network import AS_THE_NETWORK_SAYS, DeployOptions
 from tools.labelling_job import Finished, LabellingJob, Started, file_sha256, read_picture, write_outputs
 from tools.prediction import PredictionSettings, Predictor
 
@@ -27,6 +28,7 @@ class PredictionJob(LabellingJob):
         gpu: device number; None for the CPU.
         allow_missing: layers without weights keep their initial values.
         save_memory: on the CPU, let maps go that no later layer reads.
+        deploy: what the network does not say of itself.
     """
 
     model: Path
@@ -35,6 +37,7 @@ class PredictionJob(LabellingJob):
     gpu: int | None = None
     allow_missing: bool = False
     save_memory: bool = False
+    deploy: DeployOptions = AS_THE_NETWORK_SAYS
 
     def origin(self) -> dict[str, Any]:
         """See `LabellingJob.origin`."""
@@ -43,7 +46,7 @@ class PredictionJob(LabellingJob):
             "model_sha256": file_sha256(self.model),
             "weights": str(self.weights),
             "weights_sha256": file_sha256(self.weights),
-            "settings": json.loads(json.dumps(asdict(self.settings))),
+            "settings": json.loads(json.dumps(asdict(self.settings) | asdict(self.deploy))),
         }
 
 
@@ -53,7 +56,7 @@ def perform(job: PredictionJob) -> Iterator[Started | Finished]:
     Raises:
         UserError: network and dataset do not fit, or a picture is broken; names the file.
     """
-    predictor = Predictor(job.model, job.weights, job.gpu, job.allow_missing, job.save_memory)
+    predictor = Predictor(job.model, job.weights, job.gpu, job.allow_missing, job.save_memory, job.deploy)
     if predictor.classes != len(job.dataset.classes):
         raise UserError(
             f"{job.model}: tells {predictor.classes} classes apart, the dataset {job.dataset.name} has "
@@ -65,7 +68,8 @@ def perform(job: PredictionJob) -> Iterator[Started | Finished]:
             yield Started(item.image_id)
             image = read_picture(item, reader)
             start = time.perf_counter()
-            probabilities = predictor.probabilities(image, job.settings)
+            with item.named():
+                probabilities = predictor.probabilities(image, job.settings)
             seconds = time.perf_counter() - start
             write_outputs(job, item, image, probabilities)
             yield Finished(item.image_id, seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from data_prep.command_line import UserError
-from tools.prediction import INPUT, PROBABILITIES, check_weights, input_transform, read_deploy
+from tools.deploy_network import AS_THE_NETWORK_SAYS, DeployNetwork, DeployOptions
+from tools.weights import load
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,19 @@ class Sensitivity:
 class OpenNetwork:
     """A deploy network with its weights, whose every blob can be looked at. Caffe aborts where a prototxt is wrong."""
 
-    def __init__(self, model: Path, weights: Path) -> None:
+    def __init__(self, model: Path, weights: Path, options: DeployOptions = AS_THE_NETWORK_SAYS) -> None:
         """Load the network on the CPU.
+
+        Args:
+            model: deploy prototxt.
+            weights: .caffemodel, or Caffe's HDF5 file.
+            options: what the network does not say of itself.
 
         Raises:
             UserError: the model or the weights do not serve; names the file.
         """
-        network = read_deploy(model)
-        self._transform = input_transform(network, model)
+        self._network = DeployNetwork.read(model, options)
+        network = self._network.description
         # without it Caffe computes no gradient of an input
         network.force_backward = True
         import caffe
@@ -50,23 +55,28 @@ class OpenNetwork:
             if layer.type == "Convolution":
                 layer.convolution_param.engine = caffe_pb2.ConvolutionParameter.CAFFE
         caffe.set_mode_cpu()
-        with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
-            file.write(str(network))
-            file.flush()
-            self._net: Any = caffe.Net(file.name, caffe.TEST)
+        self._net: Any = self._network.build()
         self._model = model
-        shapes = {name: [tuple(blob.data.shape) for blob in blobs] for name, blobs in self._net.params.items()}
-        check_weights(weights, shapes)
-        self._net.copy_from(str(weights))
+        load(self._net, weights, every_layer=True)
+
+    @property
+    def output(self) -> str:
+        """The blob of the probabilities.
+
+        Raises:
+            UserError: it is not known which.
+        """
+        return self._network.output(self._net)
 
     def see(self, image: np.ndarray) -> None:
         """Run the network forward on an H x W x 3 BGR picture of bytes."""
-        self.see_input(self._transform.apply(image))
+        self.see_input(self._network.transform.apply(image))
 
     def see_input(self, values: np.ndarray) -> None:
         """Run the network forward on 3 x H x W values, as its input blob takes them."""
-        self._net.blobs[INPUT].reshape(1, *values.shape)
-        self._net.blobs[INPUT].data[0] = values
+        given = self._net.blobs[self._network.input]
+        given.reshape(1, *values.shape)
+        given.data[0] = values
         self._net.forward()
 
     def maps(self, layer: str) -> np.ndarray:
@@ -76,7 +86,7 @@ class OpenNetwork:
             C x H x W float32.
 
         Raises:
-            UserError: there is none of this name, with the nearest names; or it is no map.
+            UserError: there is none of this name, with the nearest names; or it is no map, or not of numbers.
         """
         name = layer
         if name not in self._net.blobs:
@@ -87,7 +97,7 @@ class OpenNetwork:
         values = self._net.blobs[name].data
         if values.ndim != 4:
             raise UserError(f'{self._model}: "{layer}" gives no maps but {values.ndim} dimensions')
-        return values[0].copy()
+        return self._numbers(values[0].copy(), f'"{layer}"')
 
     def filters(self, layer: str) -> np.ndarray:
         """A layer's first weights, one row for each filter.
@@ -131,7 +141,17 @@ class OpenNetwork:
         top.diff[...] = 0
         top.diff[0, label, row, column] = 1
         self._net._backward(list(self._net._layer_names).index(layer), 0)
-        return self._net.blobs[INPUT].diff[0].copy(), label
+        return self._numbers(self._net.blobs[self._network.input].diff[0].copy(), "the gradient"), label
+
+    def _numbers(self, values: np.ndarray, what: str) -> np.ndarray:
+        """The values, where a picture can be made of them.
+
+        Raises:
+            UserError: one is infinite or no number.
+        """
+        if not np.isfinite(values).all():
+            raise UserError(f"{self._model}: {what} has values that are infinite or no numbers for this picture")
+        return values
 
     def score_name(self) -> str:
         """The blob of the scores, which the softmax makes probabilities of.
@@ -140,9 +160,10 @@ class OpenNetwork:
             UserError: the network has no such output.
         """
         bottoms = dict(self._net.bottom_names)
-        makers = [name for name, tops in self._net.top_names.items() if PROBABILITIES in tops]
-        if not makers or len(bottoms[makers[-1]]) != 1:
-            raise UserError(f'{self._model}: no softmax gives "{PROBABILITIES}", so there is no score to follow')
+        types = dict(zip(self._net._layer_names, (layer.type for layer in self._net.layers)))
+        makers = [name for name, tops in self._net.top_names.items() if self.output in tops]
+        if types[makers[-1]] != "Softmax":
+            raise UserError(f'{self._model}: no softmax gives "{self.output}", so there is no score to follow')
         return bottoms[makers[-1]][0]
 
 

@@ -17,9 +17,9 @@ from data_prep.dataset import write_atomically
 from data_prep.known_datasets import load_dataset
 from data_prep.prepare import whole_number
 from data_prep.split_reader import IMAGES, SplitReader
+from tools.deploy_network import add_deploy_options, deploy_options
 from tools.native_process import NativeCrash, run_native
 from tools.picture_sheet import sheet
-from tools.prediction import PROBABILITIES
 from tools.visualization import OpenNetwork, chosen, grey, heat, share_that_matters
 
 EXAMPLES = """examples:
@@ -66,7 +66,7 @@ def maps(arguments: argparse.Namespace) -> Iterator[Image.Image]:
 def filters(arguments: argparse.Namespace) -> Iterator[Image.Image]:
     """The weights of a layer: filters over three colours in colour, over more channels their mean in grey, and what has
     no extent (1x1, recurrent) as one grey matrix."""
-    weights = OpenNetwork(arguments.model, arguments.weights).filters(arguments.layer)
+    weights = OpenNetwork(arguments.model, arguments.weights, deploy_options(arguments)).filters(arguments.layer)
     if weights.ndim < 4 or weights.shape[2:] == (1, 1):
         # products with vectors: one row a filter
         rows = weights.reshape(len(weights), -1)
@@ -91,7 +91,7 @@ def filters(arguments: argparse.Namespace) -> Iterator[Image.Image]:
 def probabilities(arguments: argparse.Namespace) -> Iterator[Image.Image]:
     """Each class's probability as a grey picture, black 0 and white 1."""
     network, image = _seen(arguments)
-    values = network.maps(PROBABILITIES)
+    values = network.maps(network.output)
     names = [f"class {number}" for number in range(len(values))]
     if arguments.dataset is not None:
         names = list(load_dataset(arguments.dataset).classes)
@@ -112,7 +112,7 @@ def receptive(arguments: argparse.Namespace) -> Iterator[Image.Image]:
     column, row = arguments.pixel or (width // 2, height // 2)
     pictures, titles = [_marked(_photograph(image), column, row)], ["image"]
     for name, model, weights in arguments.network:
-        network = OpenNetwork(model, weights)
+        network = OpenNetwork(model, weights, deploy_options(arguments))
         network.see(image)
         found = network.sensitivity(row, column, arguments.label)
         pictures.append(_marked(Image.fromarray(heat(image, found.map)), column, row))
@@ -122,7 +122,7 @@ def receptive(arguments: argparse.Namespace) -> Iterator[Image.Image]:
 
 def _seen(arguments: argparse.Namespace) -> tuple[OpenNetwork, np.ndarray]:
     image = read_image(arguments.image)
-    network = OpenNetwork(arguments.model, arguments.weights)
+    network = OpenNetwork(arguments.model, arguments.weights, deploy_options(arguments))
     network.see(image)
     return network, image
 
@@ -227,6 +227,7 @@ def make_parser() -> argparse.ArgumentParser:
             )
         if draw is filters:
             command.add_argument("--layer", required=True, metavar="NAME", help="a layer with weights")
+        add_deploy_options(command)
         if draw is probabilities:
             command.add_argument("--dataset", metavar="NAME|DATASET.JSON", help="names of the classes")
         command.add_argument(

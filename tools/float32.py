@@ -1,0 +1,14 @@
+"""Numbers that people give and Caffe keeps in 32 bits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+_LIMITS = np.finfo(np.float32)
+
+
+def in_float32(value: float) -> bool:
+    """Whether Caffe sees this number: not NaN or infinity, also not after rounding, and 0 only where it is 0."""
+    return math.isfinite(value) and abs(value) <= _LIMITS.max and (value == 0 or abs(value) >= _LIMITS.tiny)
