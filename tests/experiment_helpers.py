@@ -73,7 +73,7 @@ class Scripts:
                 files.set_seed(int(words[words.index("--seed") + 1]))
             files.write(run, run.name)
         else:
-            files = TrainingFiles.read(run / "solver.prototxt", run / "train_val.prototxt")
+            files = TrainingFiles.read(run / "solver.prototxt", own=True)
         (run / "snapshots").mkdir(exist_ok=True)
         (run / "snapshots" / f"{run.name}_iter_{files.solver.max_iter}.caffemodel").write_text(f"weights of {run.name}")
         facts = {"state": "finished", "seconds": 90.0, "parameters": 1000}

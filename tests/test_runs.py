@@ -8,15 +8,16 @@ import io
 import json
 import os
 import re
+import resource
 import time
 from pathlib import Path
 
 import pytest
 from segmentation_helpers import call_tool, only_line
 
-from data_prep.command_line import run
-from tools.run_folder import RunFolder
-from tools.run_state import best_test, find_runs, is_run
+from data_prep.command_line import UserError, run
+from tools.run_folder import RunFolder, note_death
+from tools.run_state import RunState, best_test, find_runs, is_run
 from tools.runs import duration, main, make_parser
 
 TESTS = [
@@ -154,3 +155,47 @@ def test_a_look_does_not_keep_a_training_from_starting(tmp_path: Path, monkeypat
     monkeypatch.setattr("tools.run_folder.time.sleep", lambda _: log.close())  # while the training waits
     RunFolder(folder).open()
     assert log.closed
+
+
+def test_no_more_open_files_is_no_state_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "run", {"state": "finished"})
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(first_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, limits[1]))
+    try:
+        assert run(main, make_parser(), [str(tmp_path)]) == 2
+        with pytest.raises(OSError, match="Too many open files"):
+            RunState.of(tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert capsys.readouterr().err == f"runs.py: {tmp_path}: Too many open files\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (UserError("the net is lost"), "the net is lost"),
+        (OSError(28, "No space left on device", "a.txt"), "a.txt: No space left on device"),
+        (MemoryError(), "MemoryError"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (SystemExit("over"), "SystemExit: over"),
+        (RuntimeError("two\nlines"), "RuntimeError: two lines"),
+    ],
+)
+def test_every_exception_is_noted(tmp_path: Path, error: BaseException, message: str) -> None:
+    folder = RunFolder(write_run(tmp_path / "run"))
+    folder.begin({"iterations": 5})
+    folder.iteration = 3
+    with pytest.raises(type(error)), folder.failures_noted():
+        raise error
+    entry = listed(tmp_path)["run"]
+    assert (entry["state"], entry["message"], entry["iteration"]) == ("failed", message, 3)
+
+
+@pytest.mark.parametrize(("state", "shown"), [("failed", "failed"), ("interrupted", "stopped")])
+def test_a_death_is_noted(tmp_path: Path, state: str, shown: str) -> None:
+    note_death(write_run(tmp_path / "run", {"state": "running"}), state, "ended by signal 11 (SIGSEGV)")
+    assert listed(tmp_path)["run"]["state"] == shown
+    note_death(write_run(tmp_path / "begun"), state, "no run.json to note it in")
+    assert listed(tmp_path)["begun"]["state"] == "stopped"

@@ -465,8 +465,11 @@ def test_what_caffe_cannot_build_is_told_in_one_line(scenes: Path, tmp_path: Pat
     [
         ([], "--solver is missing"),
         (["--solver", "nowhere.prototxt"], "nowhere.prototxt: no such file"),
-        (["--solver", "misspelt.prototxt"], 'misspelt.prototxt:2:1 : .*no field named "base_lrr"'),
-        (["--solver", "no_net.prototxt"], "needs the field net"),
+        (["--solver", "misspelt.prototxt"], "misspelt.prototxt:2:1: .* has no field 'base_lrr'; did you mean base_lr?"),
+        (
+            ["--solver", "no_net.prototxt"],
+            "needs one network to train, as net, net_param, train_net or train_net_param",
+        ),
         (["--solver", "no_rate.prototxt"], "needs base_lr"),
         (["--solver", "lost_net.prototxt"], "'lost/net.prototxt' leads to nothing"),
         (["--solver", "lost_data.prototxt"], "layer 'data': no prepared split '.*/lost/train'"),

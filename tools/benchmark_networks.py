@@ -19,12 +19,12 @@ from tools.benchmark_settings import CAFFE, DIRECT, PLAIN, PYTORCH, RELEASING, S
 from tools.gpu_limits import FLOAT32
 from tools.gpu_speed import BRANCHING_TOLERANCE, GRADIENT
 from tools.network_analysis import views, without_data
+from tools.prototxt_reader import read_network
 from tools.repository import ROOT
 from tools.speed_networks import DECAY, MOMENTUM, RATE
 from tools.speed_report import largest_difference
 from tools.speed_sides import PAUSE_SECONDS, Side, Worker, compare, started
 from tools.speed_worker import FORWARD, STEP
-from tools.training_files import read_prototxt
 
 MODELS = ("fcn", "h_renet", "h_renet_bn_mlfb")
 SCORES = "fcn scores"  # what stock Caffe has all layers of
@@ -47,7 +47,7 @@ def network(model: str, passes: str, shape: tuple[int, int, int, int]) -> Any:
     folder = ROOT / "prototxt" / model.split()[0] / "voc2012"
     train = passes == STEP
     file = folder / f"{'train_val' if train else 'deploy'}.prototxt"
-    read = read_prototxt(file, caffe_pb2.NetParameter())
+    read = read_network(file)
     fed = without_data(read, caffe_pb2.TRAIN if train else caffe_pb2.TEST, shape)
     return without_interpolation(fed) if model == SCORES else fed
 

@@ -21,9 +21,10 @@ from prototxt.network_files import WEIGHTS_COMMENT, Data, network_texts, product
 from prototxt.solvers import Schedule
 from prototxt.written_files import edited, write_texts
 from tools.labelling_job import file_sha256
+from tools.prototxt_reader import read_network, read_solver, upgrade_network
 from tools.repository import ROOT
 from tools.run_folder import SNAPSHOTS
-from tools.training_files import SOLVER, TRAIN_VAL, read_prototxt
+from tools.training_files import SOLVER, TRAIN_VAL
 
 NETWORK = "network"
 SOURCES = "sources.json"
@@ -244,14 +245,14 @@ def difference(training: Training, out: Path) -> str | None:
     folder = training.folder(out)
     texts = training.files(out)
     solver = text_format.Parse(texts[SOLVER], caffe_pb2.SolverParameter())
-    network = text_format.Parse(texts[TRAIN_VAL], caffe_pb2.NetParameter())
+    network = upgrade_network(text_format.Parse(texts[TRAIN_VAL], caffe_pb2.NetParameter()), Path(TRAIN_VAL))
     solver.random_seed = training.seed
     if training.seed:
         for layer in network.layer:
             if layer.type == "SegmentationData":
                 layer.segmentation_data_param.seed = training.seed
-    solver_then = read_prototxt(folder / SOLVER, caffe_pb2.SolverParameter())
-    network_then = read_prototxt(folder / TRAIN_VAL, caffe_pb2.NetParameter())
+    solver_then = read_solver(folder / SOLVER)
+    network_then = read_network(folder / TRAIN_VAL)
     for name in _NOT_LEARNT:
         solver.ClearField(name)
         solver_then.ClearField(name)

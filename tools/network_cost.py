@@ -17,8 +17,8 @@ from data_prep.prepare import whole_number
 from prototxt.generate import crop_size
 from tools.native_process import NativeCrash, run_native
 from tools.network_analysis import LayerCost, Measured, measure
+from tools.prototxt_reader import read_network
 from tools.text_table import aligned, markdown
-from tools.training_files import read_prototxt
 
 DEFAULT_SIZE = (375, 500)
 
@@ -97,7 +97,7 @@ def main(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: a file that is no network, or one that Caffe refuses.
     """
-    networks = {model: read_prototxt(model, caffe_pb2.NetParameter()) for model in arguments.model}
+    networks = {model: read_network(model) for model in arguments.model}
     tasks = [(model, batch) for model in networks for batch in arguments.batch]
     rows = [list(SUMMARY)]
     found = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -11,6 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 import caffe
 import numpy as np
 
-from data_prep.command_line import UserError
+from data_prep.command_line import UserError, naming, told
 from data_prep.dataset import write_atomically
 from tools.repository import commit
 
@@ -33,6 +35,7 @@ class RunFolder:
     Attributes:
         path: the folder.
         facts: content of run.json.
+        iteration: how far the training is.
         listener: gets every line of metrics, too.
     """
 
@@ -40,6 +43,7 @@ class RunFolder:
         self.path = path
         self.facts: dict[str, Any] = read_facts(path)
         self.listener: Callable[[dict[str, Any]], None] | None = None
+        self.iteration = 0
         self._started = time.monotonic()
         self._before: dict[str, float] = {}
 
@@ -78,8 +82,7 @@ class RunFolder:
 
     def begin(self, facts: dict[str, Any]) -> None:
         """Note the start (or the resumption) of a training in run.json."""
-        now = datetime.now().astimezone().isoformat(timespec="seconds")
-        self.facts = {"name": self.name, "started": now, **self.facts, **facts, "state": "running", "finished": None}
+        self.facts = {"name": self.name, "started": _now(), **self.facts, **facts, "state": "running", "finished": None}
         self.facts |= surroundings()
         self.facts.pop("message", None)
         self._before = {key: self.facts.get(key, 0.0) for key in ("seconds", "processor_seconds")}
@@ -99,11 +102,22 @@ class RunFolder:
 
     def end(self, state: str, **facts: Any) -> None:
         """Note how the training ended: `finished`, `interrupted` or `failed`."""
-        self.note(state=state, finished=datetime.now().astimezone().isoformat(timespec="seconds"), **facts)
+        self.note(state=state, iteration=self.iteration, finished=_now(), **facts)
+
+    @contextmanager
+    def failures_noted(self) -> Iterator[None]:
+        """Note any exception as the end of the training, and why."""
+        try:
+            yield
+        except BaseException as error:
+            with suppress(OSError):  # where the disk is full there is no room for this, either
+                self.end("failed", message=_in_one_line(error))
+            raise
 
     def add_metrics(self, **values: Any) -> None:
         """Append a line to metrics.jsonl."""
-        with open(self.path / METRICS, "a", encoding="utf-8") as stream:
+        file = self.path / METRICS
+        with naming(file), open(file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
         if self.listener is not None:
             self.listener(values)
@@ -122,9 +136,35 @@ def is_held(folder: Path) -> bool:
             fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
+    except OSError as error:
+        raise_for_want_of_files(error)
         return False  # nothing was ever trained there, or it is none of ours
     return False
+
+
+def raise_for_want_of_files(error: OSError) -> None:
+    """Raise the error again where this process may open no more files, so that it says nothing of the file."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise error
+
+
+def note_death(folder: Path, state: str, reason: str) -> None:
+    """Write into run.json of a training that could not do so itself how it ended."""
+    facts = read_facts(folder)
+    if facts:
+        write_facts(folder, facts | {"state": state, "message": reason, "finished": _now()})
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _in_one_line(error: BaseException) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return told(error)
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
 
 
 def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:

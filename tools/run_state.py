@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.command_line import UserError
-from tools.run_folder import LOG, METRICS, RUN, SNAPSHOTS, is_held, read_facts, read_metrics
+from tools.run_folder import (
+    LOG,
+    METRICS,
+    RUN,
+    SNAPSHOTS,
+    is_held,
+    raise_for_want_of_files,
+    read_facts,
+    read_metrics,
+)
 
 RUNNING, STOPPED, FINISHED, FAILED, UNKNOWN = "running", "stopped", "finished", "failed", "unknown"
 # What run.json says, for a run that no process holds: one that was killed could not say so.
@@ -64,6 +73,8 @@ class RunState:
         try:
             facts, message = read_facts(folder), None
         except (UserError, OSError) as error:
+            if isinstance(error, OSError):
+                raise_for_want_of_files(error)
             facts, message = {}, str(error)
         state = RUNNING if held else _STATES.get(str(facts.get("state")), STOPPED if message is None else UNKNOWN)
         metrics = list(read_metrics(folder))
@@ -107,7 +118,7 @@ def is_run(folder: Path) -> bool:
 def find_runs(folder: Path) -> Iterator[Path]:
     """The run folders in `folder` and below, which may be one itself; nothing is looked for inside a run."""
     seen = set()
-    for name, subfolders, _ in os.walk(folder, followlinks=True):
+    for name, subfolders, _ in os.walk(folder, onerror=raise_for_want_of_files, followlinks=True):
         place = os.path.realpath(name)
         is_new = place not in seen  # a link may lead to a folder above it
         seen.add(place)

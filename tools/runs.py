@@ -102,8 +102,8 @@ def make_parser() -> argparse.ArgumentParser:
   .venv/bin/python tools/runs.py runs/experiments --json
 
 running: a process trains there; stopped: tools/train.py --resume --run goes on; finished; failed: it says why; unknown:
-its run.json is damaged. The best score is the highest mean IoU of the tests while training (of a network without a
-softmax loss the lowest loss), on the images that the solver's test_iter takes. The newest run stands first.""",
+its run.json is damaged. The best score is the highest mean IoU of the tests while training (of a network without
+class scores the lowest loss), on the images that the solver's test_iter takes. The newest run stands first.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

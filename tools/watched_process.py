@@ -8,21 +8,25 @@ it finds the line that says why.
 from __future__ import annotations
 
 import ctypes
+import json
+import mmap
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.command_line import draws_bars
+from data_prep.command_line import draws_bars, told
 from tools.native_process import last_words
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SENT_BY_KERNEL = 0x80  # si_code of a signal from the terminal: the whole process group has it already
 _PR_SET_PDEATHSIG = 1
+_BYTES_OF_NOTES = 16384  # for two paths, however long
 _SECONDS_OF_ONE_PRESS = 0.5  # `timeout` and shells deliver one interruption twice
 
 
@@ -35,45 +39,59 @@ class Work:
     """
 
     stop: int | None = None
-    _pipe: int = field(default=-1, repr=False)
+    _notes: mmap.mmap | None = field(default=None, repr=False)
+    _log: tuple[int, str] | None = field(default=None, repr=False)
 
     def log_to(self, file: Path) -> None:
         """Append to `file` all that is written to file descriptor 2; `sys.stderr` goes on to where it went."""
         sys.stderr.flush()
         log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        start = os.fstat(log).st_size
+        self._log = os.fstat(log).st_size, str(file.resolve())
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
         os.dup2(log, 2)
         os.close(log)
-        os.write(self._pipe, f"{start} {file.resolve()}\n".encode())
+        self._note("")
+
+    @contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        """Where the work dies in here, `what` is told with the reason; after `log_to`."""
+        self._note(what)
+        try:
+            yield
+        finally:
+            self._note("")
+
+    def _note(self, what: str) -> None:
+        """Leave where the log is, and what is being done, where the waiting process finds it."""
+        if self._notes is not None:
+            self._notes[:] = json.dumps([self._log, what]).encode().ljust(len(self._notes), b"\0")
 
 
-def watched(work: Callable[[Work], int], on_death: Callable[[Path, str], None] | None = None) -> int:
+def watched(work: Callable[[Work], int], on_death: Callable[[Path, str, str], None] | None = None) -> int:
     """Call `work` in a process of its own and return its exit status.
 
     SIGINT, SIGTERM and SIGHUP only set `Work.stop`: the work is to end by itself. A second SIGINT kills it.
 
     Args:
         work: returns the exit status.
-        on_death: where the work died of a signal after `Work.log_to`: called with the log file and the reason.
+        on_death: where the work died of a signal after `Work.log_to`: called with the log file, `failed` (or
+            `interrupted`, where somebody wanted it) and the reason.
 
     Returns:
         the work's exit status; 2 where Caffe aborted, 130 where a second SIGINT killed it, else 128 + the signal.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [*_STOP_SIGNALS, signal.SIGCHLD])
-    reader, writer = os.pipe()
+    notes = mmap.mmap(-1, _BYTES_OF_NOTES)  # shared by both, and no file that might be one too many
     child = os.fork()
     if child == 0:
-        os.close(reader)
-        _work(work, Work(_pipe=writer), os.getppid())
-    os.close(writer)
+        _work(work, Work(_notes=notes), os.getppid())
     status, impatient = _wait(child)
-    with os.fdopen(reader) as pipe:
-        log = pipe.read().splitlines()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_STOP_SIGNALS, signal.SIGCHLD])
     if os.WIFEXITED(status):
         return os.WEXITSTATUS(status)
-    return _explain_death(os.WTERMSIG(status), impatient, log[-1] if log else None, on_death)
+    noted = notes[:].rstrip(b"\0")
+    log, what = json.loads(noted) if noted else (None, "")
+    return _explain_death(os.WTERMSIG(status), impatient, log, what, on_death)
 
 
 def _work(work: Callable[[Work], int], surroundings: Work, parent: int) -> None:
@@ -97,8 +115,9 @@ def _work(work: Callable[[Work], int], surroundings: Work, parent: int) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, AttributeError):  # nobody reads it, or it is closed
+                stream.flush()
         # Without the interpreter's and Caffe's farewell: prefetching threads may be in the middle of their work.
         os._exit(status)
 
@@ -125,15 +144,20 @@ def _wait(child: int) -> tuple[int, bool]:
             os.kill(child, info.si_signo)
 
 
-def _explain_death(number: int, impatient: bool, log: str | None, on_death: Callable[[Path, str], None] | None) -> int:
+def _explain_death(
+    number: int,
+    impatient: bool,
+    log: tuple[int, str] | None,
+    what: str,
+    on_death: Callable[[Path, str, str], None] | None,
+) -> int:
     status = 128 + number
     reason = f"ended by signal {number} ({signal.Signals(number).name})"
     file = None
     if log is not None:
-        start, name = log.split(" ", 1)
-        file = Path(name)
+        start, file = log[0], Path(log[1])
         with open(file, "rb") as stream:
-            stream.seek(int(start))
+            stream.seek(start)
             text = stream.read().decode(errors="replace")
         if number == signal.SIGABRT:
             reason, status = last_words(text, -number), 2
@@ -141,12 +165,18 @@ def _explain_death(number: int, impatient: bool, log: str | None, on_death: Call
         reason, status = "stopped at once, without a snapshot", 130
     elif number == signal.SIGKILL:
         reason = "killed (signal 9), perhaps for want of memory"
+    if what and not impatient:
+        reason = f"{reason}, {what}"
     if draws_bars():
         print(file=sys.stderr)  # the progress bar's line is unfinished
     where = f" (log: {_short(file)})" if file is not None and not impatient else ""
-    print(f"{Path(sys.argv[0]).name}: {reason}{where}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"{Path(sys.argv[0]).name}: {reason}{where}", file=sys.stderr)
     if file is not None and on_death is not None:
-        on_death(file, reason)
+        try:
+            on_death(file, "interrupted" if impatient else "failed", reason)
+        except OSError as error:
+            print(f"{Path(sys.argv[0]).name}: {told(error)}", file=sys.stderr)
     return status
 
 
