@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,8 +13,9 @@ from PIL import Image
 from segmentation_helpers import call_tool, only_line, write_dataset_json, write_split
 
 from data_prep.command_line import UserError
+from data_prep.dataset import Dataset
 from tools.crf_parameters import CrfParameters, parameters_of, read_crf_parameters
-from tools.crf_search import COARSE_BILATERAL, best_of, grid, spread, stages
+from tools.crf_search import COARSE_BILATERAL, best_of, count_pixels, grid, open_job, spread, stages
 from tools.crf_search_chart import readable_ticks
 
 caffe = pytest.importorskip("caffe", reason="pycaffe is not built")
@@ -223,7 +225,7 @@ def test_of_equal_scores_the_fewest_iterations_are_best():
         (("--max-iter", -1), "--max-iter: max_iter is an iteration count and must be 0 or more, not -1"),
         (("--crf", "none.prototxt"), "none.prototxt: no such file"),
         (("--crf", "deploy.prototxt"), "deploy.prototxt: has no dense_crf_param, expected one"),
-        (("--crf", "net.caffemodel"), "net.caffemodel: not a prototxt"),
+        (("--crf", "net.caffemodel"), "net.caffemodel: not a text file"),
         (("--processes", 0), "argument --processes"),
     ],
 )
@@ -291,3 +293,18 @@ def test_broken_and_missing_probabilities_are_named(workshop, tmp_path):
     assert "values that are not numbers" in message
     message = only_line(crf(workshop, "run", tmp_path / "none", predictions=tmp_path), "crf.py")
     assert "not a folder of predict.py's" in message or "missing" in message
+
+
+def test_an_ignored_label_among_the_classes_counts_nowhere(workshop, tmp_path):
+    """The search's scores are those of the same labels with 255 in its place."""
+    dataset = Dataset.load(workshop / "data")
+    samples = {f"scene{seed}": scene(seed) for seed in range(COUNT)}
+    beyond = {name: (image, np.where(labels == 2, 255, labels)) for name, (image, labels) in samples.items()}
+    write_split(
+        tmp_path / "beyond", {name: (image, labels.astype(np.uint8)) for name, (image, labels) in beyond.items()}
+    )
+    found = []
+    for split, ignored in ((workshop / "data/val", 2), (tmp_path / "beyond", 255)):
+        job = open_job(workshop / "plain", split, replace(dataset, ignore_label=ignored), COUNT, 1)
+        found.append([confusion for _, confusion in count_pixels(job, [None, CrfParameters(bi_rgb_std=40)])])
+    assert np.array_equal(found[0], found[1]) and not np.array(found)[:, :, 2].any()

@@ -108,6 +108,31 @@ class TestConfusionMatrix:
         assert np.array_equal(confusion_matrix(truth, prediction, 255), np.eye(255))
         assert confusion_matrix(np.array([[9]], np.uint8), np.array([[1]], np.uint8), 3, ignore_label=9).sum() == 0
 
+    @pytest.mark.parametrize("ignored", range(4))
+    def test_an_ignored_label_among_the_classes_counts_nowhere(self, ignored):
+        rng = np.random.default_rng(ignored)
+        truth, prediction = rng.integers(0, 4, (2, 30, 40)).astype(np.uint8)
+        beyond = np.where(truth == ignored, 255, truth).astype(np.uint8)
+        found = confusion_matrix(truth, prediction, 4, ignored)
+        assert np.array_equal(found, confusion_matrix(beyond, prediction, 4))
+        assert found.sum() == (truth != ignored).sum() and not found[ignored].any()
+
+    def test_no_label_is_ignored_where_none_is_named(self):
+        truth = np.array([[0, 1, 254, 255]], np.uint8)
+        with pytest.raises(ValueError, match="truth has the value 255 at 1 pixels"):
+            confusion_matrix(truth[:, [0, 1, 3]], np.zeros((1, 3), np.uint8), 2, ignore_label=-1)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_frequency_weighted_iou_is_that_of_fcn(self, seed):
+        rng = np.random.default_rng(seed)
+        confusion = rng.integers(0, 50, (6, 6))
+        confusion[seed] = 0  # a class that the truth lacks
+        frequency = confusion.sum(1) / confusion.sum()
+        iou = np.diag(confusion) / (confusion.sum(1) + confusion.sum(0) - np.diag(confusion))
+        expected = (frequency[frequency > 0] * iou[frequency > 0]).sum()
+        assert scores(confusion).frequency_weighted_iou == pytest.approx(expected)
+        assert scores(np.array([[2, 1], [1, 4]])).frequency_weighted_iou == pytest.approx(3 / 8 * 2 / 4 + 5 / 8 * 4 / 6)
+
     def test_nothing_labelled(self):
         with pytest.raises(ValueError, match="no labelled pixel"):
             scores(np.zeros((3, 3), np.int64))
@@ -176,6 +201,9 @@ class TestTool:
         assert (one["pixel_accuracy"], one["class_accuracy"], one["mean_iou"]) == pytest.approx((pixel, klass, mean))
         assert one["iou"] == {name: pytest.approx(value) for name, value in zip(CLASSES, iou)}
         assert one["iou"]["lake"] is None
+        frequency = [sum(int((truth == c).sum()) for truth, _ in pairs) for c in range(2)]
+        weighted = sum(f * i for f, i in zip(frequency, iou)) / sum(frequency)
+        assert one["frequency_weighted_iou"] == pytest.approx(weighted)
         assert one["images"] == 2
         assert one["ignored_pixels"] == sum(int((truth == 255).sum()) for truth, _ in pairs)
         assert np.array(one["confusion"]).sum() == sum(int((truth != 255).sum()) for truth, _ in pairs)
@@ -240,7 +268,7 @@ class TestTool:
         assert "nowhere: no such folder of labels" in only_line(evaluate(case, labels="nowhere"), "evaluate.py")
         assert "coco: no such dataset.json" in only_line(evaluate(case, dataset="coco"), "evaluate.py")
         (case / "empty").mkdir()
-        assert "empty: neither a prepared split" in only_line(evaluate(case, labels="empty"), "evaluate.py")
+        assert "empty: no label PNG in it" in only_line(evaluate(case, labels="empty"), "evaluate.py")
 
     def test_nothing_labelled(self, case):
         for image_id, shape in (("a", (5, 7)), ("b", (6, 4))):
@@ -255,6 +283,30 @@ class TestTool:
         assert json.loads((case / "one.json").read_text())["images"] == 1
         (case / "val.txt").write_text("a\nc\n")
         assert "labels: no label of 'c'" in only_line(evaluate(case, "--list", "val.txt"), "evaluate.py")
+
+    def test_files_and_lists_as_people_have_them(self, case):
+        """Endings in capitals, suffixes, pictures beside the labels, lists of pairs from another system."""
+        plain = evaluate(case, "--json", "plain.json")
+        assert plain.returncode == 0, plain.stderr
+        (case / "val.txt").write_bytes("\ufeffphotos/a.JPG labels/a.png\r\nphotos/b.JPG labels/b.png\r\n".encode())
+        (case / "names.txt").write_text("a_truth.PNG\n# not c\n b_truth.PNG \n")
+        for image_id in "ab":
+            (case / f"labels/{image_id}.png").rename(case / f"labels/{image_id}.PNG")
+            (case / f"predictions/{image_id}.png").rename(case / f"predictions/{image_id}.Png")
+        result = evaluate(case, "--list", "val.txt", "--json", "capitals.json")
+        assert result.returncode == 0, result.stderr
+        for image_id in "ab":
+            (case / f"labels/{image_id}.PNG").rename(case / f"labels/{image_id}_truth.PNG")
+            (case / f"labels/{image_id}.png").write_bytes(b"the picture")
+            (case / f"predictions/{image_id}.Png").rename(case / f"predictions/{image_id}_net.png")
+        suffixes = ("--label-suffix", "_truth.png", "--prediction-suffix", "_net")
+        result = evaluate(case, *suffixes, "--list", "names.txt", "--json", "suffixes.json")
+        assert result.returncode == 0, result.stderr
+        assert len({(case / f"{name}.json").read_text() for name in ("plain", "capitals", "suffixes")}) == 1
+        line = only_line(evaluate(case, "--label-suffix", "_gt"), "evaluate.py")
+        assert "labels: no label PNG in it whose name ends in _gt; it has a.png, a_truth.PNG" in line
+        line = only_line(evaluate(case, *suffixes[:2], labels="data/test"), "evaluate.py")
+        assert "data/test: a prepared split, whose labels have no suffix" in line
 
     def test_unscored_predictions_are_told(self, case):
         save_labels(case / "predictions/c.png", np.zeros((2, 2)))

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -466,6 +467,17 @@ class TestOverlay:
         image = np.full((1, 3, 3), (0, 0, 100), np.uint8)  # red, in BGR
         mixed = blend(image, np.array([[0, 2, 255]], np.uint8), self.dataset(tmp_path), opacity=0.5)
         assert mixed.tolist() == [[[150, 15, 15], [65, 30, 110], [100, 0, 0]]]
+
+    def test_an_ignored_label_among_the_classes_leaves_the_picture(self, tmp_path):
+        dataset = replace(self.dataset(tmp_path), ignore_label=1)
+        image = np.full((1, 3, 3), (0, 0, 100), np.uint8)
+        assert blend(image, np.array([[0, 2, 1]], np.uint8), dataset)[0, 2].tolist() == [100, 0, 0]
+        labels = np.zeros((60, 200), np.uint8)
+        without = draw_overlay(picture(60, 200), labels, dataset)
+        labels[:, :1] = 1
+        legend = np.asarray(draw_overlay(picture(60, 200), labels, dataset))[60:]
+        assert not (legend == PALETTE[1]).all(axis=2).any() and (legend == PALETTE[0]).all(axis=2).any()
+        assert legend.shape == np.asarray(without)[60:].shape
 
     def test_legend_names_what_is_present(self, tmp_path):
         dataset = self.dataset(tmp_path)

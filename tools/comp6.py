@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.command_line import UserError
+from data_prep.command_line import UserError, naming
 from data_prep.dataset import Dataset, write_atomically
 from data_prep.known_datasets import bit_interleaved_palette
 from data_prep.split_reader import SplitReader
 from data_prep.voc2012 import IMAGES, NAME
-from tools.evaluation import check_predictions_exist, size_text
+from tools.evaluation import predicted_files, size_text
 from tools.label_maps import encode_label_map, read_label_map
 from tools.labelling_job import dataset_of_split
 
@@ -57,6 +57,7 @@ def write_submission(
     dataset: Dataset,
     folder: Path,
     sizes: Mapping[str, tuple[int, int]] | None = None,
+    suffix: str = "",
 ) -> Path:
     """Write the tree (see `write_comp6`), pack it into `folder/results.tgz`, and say so.
 
@@ -68,7 +69,7 @@ def write_submission(
     """
     check_is_voc2012(dataset)
     (folder / ARCHIVE).unlink(missing_ok=True)  # an earlier one must not outlive its tree
-    target = write_comp6(predictions, ids, dataset, folder, sizes)
+    target = write_comp6(predictions, ids, dataset, folder, sizes, suffix)
     archive = pack_comp6(folder)
     print(f"{len(ids)} images written and checked: {target}")
     if len(ids) != IMAGES["test"]:
@@ -83,6 +84,7 @@ def write_comp6(
     dataset: Dataset,
     folder: Path,
     sizes: Mapping[str, tuple[int, int]] | None = None,
+    suffix: str = "",
 ) -> Path:
     """Write `folder/results/VOC2012/Segmentation/comp6_test_cls/<image>.png` for every image, and check the result.
 
@@ -92,6 +94,7 @@ def write_comp6(
         dataset: VOC2012's classes.
         folder: where `results/` is to stand; what an earlier call wrote there is replaced.
         sizes: height and width of each image, where they are known.
+        suffix: what the predictions' names end in after the image's id.
 
     Returns:
         The folder of the PNGs.
@@ -100,21 +103,21 @@ def write_comp6(
         UserError: a prediction is missing, no label map, of another size or names a class that VOC does not have;
             names the file.
     """
-    check_predictions_exist(predictions, ids)
+    files = predicted_files(predictions, ids, suffix)
     target = folder / SUBFOLDER
     beside = target.with_name(f".{target.name}.partial")
     if beside.exists():
         shutil.rmtree(beside)
     beside.mkdir(parents=True)
     try:
-        for image_id in ids:
-            file = predictions / f"{image_id}.png"
+        for image_id, file in files.items():
             labels = read_label_map(file)
             _check_labels(file, labels, len(dataset.classes))
             if sizes is not None and labels.shape != sizes[image_id]:
                 height, width = sizes[image_id]
                 raise UserError(f"{file}: {size_text(labels)}, the image is {width} x {height}")
-            (beside / file.name).write_bytes(encode_label_map(labels, dataset))
+            with naming(target / f"{image_id}.png"):
+                (beside / f"{image_id}.png").write_bytes(encode_label_map(labels, dataset))
         if target.exists():
             shutil.rmtree(target)
         beside.rename(target)

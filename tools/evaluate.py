@@ -6,12 +6,11 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.command_line import UserError, progress, run
 from data_prep.dataset import Dataset, write_atomically
-from data_prep.image_ids import read_ids
+from data_prep.image_ids import bare_suffix, find_labels, read_ids
 from data_prep.known_datasets import KNOWN_NAMES, load_dataset
 from data_prep.split_reader import IMAGES, SplitReader
 from tools.comp6 import check_is_voc2012, image_sizes, write_submission
@@ -24,11 +23,14 @@ EXAMPLES = """examples:
       --dataset stanford_background --json runs/n_renet/evaluation.json
   tools/evaluate.py --predictions predictions --labels VOC2012/SegmentationClass \\
       --list VOC2012/ImageSets/Segmentation/val.txt --dataset voc2012
+  tools/evaluate.py --predictions predictions --labels gtFine/val --label-suffix _gtFine_labelTrainIds \\
+      --prediction-suffix _leftImg8bit --dataset data/cityscapes
   tools/evaluate.py --predictions predictions --list VOC2012/ImageSets/Segmentation/test.txt \\
       --dataset voc2012 --comp6 submission        # writes submission/results/... and submission/results.tgz
 
-The scores come from one confusion matrix over the whole set, as in the VOC development kit; pixels labelled 255 in the
-truth count nowhere. A class that neither truth nor prediction holds has no IoU and is left out of the mean."""
+The scores come from one confusion matrix over the whole set, as in the VOC development kit; pixels with the dataset's
+ignored label (255) in the truth count nowhere. A class that neither truth nor prediction holds has no IoU and is left
+out of the mean."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,7 +50,18 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME|DATASET.JSON",
         help=f"class names: {', '.join(KNOWN_NAMES)}, or a prepared dataset's dataset.json",
     )
-    parser.add_argument("--list", type=Path, metavar="FILE", help="score these image ids only (one a line)")
+    parser.add_argument(
+        "--list", type=Path, metavar="FILE", help="score these images only: ids, names or paths, one a line"
+    )
+    parser.add_argument(
+        "--label-suffix",
+        default="",
+        metavar="TEXT",
+        help="what the labels' names end in after the image's, such as _gtFine_labelTrainIds",
+    )
+    parser.add_argument(
+        "--prediction-suffix", default="", metavar="TEXT", help="what the predictions' names end in after the image's"
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the scores and the confusion matrix here")
     parser.add_argument(
         "--comp6", type=Path, metavar="DIR", help="write and check a VOC submission: its tree and results.tgz"
@@ -76,7 +89,7 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError("--labels is needed to score (--comp6 alone does without)")
     if arguments.labels is None and arguments.json:
         raise UserError("--json needs --labels: without the truth there are no scores")
-    ids = read_ids(arguments.list) if arguments.list else None
+    ids = read_ids(arguments.list, bare_suffix(arguments.label_suffix)) if arguments.list else None
     sizes = None
     if arguments.labels is not None:
         if _is_split_without_labels(arguments.labels):
@@ -88,8 +101,9 @@ def main(arguments: argparse.Namespace) -> None:
             if unknown:
                 raise UserError(f"{arguments.labels}: no image {unknown[0]!r}")
         else:
-            evaluation = _score(arguments, dataset, ids)
-            ids = list(LabelSource.open(arguments.labels, ids).ids)
+            source = LabelSource.open(arguments.labels, ids, bare_suffix(arguments.label_suffix))
+            ids = list(source.ids)
+            evaluation = _score(arguments, dataset, source)
             print(format_table(evaluation, dataset.name))
             if arguments.json:
                 arguments.json.parent.mkdir(parents=True, exist_ok=True)
@@ -97,23 +111,22 @@ def main(arguments: argparse.Namespace) -> None:
                 write_atomically(arguments.json, (text + "\n").encode())
     if arguments.comp6:
         if ids is None:
-            ids = sorted(file.stem for file in arguments.predictions.glob("*.png"))
-            if not ids:
-                raise UserError(f"{arguments.predictions}: no predictions (*.png)")
-        write_submission(arguments.predictions, ids, dataset, arguments.comp6, sizes)
+            ids = list(find_labels(arguments.predictions, bare_suffix(arguments.prediction_suffix)))
+        suffix = bare_suffix(arguments.prediction_suffix)
+        write_submission(arguments.predictions, ids, dataset, arguments.comp6, sizes, suffix)
 
 
-def _score(arguments: argparse.Namespace, dataset: Dataset, ids: Sequence[str] | None) -> Evaluation:
-    source = LabelSource.open(arguments.labels, ids)
+def _score(arguments: argparse.Namespace, dataset: Dataset, source: LabelSource) -> Evaluation:
+    suffix = bare_suffix(arguments.prediction_suffix)
     results = evaluate_images(
-        arguments.predictions, source, len(dataset.classes), dataset.ignore_label, arguments.processes
+        arguments.predictions, source, len(dataset.classes), dataset.ignore_label, arguments.processes, suffix
     )
     bar = progress(results, total=len(source.ids), description="scoring", unit="image")
     try:
         evaluation = Evaluation.of(bar, dataset.classes)
     except ValueError as error:
         raise UserError(f"{arguments.labels}: {error}") from None
-    extra = {file.stem for file in arguments.predictions.glob("*.png")} - set(source.ids)
+    extra = set(find_labels(arguments.predictions, suffix)) - set(source.ids)
     if extra:
         print(f"evaluate.py: {len(extra)} predictions are of images that are not scored", file=sys.stderr)
     return evaluation
@@ -167,14 +180,20 @@ def format_table(evaluation: Evaluation, dataset_name: str) -> str:
 def _overall_rows(evaluation: Evaluation, paper: PaperResults | None) -> list[list[str]]:
     result = evaluation.scores
     rows = [
-        ["", "pixel accuracy %", "class accuracy %", "mean IoU %"],
-        ["this", percent(result.pixel_accuracy), percent(result.class_accuracy), percent(result.mean_iou)],
+        ["", "pixel accuracy %", "class accuracy %", "mean IoU %", "freq. weighted IoU %"],
+        [
+            "this",
+            percent(result.pixel_accuracy),
+            percent(result.class_accuracy),
+            percent(result.mean_iou),
+            percent(result.frequency_weighted_iou),
+        ],
     ]
     for row in paper.rows if paper else ():
         if row.headline:
             figures = (row.pixel_accuracy, row.class_accuracy, row.mean_iou)
             texts = ["-" if figure is None else f"{figure:g}" for figure in figures]
-            rows.append([f"{row.name} ({row.where})", *texts])
+            rows.append([f"{row.name} ({row.where})", *texts, "-"])
     return rows
 
 

@@ -6,8 +6,9 @@ pixels that the truth leaves unlabelled count nowhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.command_line import UserError
+from data_prep.image_ids import find_labels
 from data_prep.split_reader import LABELS, SplitReader
 from tools.label_maps import read_label_map
 from tools.native_process import children_without_interrupts
@@ -31,7 +33,7 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, classes: int, ig
         truth: H x W uint8, class indices or `ignore_label`.
         prediction: H x W uint8, class indices.
         classes: number of classes C.
-        ignore_label: the truth's value for "counts nowhere".
+        ignore_label: the truth's value for "counts nowhere"; it may be the number of a class.
 
     Returns:
         C x C int64, rows the truth, columns the prediction.
@@ -50,8 +52,9 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, classes: int, ig
         raise ValueError(
             f"the prediction has the value {value} at {in_prediction[value]} pixels; classes are 0 to {classes - 1}"
         )
+    if 0 <= ignore_label < len(counts):
+        counts[ignore_label] = 0  # also where it is the number of a class
     in_truth = counts.sum(axis=1)
-    in_truth[ignore_label] = 0
     if in_truth[classes:].any():
         value = classes + int(np.flatnonzero(in_truth[classes:])[0])
         raise ValueError(
@@ -74,6 +77,7 @@ class Scores:
         pixel_accuracy: share of the labelled pixels that are predicted right.
         class_accuracy: mean recall over the classes that the truth holds (the paper's "class accuracy").
         mean_iou: mean of TP / (truth + predicted - TP) over the classes in truth or prediction.
+        frequency_weighted_iou: the same mean, each class weighted by its share of the labelled pixels.
         recall: for each class; None where the truth does not hold it.
         iou: for each class; None where neither truth nor prediction holds it.
     """
@@ -81,6 +85,7 @@ class Scores:
     pixel_accuracy: float
     class_accuracy: float
     mean_iou: float
+    frequency_weighted_iou: float
     recall: tuple[float | None, ...]
     iou: tuple[float | None, ...]
 
@@ -99,7 +104,8 @@ def scores(confusion: np.ndarray) -> Scores:
         raise ValueError("no labelled pixel in the truth: there is nothing to score")
     recall = tuple(float(r / t) if t else None for r, t in zip(right, truth))
     iou = tuple(float(r / u) if u else None for r, u in zip(right, union))
-    return Scores(float(right.sum() / total), _mean(recall), _mean(iou), recall, iou)
+    weighted = sum(float(t / total) * i for t, i in zip(truth, iou) if i is not None)
+    return Scores(float(right.sum() / total), _mean(recall), _mean(iou), weighted, recall, iou)
 
 
 def _mean(values: Iterable[float | None]) -> float:
@@ -113,67 +119,89 @@ class LabelSource:
     Attributes:
         folder: the split's or the PNGs' folder.
         ids: image ids to score, in order.
-        is_split: whether `folder` is a prepared split.
+        files: the label PNG of each; none of a prepared split.
     """
 
     folder: Path
     ids: tuple[str, ...]
-    is_split: bool
+    files: Mapping[str, Path]
+
+    @property
+    def is_split(self) -> bool:
+        """Whether `folder` is a prepared split."""
+        return not self.files
 
     @classmethod
-    def open(cls, folder: Path, ids: Sequence[str] | None = None) -> LabelSource:
-        """Look into `folder`; `ids` restricts it to these images, in this order.
+    def open(cls, folder: Path, ids: Sequence[str] | None = None, suffix: str = "") -> LabelSource:
+        """Look into `folder`.
+
+        Args:
+            folder: a prepared split or label PNGs.
+            ids: restricts it to these images, in this order.
+            suffix: what the PNGs' names end in after the image's id, such as `_gtFine_labelTrainIds`.
 
         Raises:
             UserError: no labels are there, or one of `ids` has none; names the folder.
         """
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder of labels")
-        is_split = (folder / LABELS).is_dir()
-        if is_split:
+        files: Mapping[str, Path] = {}
+        if (folder / LABELS).is_dir():
+            if suffix:
+                raise UserError(f"{folder}: a prepared split, whose labels have no suffix such as {suffix}")
             with SplitReader(folder) as reader:
                 present = reader.ids()
         else:
-            present = sorted(file.stem for file in folder.glob("*.png"))
+            files = find_labels(folder, suffix)
+            present = list(files)
         if not present:
-            raise UserError(f"{folder}: neither a prepared split with {LABELS} nor a folder of label PNGs")
+            raise UserError(f"{folder}: an empty split")
         if ids is None:
-            return cls(folder, tuple(present), is_split)
+            return cls(folder, tuple(present), files)
         known = set(present)
         missing = [image_id for image_id in ids if image_id not in known]
         if missing:
             raise UserError(f"{folder}: no label of {missing[0]!r}" + _and_more(len(missing)))
-        return cls(folder, tuple(ids), is_split)
+        return cls(folder, tuple(ids), files)
 
 
 def _and_more(count: int) -> str:
     return f" (and of {count - 1} more)" if count > 1 else ""
 
 
-def check_predictions_exist(predictions: Path, ids: Sequence[str]) -> None:
-    """Make sure that every image has a prediction `<image id>.png`, before the work begins.
+def predicted_files(predictions: Path, ids: Sequence[str], suffix: str = "") -> dict[str, Path]:
+    """The predicted label map of every image, `<image id><suffix>.png`, looked for before the work begins.
 
     Raises:
-        UserError: names the first that is missing and counts the others.
+        UserError: no such folder, or there are none; or names the first that is missing and counts the others.
     """
     if not predictions.is_dir():
         raise UserError(f"{predictions}: no such folder of predictions")
-    present = {file.name for file in predictions.iterdir()}
-    missing = [image_id for image_id in ids if f"{image_id}.png" not in present]
+    present = find_labels(predictions, suffix)
+    missing = [image_id for image_id in ids if image_id not in present]
     if missing:
         raise UserError(
-            f"{predictions / missing[0]}.png: missing; {len(missing)} of {len(ids)} images have no prediction"
+            f"{predictions / missing[0]}{suffix}.png: missing; {len(missing)} of {len(ids)} images have no prediction"
             " (an image id list restricts the scoring)"
         )
+    return {image_id: present[image_id] for image_id in ids}
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image to score: its truth is a PNG, or (None) in the task's split."""
+
+    image_id: str
+    truth: Path | None
+    prediction: Path
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A run of images for one process: numbers and ids within a label source."""
+    """A run of images for one process."""
 
-    source: LabelSource
-    predictions: Path
-    positions: tuple[int, ...]
+    folder: Path
+    images: tuple[_Image, ...]
     classes: int
     ignore_label: int
 
@@ -184,51 +212,49 @@ class ImageResult:
 
     Attributes:
         image_id: its id.
+        prediction: the file of its prediction.
         confusion: C x C int64, rows the truth.
         ignored_pixels: pixels that the truth leaves unlabelled.
     """
 
     image_id: str
+    prediction: Path
     confusion: np.ndarray
     ignored_pixels: int
 
 
 def _evaluate_task(task: _Task) -> list[ImageResult]:
-    source = task.source
-    if not source.is_split:
-        return [
-            _evaluate_image(task, source.ids[position], read_label_map(source.folder / f"{source.ids[position]}.png"))
-            for position in task.positions
-        ]
-    with SplitReader(source.folder) as reader:
+    if task.images[0].truth is not None:
+        return [_evaluate_image(task, image, read_label_map(image.truth), image.truth) for image in task.images]
+    with SplitReader(task.folder) as reader:
         index_of = {image_id: index for index, image_id in enumerate(reader.ids())}
         results = []
-        for position in task.positions:
-            image_id = source.ids[position]
-            truth = reader.label(index_of[image_id])
+        for image in task.images:
+            truth = reader.label(index_of[image.image_id])
             assert truth is not None, "LabelSource.open saw labels"
-            results.append(_evaluate_image(task, image_id, truth))
+            results.append(_evaluate_image(task, image, truth, task.folder / image.image_id))
         return results
 
 
-def _evaluate_image(task: _Task, image_id: str, truth: np.ndarray) -> ImageResult:
-    file = task.predictions / f"{image_id}.png"
-    prediction = read_label_map(file)
+def _evaluate_image(task: _Task, image: _Image, truth: np.ndarray, where: Path) -> ImageResult:
+    prediction = read_label_map(image.prediction)
     try:
         confusion = confusion_matrix(truth, prediction, task.classes, task.ignore_label)
     except ValueError as error:
         message = str(error)
-        where = file
-        if message.startswith("the truth"):
-            where = task.source.folder / (image_id if task.source.is_split else f"{image_id}.png")
-        raise UserError(f"{where}: {message}") from None
-    return ImageResult(image_id, confusion, int(truth.size - confusion.sum()))
+        raise UserError(f"{where if message.startswith('the truth') else image.prediction}: {message}") from None
+    return ImageResult(image.image_id, image.prediction, confusion, int(truth.size - confusion.sum()))
 
 
 def evaluate_images(
-    predictions: Path, source: LabelSource, classes: int, ignore_label: int = 255, processes: int = 1
+    predictions: Path,
+    source: LabelSource,
+    classes: int,
+    ignore_label: int = 255,
+    processes: int = 1,
+    suffix: str = "",
 ) -> Iterator[ImageResult]:
-    """Score every image of `source` against `predictions/<image id>.png`, in the order of the ids.
+    """Score every image of `source` against `predictions/<image id><suffix>.png`, in the order of the ids.
 
     Args:
         predictions: folder of palette or 8-bit grey PNGs.
@@ -236,16 +262,18 @@ def evaluate_images(
         classes: number of classes C.
         ignore_label: the truth's value for "counts nowhere".
         processes: how many may work at once; few images are done in this one.
+        suffix: what the predictions' names end in after the image's id.
 
     Raises:
         UserError: a missing, broken, colour-coded or wrongly sized file, or a value out of range; names the file.
     """
-    check_predictions_exist(predictions, source.ids)
-    processes = min(processes, len(source.ids) // _IMAGES_WORTH_A_PROCESS)
+    files = predicted_files(predictions, source.ids, suffix)
+    images = [_Image(image_id, source.files.get(image_id), files[image_id]) for image_id in source.ids]
+    processes = min(processes, len(images) // _IMAGES_WORTH_A_PROCESS)
     chunk = 8 if processes > 1 else 1
     tasks = [
-        _Task(source, predictions, tuple(range(start, min(start + chunk, len(source.ids)))), classes, ignore_label)
-        for start in range(0, len(source.ids), chunk)
+        _Task(source.folder, tuple(images[start : start + chunk]), classes, ignore_label)
+        for start in range(0, len(images), chunk)
     ]
     if processes <= 1:
         for task in tasks:
@@ -258,6 +286,11 @@ def evaluate_images(
                 found = pool.map(_evaluate_task, tasks)
             for results in found:
                 yield from results
+        except BrokenProcessPool:
+            raise UserError(
+                f"{predictions}: a process that scored them has ended, for want of memory or file handles "
+                "(--processes 1 does without it)"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -302,6 +335,7 @@ class Evaluation:
             "pixel_accuracy": self.scores.pixel_accuracy,
             "class_accuracy": self.scores.class_accuracy,
             "mean_iou": self.scores.mean_iou,
+            "frequency_weighted_iou": self.scores.frequency_weighted_iou,
             "iou": dict(zip(self.classes, self.scores.iou)),
             "recall": dict(zip(self.classes, self.scores.recall)),
             "confusion": self.confusion.tolist(),

@@ -47,7 +47,8 @@ def draw_overlay(image: np.ndarray, labels: np.ndarray, dataset: Dataset, opacit
     mixed = blend(image, labels, dataset, opacity)
     height, width = labels.shape
     counts = np.bincount(labels.ravel(), minlength=256)
-    present = sorted((c for c in range(len(dataset.classes)) if counts[c]), key=lambda c: -counts[c])
+    named = [c for c in range(len(dataset.classes)) if counts[c] and c != dataset.ignore_label]
+    present = sorted(named, key=lambda c: -counts[c])
     texts = [f"{dataset.classes[c]} {100 * counts[c] / labels.size:.0f}%" for c in present]
     font = ImageFont.load_default(_FONT_SIZE)
     entry = max((int(font.getlength(text)) for text in texts), default=0) + _SWATCH + 3 * _MARGIN

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.command_line import UserError, run
 from data_prep.dataset import Dataset, write_atomically
+from data_prep.image_ids import find_labels
 from data_prep.prepare import whole_number
 from data_prep.split_reader import SplitReader
 from tools.label_maps import read_label_map
@@ -75,6 +76,7 @@ def main(arguments: argparse.Namespace) -> None:
     if len(names) != len(arguments.predictions):
         raise UserError(f"{len(names)} names for {len(arguments.predictions)} folders of predictions")
     rows = []
+    files = [find_labels(folder) for folder in arguments.predictions]
     with SplitReader(arguments.split) as reader:
         index_of = {image_id: index for index, image_id in enumerate(reader.ids())}
         for image_id in arguments.ids or list(index_of)[: arguments.count]:
@@ -84,10 +86,11 @@ def main(arguments: argparse.Namespace) -> None:
             row = [Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))]
             of_truth = [colour(truth, dataset)] if truth is not None else []
             row += [] if arguments.truth_last else of_truth
-            for folder in arguments.predictions:
-                labels = read_label_map(folder / f"{image_id}.png")
+            for folder, of_folder in zip(arguments.predictions, files):
+                file = of_folder.get(image_id, folder / f"{image_id}.png")
+                labels = read_label_map(file)
                 if labels.shape != image.shape[:2]:
-                    raise UserError(f"{folder / image_id}.png: is {labels.shape}, its image {image.shape[:2]}")
+                    raise UserError(f"{file}: is {labels.shape}, its image {image.shape[:2]}")
                 row.append(colour(labels, dataset))
             rows.append(row + (of_truth if arguments.truth_last else []))
     titles = ["image", *names]

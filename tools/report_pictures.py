@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.command_line import UserError, progress
+from data_prep.command_line import UserError, naming, progress
 from data_prep.dataset import Dataset
 from data_prep.split_reader import SplitReader
 from tools.label_maps import encode_label_map, read_label_map
@@ -149,7 +149,7 @@ class _Task:
     def read(cls, reader: SplitReader, position: int, image_id: str, shown: Sequence[Entry]) -> _Task:
         truth = reader.label(position)
         assert truth is not None, "entries are scored against this split's labels"
-        labels = [read_label_map(entry.predictions / f"{image_id}.png") for entry in shown if entry.predictions]
+        labels = [read_label_map(entry.images[image_id].prediction) for entry in shown]
         return cls(image_id, position, reader.image(position), truth, labels, shown)
 
     def picture(self, dataset: Dataset) -> Picture:
@@ -228,7 +228,8 @@ def write_beside(page: Path, gallery: Sequence[Picture]) -> None:
     partial.mkdir()
     try:
         for file in _files(gallery):
-            (partial / file.name).write_bytes(file.content)
+            with naming(folder / file.name):
+                (partial / file.name).write_bytes(file.content)
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
