@@ -73,12 +73,17 @@ def _status(
     except BrokenPipeError:
         return 1
     except OSError as error:
-        if error.filename is None and error.errno not in _ENVIRONMENT_ERRORS:
+        if not is_of_the_system(error):
             raise
         return _complain(parser, told(error))
     except KeyboardInterrupt:
         _complain(parser, "interrupted")
         return EXIT_INTERRUPTED
+
+
+def is_of_the_system(error: OSError) -> bool:
+    """Whether a file or the machine is at fault, and not the program."""
+    return error.filename is not None or error.errno in _ENVIRONMENT_ERRORS
 
 
 def told(error: OSError) -> str:

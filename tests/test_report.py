@@ -17,6 +17,7 @@ from segmentation_helpers import CLASSES, call_tool, only_line, save_labels, wri
 
 from data_prep.command_line import UserError
 from data_prep.dataset import Dataset
+from tools.network_drawing import draw_network
 from tools.report import render
 from tools.report_content import Source, gather
 from tools.report_pictures import pictures, spread, worst_first
@@ -233,6 +234,11 @@ class TestParts:
         assert any("ReLU" in text for text in page.texts) and "my net" in page.texts
         identities = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
         assert len(identities) == len(set(identities))
+
+    def test_a_network_of_an_older_caffe_is_drawn(self):
+        text = 'input: "data" input_dim: 1 input_dim: 3 input_dim: 4 input_dim: 4 layers { name: "r" type: RELU '
+        drawing = draw_network(text + 'bottom: "data" top: "r" }', "old")
+        assert drawing is not None and "ReLU" in drawing and "Input" in drawing
 
     def test_what_is_no_network_is_told_in_place_of_its_drawing(self, workshop, tmp_path):
         run = write_run(tmp_path, "torn")

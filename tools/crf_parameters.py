@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.command_line import UserError
+from data_prep.text_files import read_text
 from tools.float32 import in_float32
 
 LAYER = "DenseCRF"
@@ -80,12 +81,7 @@ def read_crf_parameters(file: Path) -> CrfParameters:
     from caffe.proto import caffe_pb2
     from google.protobuf import text_format
 
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not a prototxt") from None
+    text = read_text(file)
     try:
         layers = [text_format.Parse(text, caffe_pb2.LayerParameter())]
     except text_format.ParseError as of_snippet:

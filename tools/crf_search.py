@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.command_line import UserError
+from data_prep.command_line import UserError, naming
 from data_prep.dataset import Dataset, write_atomically
 from data_prep.split_reader import SplitReader
 from tools.crf_inference import DenseCrf
@@ -131,7 +131,7 @@ class ResultFile:
     def add(self, result: Result) -> None:
         """Keep a result, on the disk too."""
         self.results[result.parameters] = result
-        with self._file.open("a", encoding="utf-8") as stream:
+        with naming(self._file), self._file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(result)) + "\n")
             stream.flush()
             os.fsync(stream.fileno())

@@ -150,7 +150,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[Machine, Environment]:
         raise Unusable("no NVIDIA GPU is usable here: CUDA's driver (libcuda.so.1) is missing or sees none")
     if not 0 <= arguments.gpu < len(names):
         raise Unusable(f"--gpu {arguments.gpu}: this machine has {len(names)} GPU(s), numbered from 0")
-    if arguments.time_limit <= 0:
+    if not arguments.time_limit > 0:  # nor NaN
         raise Unusable(f"--time-limit {arguments.time_limit:g}: a number of seconds above 0 is expected")
     manifest = read_manifest(BUNDLE)
     own = {**os.environ, **only_gpu(arguments.gpu, os.environ)}

@@ -19,6 +19,7 @@ from data_prep.dataset import FILE_NAME, Dataset, write_atomically
 from data_prep.images import normalise
 from data_prep.known_datasets import load_dataset
 from data_prep.split_reader import SplitReader, decode_image
+from data_prep.text_files import read_json
 from tools.label_maps import write_label_map
 from tools.overlay import draw_overlay
 
@@ -254,12 +255,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         UserError: the record is damaged.
     """
     file = folder / RECORD
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not file.is_file():
         return None
-    except ValueError:
-        raise UserError(f"{file}: damaged; remove it together with the predictions beside it") from None
+    try:
+        record = read_json(file)
+    except UserError as error:
+        raise UserError(f"{error}; remove it together with the predictions beside it") from None
     return record if isinstance(record, dict) else None
 
 

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from data_prep.command_line import UserError
+from data_prep.command_line import UserError, is_of_the_system, told
 
 # glog: "F20261122 17:48:39.123456  1234 net.cpp:123] Check failed: ..." (older ones: F1122) up to "*** Check failure".
 _FATAL_LINE = re.compile(r"^F\d{4,8} [\d:.]+ +\d+ ([\w.]+):\d+\] (.*?)(?=^\*\*\*|\Z)", re.DOTALL | re.MULTILINE)
@@ -147,11 +147,11 @@ def _child(
     said: str,
     environment: dict[str, str],
 ) -> None:
-    os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), 2)
     os.environ.update(environment)
     os.environ.setdefault("GLOG_minloglevel", "2")  # Caffe's account of every layer is no news here
     os.environ.setdefault("GLOG_logtostderr", "1")
     try:
+        os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), 2)
         for value in work(*arguments):
             sender.send((_ITEM, value))
         sender.send((_END, None))
@@ -160,8 +160,7 @@ def _child(
     except BrokenPipeError:
         os._exit(1)  # the parent is gone
     except OSError as error:
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        sender.send((_USER_ERROR, f"{where}{error.strerror}") if where else (_BUG, traceback.format_exc()))
+        sender.send((_USER_ERROR, told(error)) if is_of_the_system(error) else (_BUG, traceback.format_exc()))
     except BaseException:
         sender.send((_BUG, traceback.format_exc()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from markupsafe import Markup, escape
 
@@ -24,11 +25,12 @@ def draw_network(prototxt: str, name: str) -> Markup | None:
     """
     from caffe import draw
     from caffe.proto import caffe_pb2
-    from google.protobuf import text_format
+
+    from tools.prototxt_reader import parse_prototxt, upgrade_network
 
     try:
-        network = text_format.Parse(prototxt, caffe_pb2.NetParameter())
-    except text_format.ParseError as error:
+        network = upgrade_network(parse_prototxt(prototxt, caffe_pb2.NetParameter(), Path(name)), Path(name))
+    except UserError as error:
         raise UserError(f"not a network description: {error}") from None
     if not network.layer:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -87,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--budget",
-        type=float,
+        type=not_negative,
         default=BUDGET,
         metavar="MB",
         help="most megabytes of pictures inside the page itself (default: %(default)g)",
@@ -95,6 +96,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--title", metavar="TEXT", help="the page's heading")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML page")
     return parser
+
+
+def not_negative(text: str) -> float:
+    """An argparse type: a number of 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 0 or more")
+    return number
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -255,11 +267,12 @@ def _cards(scored: Sequence[Entry], groups: Sequence[ClassGroup], paper: PaperRe
         ("pixel_accuracy", "Pixel accuracy"),
         ("class_accuracy", "Class accuracy"),
         ("mean_iou", "Mean IoU"),
+        ("frequency_weighted_iou", "Frequency-weighted IoU"),
     ):
         published = [
             (row.name, f"{getattr(row, key):g}")
             for row in (paper.rows if paper else ())
-            if row.headline and getattr(row, key) is not None
+            if row.headline and getattr(row, key, None) is not None
         ]
         values = [getattr(entry.evaluation.scores, key) for entry in scored if entry.evaluation]
         cards.append({"title": title, "values": values, "published": published, "highlight": False})

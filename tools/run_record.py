@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.command_line import UserError
+from data_prep.text_files import read_json, read_text
 from tools.evaluation import Evaluation
 
 METRICS = "metrics.jsonl"
@@ -64,7 +65,7 @@ class RunRecord:
             training=_of_kind(metrics, "train"),
             testing=_of_kind(metrics, "test"),
             evaluation=evaluation,
-            sources={file.name: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.prototxt"))},
+            sources={file.name: read_text(file) for file in sorted(folder.glob("*.prototxt"))},
         )
 
 
@@ -85,12 +86,9 @@ def series(lines: list[dict[str, Any]], key: str) -> tuple[list[float], list[flo
 
 
 def _read_json(file: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not file.exists():
         return None
-    except ValueError as error:
-        raise UserError(f"{file}: damaged: {error}") from None
+    content = read_json(file)
     if not isinstance(content, dict):
         raise UserError(f"{file}: damaged: not a JSON object")
     return content
