@@ -19,7 +19,7 @@ find "$site" -type f -name '*.so' ! -path '*.libs/*' -exec strip --strip-unneede
 # programs of packages; all but Python itself
 find "$venv/bin" -type f -delete
 "$venv/bin/python" - <<'PYTHON'
-import cv2, google.protobuf.text_format, jinja2, lmdb, matplotlib.pyplot, networkx, numpy, PIL.Image, pycocotools.mask
+import cv2, google.protobuf.text_format, h5py, jinja2, lmdb, matplotlib.pyplot, networkx, numpy, PIL.Image, pycocotools.mask
 import pydot, scipy.io, scipy.ndimage, scipy.stats, skimage.io, skimage.transform, tqdm
 PYTHON
 # Caffe's OpenBLAS, which is put beside the environment later, has the same functions under the same names; NumPy's and
