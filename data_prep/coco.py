@@ -20,9 +20,9 @@ from pycocotools import mask
 
 from data_prep.command_line import UserError, run
 from data_prep.dataset import IGNORE_LABEL
-from data_prep.images import normalise
+from data_prep.images import LabelFrame, normalise
 from data_prep.known_datasets import VOC2012_CLASSES, VOC2012_PALETTE
-from data_prep.prepare import add_output_arguments, file_fingerprint, prepare, whole_number
+from data_prep.prepare import add_output_arguments, file_fingerprint, framed, prepare, whole_number
 from data_prep.split_writer import LeftOut, Pair, Sample
 from data_prep.text_files import read_json
 
@@ -229,8 +229,8 @@ def unpack_counts(text: str) -> list[int]:
     return counts
 
 
-def read_pair(picture: Picture, image: Path, where: str, min_pixels: int) -> Pair:
-    """One image and its labels.
+def read_pair(picture: Picture, image: Path, where: str, min_pixels: int, label_frame: LabelFrame) -> Pair:
+    """One image and its labels, which lie as the annotations' height and width of the image say.
 
     Raises:
         UserError: either is bad; names the file.
@@ -241,16 +241,19 @@ def read_pair(picture: Picture, image: Path, where: str, min_pixels: int) -> Pai
     label = draw_label(picture, where)
     if np.count_nonzero((label != 0) & (label != IGNORE_LABEL)) <= min_pixels:
         raise LeftOut(f"{min_pixels} pixels of the 20 classes, or fewer (--min-pixels)")
-    return Pair(normalise(image.read_bytes(), str(image), label.shape), label)
+    return Pair(normalise(image.read_bytes(), str(image), label.shape, label_frame, stored_serves=True), label)
 
 
-def make_samples(annotations: Path, images: Path, min_pixels: int, owners: dict[str, Path]) -> list[Sample]:
+def make_samples(
+    annotations: Path, images: Path, min_pixels: int, label_frame: LabelFrame, owners: dict[str, Path]
+) -> list[Sample]:
     """The samples of one annotation file, in its order.
 
     Args:
         annotations: the file.
         images: the folder of its images.
         min_pixels: see `read_pair`.
+        label_frame: which way up the annotations are, where the sizes that they state do not tell.
         owners: the annotation file of each image id so far; this file's are added.
 
     Raises:
@@ -272,8 +275,8 @@ def make_samples(annotations: Path, images: Path, min_pixels: int, owners: dict[
         samples.append(
             Sample(
                 id=image_id,
-                fingerprint=f"{version}/{min_pixels}/{file_fingerprint(image)}",
-                read=partial(read_pair, picture, image, where, min_pixels),
+                fingerprint=framed(f"{version}/{min_pixels}/{file_fingerprint(image)}", label_frame),
+                read=partial(read_pair, picture, image, where, min_pixels, label_frame),
                 label_where=where,
             )
         )
@@ -295,7 +298,7 @@ def main(arguments: argparse.Namespace) -> None:
     samples = [
         sample
         for file, folder in zip(files, folders)
-        for sample in make_samples(file, folder, arguments.min_pixels, owners)
+        for sample in make_samples(file, folder, arguments.min_pixels, LabelFrame(arguments.label_frame), owners)
     ]
     prepare(
         arguments.out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from data_prep.text_files import read_json
 
 FILE_NAME = "dataset.json"
 IGNORE_LABEL = 255
+_CHECKSUM = "written_sha256"  # of everything else in the file: tells whether a person has edited it
 MOST_CLASSES = 255  # labels are 8 bits and one value is the ignored one
 
 
@@ -89,14 +91,25 @@ class Dataset:
         palette = np.array(content["palette"])
         if not 1 <= len(classes) <= MOST_CLASSES:
             raise ValueError(f"classes must be 1 to {MOST_CLASSES} names, not {len(classes)}")
-        if palette.shape != (len(classes), 3) or palette.min() < 0 or palette.max() > 255:
+        if len(set(classes)) < len(classes):
+            twice = next(name for name in classes if classes.count(name) > 1)
+            raise ValueError(f"classes has {twice!r} twice")
+        if palette.shape != (len(classes), 3) or not np.all((palette >= 0) & (palette <= 255)):  # nor NaN
             raise ValueError(f"palette must be {len(classes)} x 3 numbers of 0..255")
         mean = tuple(float(value) for value in content["mean"])
-        if len(mean) != 3:
-            raise ValueError("mean must be three numbers (B, G, R)")
+        if len(mean) != 3 or not all(0.0 <= value <= 255.0 for value in mean):
+            raise ValueError("mean must be three numbers (B, G, R) of 0..255")
         ignore_label = int(content["ignore_label"])
         if not len(classes) <= ignore_label <= 255:
-            raise ValueError(f"ignore_label must lie in {len(classes)}..255, not {ignore_label}")
+            raise ValueError(
+                f"ignore_label must lie in {len(classes)}..255, not {ignore_label}, which is a class's number; "
+                f"prepare the data with --map {ignore_label}=255 (data_prep/folder.py)"
+                if 0 <= ignore_label < len(classes)
+                else f"ignore_label must lie in {len(classes)}..255, not {ignore_label}"
+            )
+        image_scale = float(content.get("image_scale", 1.0))
+        if not 0.0 < image_scale <= 1.0:
+            raise ValueError(f"image_scale must be over 0 and up to 1, not {image_scale}")
         distant = tuple(content.get("distant_context_classes", ()))
         unknown = sorted(set(distant) - set(classes))
         if unknown:
@@ -112,7 +125,7 @@ class Dataset:
                 for name, split in content["splits"].items()
             },
             folder=folder,
-            image_scale=float(content.get("image_scale", 1.0)),
+            image_scale=image_scale,
             distant_context_classes=distant,
             skipped={name: list(lines) for name, lines in content.get("skipped", {}).items()},
         )
@@ -121,8 +134,10 @@ class Dataset:
         """Write dataset.json into `folder`, whole or not at all.
 
         Raises:
+            UserError: a person has edited the one that is there.
             OSError: the folder cannot be written.
         """
+        check_unedited(self.folder)
         content = {
             "name": self.name,
             "classes": list(self.classes),
@@ -136,6 +151,7 @@ class Dataset:
             content["distant_context_classes"] = list(self.distant_context_classes)
         if any(self.skipped.values()):
             content["skipped"] = {name: lines for name, lines in self.skipped.items() if lines}
+        content[_CHECKSUM] = _checksum(content)
         text = json.dumps(content, indent=2, ensure_ascii=False)
         # Lists of numbers (colours, the mean) on one line each, for the person who opens the file.
         text = re.sub(r"\[\s*(-?[\d.]+(?:,\s*-?[\d.]+)*)\s*\]", lambda m: "[" + " ".join(m[1].split()) + "]", text)
@@ -147,6 +163,28 @@ class Dataset:
         colours[: len(self.classes)] = self.palette
         colours[self.ignore_label] = 255
         return colours.reshape(-1).tolist()
+
+
+def check_unedited(folder: Path) -> None:
+    """Make sure that a dataset.json in `folder`, if there is one, is as it was written, so that it may be replaced.
+
+    Raises:
+        UserError: a person has changed it.
+    """
+    file = folder / FILE_NAME
+    if not file.exists():
+        return
+    content = read_json(file)
+    stated = content.pop(_CHECKSUM, None) if isinstance(content, dict) else ""
+    if stated is not None and stated != _checksum(content):  # earlier versions stated none
+        raise UserError(
+            f"{file}: was edited, and would be written anew; move it away (your changes can go into the new one), "
+            "or choose another --out"
+        )
+
+
+def _checksum(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_atomically(file: Path, content: bytes) -> None:

@@ -19,15 +19,15 @@ PART = 0.1
 LEARN, HELD_OUT = "train", "held_out"
 
 
-def held_out_count(count: int) -> int:
-    """How many of `count` images are held out: a tenth, at least one."""
-    return max(1, round(PART * count))
+def held_out_count(count: int, part: float = PART) -> int:
+    """How many of `count` images are held out: `part` of them, at least one."""
+    return max(1, round(part * count))
 
 
-def held_out_ids(ids: Sequence[str]) -> frozenset[str]:
+def held_out_ids(ids: Sequence[str], part: float = PART) -> frozenset[str]:
     """The ids that are held out: those whose SHA-256 are the lowest, so that neither order nor a seed matters."""
-    ordered = sorted(ids, key=lambda image_id: hashlib.sha256(image_id.encode()).digest())
-    return frozenset(ordered[: held_out_count(len(ids))])
+    ordered = sorted(ids, key=lambda image_id: hashlib.sha256(image_id.encode(errors="surrogateescape")).digest())
+    return frozenset(ordered[: held_out_count(len(ids), part)])
 
 
 def hold_out(splits: Sequence[Path], dataset: Dataset, out: Path) -> Dataset:

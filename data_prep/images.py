@@ -53,7 +53,11 @@ class EncodedImage:
 
 
 def normalise(
-    data: bytes, where: str, label_size: tuple[int, int] | None = None, label_frame: LabelFrame = LabelFrame.BY_SIZE
+    data: bytes,
+    where: str,
+    label_size: tuple[int, int] | None = None,
+    label_frame: LabelFrame = LabelFrame.BY_SIZE,
+    stored_serves: bool = False,
 ) -> EncodedImage:
     """A source picture, ready for the database.
 
@@ -65,6 +69,8 @@ def normalise(
         where: its path, for messages.
         label_size: height and width of its label; None where there is no label (then an EXIF rotation is applied).
         label_frame: which way up the label is.
+        stored_serves: where the label's size shows that it lies as the pixels are stored, take both so, and make no
+            error of it.
 
     Raises:
         UserError: the picture is broken, is of an unknown kind, or is rotated and its label's size does not tell
@@ -85,7 +91,7 @@ def normalise(
     if turn is None and picture.format in _KEPT_FORMATS and _decodes_alike(data):
         return EncodedImage(data, picture.height, picture.width)
     pixels = _to_bgr(picture, data, where)
-    if turn is not None and _turn_is_due(turn, pixels.shape[:2], label_size, label_frame, where):
+    if turn is not None and _turn_is_due(turn, pixels.shape[:2], label_size, label_frame, stored_serves, where):
         pixels = np.ascontiguousarray(np.asarray(Image.fromarray(pixels).transpose(turn)))
     return EncodedImage(encode_png(pixels), *pixels.shape[:2])
 
@@ -95,6 +101,7 @@ def _turn_is_due(
     stored: tuple[int, int],
     label_size: tuple[int, int] | None,
     label_frame: LabelFrame,
+    stored_serves: bool,
     where: str,
 ) -> bool:
     """Whether the rotation that EXIF asks for is applied to the pixels (sizes are height, width)."""
@@ -114,6 +121,8 @@ def _turn_is_due(
         )
     if label_size == upright:
         return True
+    if label_size == stored and stored_serves:
+        return False
     if label_size == stored:
         raise UserError(
             f"{where}: its EXIF orientation turns it to {upright[1]} x {upright[0]}, but its label is "

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.dataset import IGNORE_LABEL, Dataset
+from data_prep.bad_samples import LabelAdvice
+from data_prep.dataset import IGNORE_LABEL, Dataset, check_unedited
+from data_prep.images import LabelFrame
 from data_prep.split_writer import Sample, Settings, WrittenSplit, exclusive, write_split
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of every converter of source files: --out, --skip-bad, --image-scale."""
+    """The options of every converter of source files: --out, --skip-bad, --image-scale, --label-frame."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the prepared dataset goes")
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave bad samples out; they are listed here and in dataset.json"
@@ -26,6 +28,14 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="shrink images (area averages) and labels (nearest pixel centre) to this part of their size, "
         "for a quicker training; default 1: as they are",
+    )
+    parser.add_argument(
+        "--label-frame",
+        choices=[frame.value for frame in LabelFrame],
+        default=LabelFrame.BY_SIZE.value,
+        help="which way up the labels of pictures with an EXIF rotation are: as the picture is seen (upright), as its "
+        "pixels are stored (stored), or as the label's size tells beyond doubt, and otherwise an error (by-size, the "
+        "default)",
     )
 
 
@@ -61,6 +71,7 @@ def prepare(
     training: Iterable[str],
     image_scale: float = 1.0,
     skip_bad: bool = False,
+    label_advice: LabelAdvice | None = None,
     distant_context_classes: Sequence[str] = (),
 ) -> Dataset:
     """Write every split that is not there yet, then dataset.json.
@@ -74,15 +85,18 @@ def prepare(
         training: the splits whose pixels give the mean.
         image_scale: see `Settings`.
         skip_bad: leave bad samples out; otherwise they are errors.
+        label_advice: see `write_split`.
         distant_context_classes: see `Dataset`.
 
     Raises:
-        UserError: bad samples, or `out` holds something else.
+        UserError: bad samples, or `out` holds something else, or a dataset.json that a person has edited.
     """
     with exclusive(out):
+        check_unedited(out)  # before the work
         settings = Settings(classes=len(classes), ignore_label=IGNORE_LABEL, image_scale=image_scale)
         written = {
-            split: write_split(out / split, samples, settings, skip_bad=skip_bad) for split, samples in splits.items()
+            split: write_split(out / split, samples, settings, skip_bad, label_advice)
+            for split, samples in splits.items()
         }
         trained_on = [written[split] for split in training]
         sums = np.sum([split.channel_sums for split in trained_on], axis=0)
@@ -134,3 +148,8 @@ def file_fingerprint(*files: Path) -> str:
         except OSError:
             parts.append("missing")
     return ";".join(parts)
+
+
+def framed(fingerprint: str, label_frame: LabelFrame) -> str:
+    """A sample's fingerprint that changes with --label-frame, but not where that is left at its default."""
+    return fingerprint if label_frame is LabelFrame.BY_SIZE else f"{label_frame}/{fingerprint}"

@@ -7,6 +7,7 @@ gets its name: a split that is there is whole.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from typing import Any
 import lmdb
 import numpy as np
 
+from data_prep.bad_samples import BadSamples, LabelAdvice, LabelRangeError, SampleError
 from data_prep.command_line import UserError, progress
 from data_prep.dataset import SplitSummary, sync_folder, write_atomically
 from data_prep.datum import pack_encoded
@@ -33,6 +35,8 @@ FORMAT = 1  # to be raised when the same source would give other records
 SAMPLES_PER_BATCH = 32
 FIRST_MAP_SIZE = 16 * 2**20
 LONGEST_KEY = 511  # LMDB's limit, in bytes
+# Limits of the process or the machine: no sample is bad for them.
+_NOT_THE_SAMPLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class LeftOut(Exception):
@@ -118,14 +122,21 @@ class WrittenSplit:
     label_pixels: tuple[int, ...]
 
 
-def write_split(folder: Path, samples: Sequence[Sample], settings: Settings, skip_bad: bool = False) -> WrittenSplit:
+def write_split(
+    folder: Path,
+    samples: Sequence[Sample],
+    settings: Settings,
+    skip_bad: bool = False,
+    label_advice: LabelAdvice | None = None,
+) -> WrittenSplit:
     """Write `samples` in their order to the split `folder`, or take over what is already there.
 
     Args:
         folder: the split's place.
         samples: what it is to hold.
         settings: label range and scale.
-        skip_bad: leave bad samples out and list them; otherwise all of them are named and nothing is put in place.
+        skip_bad: leave bad samples out and list them; otherwise all of them are told and nothing is put in place.
+        label_advice: what the caller offers where labels have numbers that are no class.
 
     Raises:
         UserError: bad samples; an id twice; or `folder` holds something else.
@@ -144,13 +155,12 @@ def write_split(folder: Path, samples: Sequence[Sample], settings: Settings, ski
         state = _State(asdict(settings), chain=chains[0])
         state.save(partial)
     if not state.sha256:
+        bad = BadSamples(len(samples), settings.classes, label_advice)
         try:
-            _write_records(partial, folder, databases, samples, chains, settings, state, skip_bad)
+            _write_records(partial, folder, databases, samples, chains, settings, state, skip_bad, bad)
             _verify(partial, folder, databases, settings, state)
         except lmdb.Error as error:
-            # LMDB says "Input/output error" where a commit finds the disk full.
-            full = shutil.disk_usage(partial).free < FIRST_MAP_SIZE
-            raise UserError(f"{partial}: {'no space left on the disk' if full else error}") from None
+            raise UserError(f"{partial}: {_cause(error, partial)}") from None
     for database in databases:
         (partial / database / "lock.mdb").unlink(missing_ok=True)  # of no use in a split that never changes
         sync_folder(partial / database)
@@ -179,6 +189,19 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _cause(error: lmdb.Error, folder: Path) -> str:
+    """What a database's error is due to: LMDB says "Input/output error" where a commit could write a part only."""
+    import resource  # not on every system that can read prepared data
+
+    if shutil.disk_usage(folder).free < FIRST_MAP_SIZE:
+        return "no space left on the disk"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    largest = max((file.stat().st_size for file in folder.glob("*/data.mdb")), default=0)
+    if limit != resource.RLIM_INFINITY and largest + FIRST_MAP_SIZE > limit:
+        return f"no file may be larger than {limit} bytes here (ulimit -f)"
+    return str(error)
 
 
 def _check_ids(samples: Sequence[Sample], folder: Path) -> None:
@@ -260,8 +283,8 @@ def _write_records(
     settings: Settings,
     state: _State,
     skip_bad: bool,
+    bad: BadSamples,
 ) -> None:
-    bad: list[str] = []
     with ExitStack() as stack:
         outputs = [stack.enter_context(_Database(partial / name, state.written)) for name in databases]
         description = f"{place.parent.name}/{place.name}"
@@ -280,12 +303,13 @@ def _write_records(
                 except LeftOut as reason:
                     left_out[str(reason)] += 1
                 except UserError as error:
-                    (skipped if skip_bad else bad).append(f"{sample.id}: {error}")
+                    skipped.append(f"{sample.id}: {error}")
+                    bad.add(sample.id, error)
                 else:
                     keys.append(make_key(state.written + len(keys), sample.id).encode())
                 bar.update()
-            if bad:
-                continue  # go on reading, to name every bad sample at once
+            if bad and not skip_bad:
+                continue  # go on reading, to tell of every bad sample at once
             for output, values in zip(outputs, zip(*records)):
                 output.put(list(zip(keys, values)))
             state.done += len(batch)
@@ -294,16 +318,16 @@ def _write_records(
             state.skipped += skipped
             state.left_out = dict(left_out)
             state.save(partial)
-    if bad:
-        for line in bad[1:]:
+    if bad and not skip_bad:
+        first, *others = bad.lines()
+        for line in others:
             print(line, file=sys.stderr)
-        more = f" ({len(bad)} bad samples in all)" if len(bad) > 1 else ""
-        raise UserError(f"{bad[0].partition(': ')[2]}{more}; mend it or leave it out with --skip-bad")
+        raise UserError(f"{first}{bad.told()}")
     if not state.written and state.left_out:
         reasons = "; ".join(f"{count} images: {reason}" for reason, count in state.left_out.items())
         raise UserError(f"{place}: the split would hold no image ({reasons})")
     if not state.written:
-        raise UserError(f"{place}: every sample is bad, the first: {state.skipped[0]}")
+        raise UserError(f"{place}: every sample is bad, the first: {state.skipped[0]}{bad.told()}")
 
 
 def _records(sample: Sample, settings: Settings) -> tuple[bytes, ...]:
@@ -316,8 +340,10 @@ def _records(sample: Sample, settings: Settings) -> tuple[bytes, ...]:
     try:
         pair = sample.read()
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: no such file") from None
+        raise SampleError(error.filename, "no such file") from None
     except OSError as error:
+        if error.errno in _NOT_THE_SAMPLES:
+            raise
         raise UserError(f"{error.filename or sample.id}: {error.strerror}") from None
     if (pair.label is None) != (sample.label_where is None):
         raise ValueError(f"{sample.id}: its label_where says otherwise of its label")
@@ -346,9 +372,11 @@ def _check_label(label: np.ndarray, image: EncodedImage, where: str | None, sett
         )
     known = ((label >= 0) & (label < settings.classes)) | (label == settings.ignore_label)
     if not known.all():
-        raise UserError(
-            f"{where}: label value {label[~known][0]} is out of range: "
-            f"0..{settings.classes - 1}, or {settings.ignore_label} for pixels to ignore"
+        raise LabelRangeError(
+            where,
+            f"label value {label[~known].min()} is out of range: "
+            f"0..{settings.classes - 1}, or {settings.ignore_label} for pixels to ignore",
+            np.unique(label).tolist(),
         )
 
 

@@ -21,8 +21,8 @@ from data_prep.command_line import UserError, progress, run
 from data_prep.dataset import IGNORE_LABEL
 from data_prep.fetch import fetch
 from data_prep.image_ids import read_ids
-from data_prep.images import normalise
-from data_prep.prepare import add_output_arguments, file_fingerprint, prepare, shuffled, whole_number
+from data_prep.images import LabelFrame, normalise
+from data_prep.prepare import add_output_arguments, file_fingerprint, framed, prepare, shuffled, whole_number
 from data_prep.split_writer import Pair, Sample
 
 NAME = "stanford_background"
@@ -184,20 +184,22 @@ def read_regions(text: bytes, where: str) -> np.ndarray:
     return regions
 
 
-def read_pair(source: Source, image_id: str) -> Pair:
+def read_pair(source: Source, image_id: str, label_frame: LabelFrame) -> Pair:
     """One image and its labels."""
     image, label = _image_name(image_id), _label_name(image_id)
     regions = read_regions(source.read(label), source.where(label))
-    return Pair(normalise(source.read(image), source.where(image), regions.shape), regions)
+    return Pair(normalise(source.read(image), source.where(image), regions.shape, label_frame), regions)
 
 
-def make_samples(source: Source, ids: list[str]) -> list[Sample]:
+def make_samples(source: Source, ids: list[str], label_frame: LabelFrame) -> list[Sample]:
     """The samples of these ids, in their order."""
     return [
         Sample(
             id=one,
-            fingerprint=f"{source.fingerprint(_image_name(one))}/{source.fingerprint(_label_name(one))}",
-            read=partial(read_pair, source, one),
+            fingerprint=framed(
+                f"{source.fingerprint(_image_name(one))}/{source.fingerprint(_label_name(one))}", label_frame
+            ),
+            read=partial(read_pair, source, one, label_frame),
             label_where=source.where(_label_name(one)),
         )
         for one in ids
@@ -256,12 +258,13 @@ def main(arguments: argparse.Namespace) -> None:
         splits = listed_fold(ids, arguments.fold_lists)
     else:
         splits = random_folds(ids, arguments.folds, arguments.seed)
+    frame = LabelFrame(arguments.label_frame)
     prepare(
         arguments.out,
         name=NAME,
         classes=CLASSES,
         palette=PALETTE,
-        splits={split: make_samples(source, listed) for split, listed in splits.items()},
+        splits={split: make_samples(source, listed, frame) for split, listed in splits.items()},
         training=[split for split in splits if split.endswith("/train")],
         image_scale=arguments.image_scale,
         skip_bad=arguments.skip_bad,

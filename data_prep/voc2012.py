@@ -19,9 +19,9 @@ from scipy.io import loadmat
 
 from data_prep.command_line import UserError, run
 from data_prep.image_ids import read_ids
-from data_prep.images import normalise, read_index_png
+from data_prep.images import LabelFrame, normalise, read_index_png
 from data_prep.known_datasets import VOC2012_CLASSES, VOC2012_PALETTE
-from data_prep.prepare import add_output_arguments, file_fingerprint, prepare
+from data_prep.prepare import add_output_arguments, file_fingerprint, framed, prepare
 from data_prep.split_writer import Pair, Sample
 
 NAME = "voc2012"
@@ -29,8 +29,12 @@ IMAGES = {"train": 1464, "val": 1449, "trainval": 2913, "trainaug": 10582, "trai
 SBD_IMAGES = 11355  # train 8498, val 2857
 LISTED = ("train", "val", "trainval")
 AUGMENTED = ("trainaug", "trainvalaug")
+AUGMENTED_LISTS = {  # the names under which people pass them on
+    "trainaug": ("trainaug.txt", "train_aug.txt"),
+    "trainvalaug": ("trainvalaug.txt", "trainval_aug.txt"),
+}
 LISTS = Path("ImageSets/Segmentation")
-PICTURES, LABELS = "JPEGImages", "SegmentationClass"
+PICTURES, LABELS, AUGMENTED_LABELS = "JPEGImages", "SegmentationClass", "SegmentationClassAug"
 SBD_PICTURES, SBD_LABELS = "img", "cls"
 
 EXAMPLE = """\
@@ -40,6 +44,11 @@ examples:
 
   # with SBD also trainaug (10,582 images) and trainvalaug (12,031), the paper's training sets
   .venv/bin/python data_prep/voc2012.py --voc VOCdevkit --sbd benchmark_RELEASE --out data/voc2012
+
+  # the same labels as PNGs: SegmentationClassAug in the folder VOC2012, train_aug.txt among the lists or anywhere
+  .venv/bin/python data_prep/voc2012.py --voc VOCdevkit --out data/voc2012
+  .venv/bin/python data_prep/voc2012.py --voc VOCdevkit --aug SegmentationClassAug --split trainaug=train_aug.txt \\
+      --split val=val.txt --out data/voc2012
 
   VOCdevkit/VOC2012/  JPEGImages/*.jpg, SegmentationClass/*.png, ImageSets/Segmentation/{train,val,trainval,test}.txt
   benchmark_RELEASE/dataset/  img/*.jpg, cls/*.mat, train.txt, val.txt
@@ -53,10 +62,14 @@ class Source:
     Attributes:
         voc: the folder VOC2012.
         sbd: SBD's folder `dataset`, or None.
+        aug: the folder of label PNGs of more images, or None.
+        voc_labelled: the images that have VOC's own labels and must not get others'.
     """
 
     voc: Path
     sbd: Path | None = None
+    aug: Path | None = None
+    voc_labelled: frozenset[str] = frozenset()
 
     def image(self, image_id: str) -> Path:
         """A picture: VOC's copy, or SBD's where VOC's folder lacks it."""
@@ -66,27 +79,27 @@ class Source:
             return beside if beside.is_file() else file
         return file
 
-    def voc_label(self, image_id: str) -> Path:
-        """The label PNG of VOC."""
-        return self.voc / LABELS / f"{image_id}.png"
+    def label(self, image_id: str) -> Path:
+        """The label: VOC's PNG, or one of the folder `aug`, or SBD's Matlab file; VOC's place where there is none."""
+        own = self.voc / LABELS / f"{image_id}.png"
+        if image_id in self.voc_labelled or own.is_file():
+            return own
+        others = [self.aug / f"{image_id}.png"] if self.aug else []
+        others += [self.sbd / SBD_LABELS / f"{image_id}.mat"] if self.sbd else []
+        return next((file for file in others if file.is_file()), others[-1] if others else own)
 
-    def sbd_label(self, image_id: str) -> Path:
-        """The Matlab file of SBD."""
-        assert self.sbd is not None, "only SBD's lists name images with its labels"
-        return self.sbd / SBD_LABELS / f"{image_id}.mat"
 
-
-def find_voc(folder: Path) -> Path:
+def find_voc(folder: Path, part: Path = LISTS) -> Path:
     """The folder VOC2012: `folder` itself, or within it.
 
     Raises:
-        UserError: none of these has the lists of the segmentation splits.
+        UserError: none of these has the folder `part`, by default that of the segmentation lists.
     """
     candidates = (folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012")
     for one in candidates:
-        if (one / LISTS).is_dir():
+        if (one / part).is_dir():
             return one
-    raise UserError(f"{folder / LISTS}: no such folder; --voc is the folder VOC2012 or the VOCdevkit that holds it")
+    raise UserError(f"{folder / part}: no such folder; --voc is the folder VOC2012 or the VOCdevkit that holds it")
 
 
 def find_sbd(folder: Path) -> Path:
@@ -104,23 +117,32 @@ def find_sbd(folder: Path) -> Path:
     )
 
 
-def read_splits(voc: Path) -> dict[str, list[str]]:
-    """The ids of train, val and trainval by VOC's lists, and of test where there is a list and pictures of it.
+def read_splits(voc: Path, augmented: bool = True) -> dict[str, list[str]]:
+    """The ids of train, val, trainval, trainaug and trainvalaug where there is a list, and of test where there are
+    pictures of it, too.
+
+    Args:
+        voc: the folder VOC2012.
+        augmented: read lists of trainaug and trainvalaug.
 
     Raises:
-        UserError: a list is missing or empty, or they contradict each other.
+        UserError: there is no list of a training set, one is empty, or they contradict each other.
     """
-    splits = {split: read_ids(voc / LISTS / f"{split}.txt") for split in LISTED}
-    shared = set(splits["train"]) & set(splits["val"])
-    if shared:
-        raise UserError(f"{voc / LISTS}: {min(shared)} is in both train.txt and val.txt ({len(shared)} such ids)")
-    different = set(splits["trainval"]) ^ (set(splits["train"]) | set(splits["val"]))
-    if different:
-        raise UserError(
-            f"{voc / LISTS / 'trainval.txt'}: is not train.txt and val.txt together: they differ in {min(different)} "
-            f"({len(different)} such ids)"
-        )
-    file = voc / LISTS / "test.txt"
+    folder = voc / LISTS
+    names = {split: (f"{split}.txt",) for split in LISTED} | (AUGMENTED_LISTS if augmented else {})
+    present = {
+        split: next((folder / name for name in of if (folder / name).is_file()), None) for split, of in names.items()
+    }
+    splits = {split: read_ids(file) for split, file in present.items() if file is not None}
+    for split in LISTED:
+        if split not in splits:
+            print(f"no split {split}: there is no {folder / split}.txt")
+    if not any(split.startswith("train") for split in splits):
+        raise UserError(f"{folder / 'train.txt'}: no such file, nor another list of training images")
+    check_disjoint(splits, folder)
+    if "trainaug" in splits and "val" in splits:
+        splits.setdefault("trainvalaug", [*splits["trainaug"], *splits["val"]])
+    file = folder / "test.txt"
     if not file.exists():
         print(f"no split test: there is no {file}")
         return splits
@@ -128,6 +150,46 @@ def read_splits(voc: Path) -> dict[str, list[str]]:
     if any((voc / PICTURES / f"{one}.jpg").is_file() for one in ids):
         return splits | {"test": ids}
     print(f"no split test: {voc / PICTURES} has none of the {len(ids)} images that {file.name} lists")
+    return splits
+
+
+def check_disjoint(splits: Mapping[str, Sequence[str]], folder: Path) -> None:
+    """Make sure that no test image is among the training images.
+
+    Raises:
+        UserError: lists share images that they must not share; names `folder` and one of them.
+    """
+    for split in ("train", "trainaug"):
+        shared = set(splits.get(split, ())) & set(splits.get("val", ()))
+        if shared:
+            raise UserError(f"{folder}: {min(shared)} is in both {split}.txt and val.txt ({len(shared)} such ids)")
+    if set(LISTED) <= splits.keys():
+        different = set(splits["trainval"]) ^ (set(splits["train"]) | set(splits["val"]))
+        if different:
+            raise UserError(
+                f"{folder / 'trainval.txt'}: is not train.txt and val.txt together: they differ in {min(different)} "
+                f"({len(different)} such ids)"
+            )
+
+
+def named_splits(texts: Sequence[str]) -> dict[str, list[str]]:
+    """The ids of --split NAME=LIST.
+
+    Raises:
+        UserError: another form, a name that VOC has not, one twice, none for training, or lists that share images.
+    """
+    splits: dict[str, list[str]] = {}
+    for text in texts:
+        split, _, file = text.partition("=")
+        if split not in IMAGES or not file or split in splits:
+            known = ", ".join(IMAGES)
+            raise UserError(f"--split {text}: is not NAME=LIST, once for each name, with a NAME of {known}")
+        splits[split] = read_ids(Path(file))
+    if not any(split.startswith("train") for split in splits):
+        raise UserError(
+            f"--split: {', '.join(splits)} alone; one of {', '.join(LISTED[::2] + AUGMENTED)} is to train on"
+        )
+    check_disjoint(splits, Path("--split"))
     return splits
 
 
@@ -145,7 +207,13 @@ def read_sbd_ids(sbd: Path) -> list[str]:
 
 
 def augment(splits: Mapping[str, Sequence[str]], sbd_ids: Sequence[str]) -> dict[str, list[str]]:
-    """The ids of trainaug (VOC's train and what SBD has beyond VOC's train and val) and trainvalaug (and VOC's val)."""
+    """The ids of trainaug (VOC's train and what SBD has beyond VOC's train and val) and trainvalaug (and VOC's val).
+
+    Raises:
+        UserError: train or val is missing.
+    """
+    if "train" not in splits or "val" not in splits:
+        raise UserError(f"{LISTS}: SBD's images beyond VOC's train and val are wanted, but a list of these is missing")
     train, val = splits["train"], splits["val"]
     known = {*train, *val}
     trainaug = [*train, *(one for one in sbd_ids if one not in known)]
@@ -162,7 +230,7 @@ def check_counts(splits: Mapping[str, Sequence[str]], sbd_ids: Sequence[str] | N
     Raises:
         UserError: a split holds more than there is, or whole lists do not give the paper's training sets.
     """
-    complete = all(len(splits[split]) == IMAGES[split] for split in LISTED)
+    complete = all(len(splits.get(split, ())) == IMAGES[split] for split in LISTED)
     if sbd_ids is not None:
         if len(sbd_ids) > SBD_IMAGES:
             raise UserError(f"SBD's lists name {len(sbd_ids)} images; SBD has {SBD_IMAGES}")
@@ -171,10 +239,11 @@ def check_counts(splits: Mapping[str, Sequence[str]], sbd_ids: Sequence[str] | N
     for split, ids in splits.items():
         if len(ids) == IMAGES[split]:
             continue
-        if complete if split in AUGMENTED else len(ids) > IMAGES[split]:
+        wrong = complete and sbd_ids is not None if split in AUGMENTED else len(ids) > IMAGES[split]
+        if wrong:
             raise UserError(f"the split {split} would have {len(ids)} images; it has {IMAGES[split]} by right")
         lines.append(f"{split}: {len(ids)} images instead of {IMAGES[split]}")
-    if sbd_ids is not None and len(splits["val"]) < IMAGES["val"]:
+    if any(split in splits for split in AUGMENTED) and len(splits.get("val", ())) < IMAGES["val"]:
         lines.append("val is not whole, so trainaug may hold images that are test images by right")
     return lines
 
@@ -202,16 +271,11 @@ def read_sbd_label(data: bytes, where: str) -> np.ndarray:
     return label
 
 
-def read_voc_pair(image: Path, label: Path) -> Pair:
-    """One picture and VOC's labels: the PNG's numbers, not its colours; 255 at edges and what is too hard."""
-    values = read_index_png(label.read_bytes(), str(label))
-    return Pair(normalise(image.read_bytes(), str(image), values.shape), values)
-
-
-def read_sbd_pair(image: Path, label: Path) -> Pair:
-    """One picture and SBD's labels."""
-    values = read_sbd_label(label.read_bytes(), str(label))
-    return Pair(normalise(image.read_bytes(), str(image), values.shape), values)
+def read_pair(image: Path, label: Path, label_frame: LabelFrame) -> Pair:
+    """One picture and its labels: a PNG's numbers, not its colours (255 at edges and what is too hard), or SBD's."""
+    read = read_sbd_label if label.suffix == ".mat" else read_index_png
+    values = read(label.read_bytes(), str(label))
+    return Pair(normalise(image.read_bytes(), str(image), values.shape, label_frame), values)
 
 
 def read_test_image(image: Path) -> Pair:
@@ -219,8 +283,8 @@ def read_test_image(image: Path) -> Pair:
     return Pair(normalise(image.read_bytes(), str(image)), None)
 
 
-def make_samples(source: Source, split: str, ids: Sequence[str], voc_labelled: set[str]) -> list[Sample]:
-    """The samples of these ids, in their order; those in `voc_labelled` get VOC's labels, the others SBD's."""
+def make_samples(source: Source, split: str, ids: Sequence[str], label_frame: LabelFrame) -> list[Sample]:
+    """The samples of these ids, in their order."""
     samples = []
     for one in ids:
         image = source.image(one)
@@ -228,34 +292,59 @@ def make_samples(source: Source, split: str, ids: Sequence[str], voc_labelled: s
             read = partial(read_test_image, image)
             samples.append(Sample(one, file_fingerprint(image), read, None))
             continue
-        of_voc = one in voc_labelled
-        label = source.voc_label(one) if of_voc else source.sbd_label(one)
-        read = partial(read_voc_pair if of_voc else read_sbd_pair, image, label)
-        samples.append(Sample(one, file_fingerprint(image, label), read, str(label)))
+        label = source.label(one)
+        fingerprint = framed(file_fingerprint(image, label), label_frame)
+        samples.append(Sample(one, fingerprint, partial(read_pair, image, label, label_frame), str(label)))
     return samples
+
+
+def find_labels(arguments: argparse.Namespace, voc: Path) -> Path | None:
+    """The folder of label PNGs of more images than VOC has labelled: --aug, or SegmentationClassAug if it is there.
+
+    Raises:
+        UserError: --aug is no folder.
+    """
+    if arguments.aug is None:
+        folder = voc / AUGMENTED_LABELS
+        return folder if folder.is_dir() else None
+    if not arguments.aug.is_dir():
+        raise UserError(f"{arguments.aug}: no such folder; --aug is a folder of label PNGs")
+    return arguments.aug
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Prepare the dataset as the command line says."""
-    source = Source(find_voc(arguments.voc), find_sbd(arguments.sbd) if arguments.sbd else None)
-    splits = read_splits(source.voc)
-    voc_labelled = set(splits["trainval"])
+    voc = find_voc(arguments.voc, LISTS if not arguments.split else Path(PICTURES))
+    sbd = find_sbd(arguments.sbd) if arguments.sbd else None
+    aug = find_labels(arguments, voc)
     sbd_ids = None
-    if source.sbd is not None:
-        sbd_ids = read_sbd_ids(source.sbd)
-        splits |= augment(splits, sbd_ids)
-    incomplete = check_counts(splits, sbd_ids)
+    voc_labelled: frozenset[str] = frozenset()
+    if arguments.split:
+        splits = named_splits(arguments.split)
+        incomplete = [f"{split}: {len(ids)} images of {IMAGES[split]}" for split, ids in splits.items()]
+    else:
+        splits = read_splits(voc, augmented=sbd is None)
+        if sbd is not None:
+            sbd_ids = read_sbd_ids(sbd)
+            splits |= augment(splits, sbd_ids)
+        incomplete = check_counts(splits, sbd_ids)
+        if all(len(splits.get(split, ())) == IMAGES[split] for split in LISTED):  # VOC's own lists, not a subset's
+            voc_labelled = frozenset(splits["trainval"])
     if incomplete:
         print("this is a part of the dataset, which serves for trials; the paper's figures are of the whole one:")
         for line in incomplete:
             print(f"  {line}")
+    if aug is not None and not splits.keys() & set(AUGMENTED):
+        print(f"{aug}: no list of images with these labels, such as train_aug.txt; --split trainaug=LIST names one")
+    source = Source(voc, sbd, aug, voc_labelled)
+    frame = LabelFrame(arguments.label_frame)
     prepare(
         arguments.out,
         name=NAME,
         classes=VOC2012_CLASSES,
         palette=VOC2012_PALETTE,
-        splits={split: make_samples(source, split, ids, voc_labelled) for split, ids in splits.items()},
-        training=["train" if sbd_ids is None else "trainaug"],
+        splits={split: make_samples(source, split, ids, frame) for split, ids in splits.items()},
+        training=[next(split for split in ("trainaug", "train", "trainvalaug", "trainval") if split in splits)],
         image_scale=arguments.image_scale,
         skip_bad=arguments.skip_bad,
     )
@@ -265,8 +354,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="voc2012.py",
-        description="PASCAL VOC 2012 to LMDB splits train, val, trainval and test (without labels); with SBD also "
-        "trainaug and trainvalaug.",
+        description="PASCAL VOC 2012 to LMDB splits train, val, trainval and test (without labels); with SBD's labels "
+        "also trainaug and trainvalaug.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -275,6 +364,19 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--sbd", type=Path, metavar="DIR", help="SBD: the folder benchmark_RELEASE, or the dataset within it"
+    )
+    parser.add_argument(
+        "--aug",
+        type=Path,
+        metavar="DIR",
+        help=f"label PNGs of more images (default: {AUGMENTED_LABELS} in the folder VOC2012, if it is there)",
+    )
+    parser.add_argument(
+        "--split",
+        action="append",
+        metavar="NAME=LIST",
+        help=f"take this list, once for each of {', '.join(IMAGES)} that is wanted, in place of those in "
+        f"{LISTS}: ids or paths, or pairs of an image and its label",
     )
     add_output_arguments(parser)
     return parser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,10 +13,10 @@ import numpy as np
 DATA_PREP = Path(__file__).resolve().parents[1] / "data_prep"
 
 
-def convert(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a converter as a user does, from a folder that is not the repository."""
+def convert(script: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a converter as a user does, from a folder that is not the repository; `options` are the process's."""
     command = [sys.executable, str(DATA_PREP / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=300, **options)
 
 
 def succeeded(result: subprocess.CompletedProcess[str]) -> str:

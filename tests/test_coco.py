@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from data_prep_helpers import complaint, convert, succeeded
+from PIL import ExifTags, Image
 from pycocotools import mask
 from pycocotools.coco import COCO
 
@@ -276,13 +277,44 @@ def test_bad_images_are_named_and_can_be_left_out(source: Path, tmp_path: Path) 
     first.unlink()
     cv2.imwrite(str(second), np.zeros((WIDTH, HEIGHT, 3), np.uint8))
     refused = prepared(source, tmp_path / "out")
-    assert f"{first}: no such file (2 bad samples in all)" in complaint(refused)
+    assert f"{first}: no such file (2 of 7 samples are bad); mend it or leave it out with --skip-bad" in complaint(
+        refused
+    )
     assert f"{source}/annotations/val.json: image 000000000012: the label is 80 x 60" in refused.stderr
     printed = succeeded(prepared(source, tmp_path / "out", "--skip-bad"))
     assert "out/train: 1 images\n" in printed and f"train: skipped 000000000001: {first}: no such file" in printed
     assert len(Dataset.load(tmp_path / "out").skipped["train"]) == 2
     # What is left out by its labels is never looked at.
     assert "2 images left out: no object" in printed
+
+
+@pytest.mark.parametrize("lies", ["upright", "stored"])
+def test_stated_size_tells_how_the_annotations_of_a_rotated_picture_lie(
+    source: Path, tmp_path: Path, lies: str
+) -> None:
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation] = 6
+    file = source / "train/000000000001.jpg"
+    with Image.open(file) as picture:
+        upright = np.asarray(picture)
+        turned = np.ascontiguousarray(np.rot90(upright)) if lies == "upright" else upright
+    Image.fromarray(turned).save(file, exif=tags, quality=95, subsampling=0)
+    succeeded(prepared(source, tmp_path / "out"))
+    with SplitReader(tmp_path / "out/train") as reader:
+        index = reader.ids().index("000000000001")
+        image, label = reader.image(index), reader.label(index)
+    assert label is not None and (label[:30, :40] == VOC2012_CLASSES.index("bus")).all() and not label[30:].any()
+    assert image.shape == upright.shape and np.abs(image[:, :, ::-1].astype(int) - upright).mean() < 10
+
+
+def test_square_rotated_picture_needs_the_users_word(source: Path, tmp_path: Path) -> None:
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation] = 3
+    file = source / "train/000000000001.jpg"
+    Image.open(file).save(file, exif=tags, quality=95)
+    line = complaint(prepared(source, tmp_path / "out"))
+    assert str(file) in line and "say --label-frame upright or stored" in line
+    succeeded(prepared(source, tmp_path / "out", "--label-frame", "stored"))
 
 
 def test_nothing_left_is_told(source: Path, tmp_path: Path) -> None:

@@ -104,7 +104,14 @@ def test_full_palette_has_the_classes_colours_and_white_for_ignored(tmp_path: Pa
         ({"classes": None}, "classes"),
         ({"palette": [[0, 0, 0]]}, "palette must be 2 x 3"),
         ({"palette": [[0, 0, 0], [0, 0, 256]]}, "0..255"),
+        ({"palette": [[0, 0, 0], [0, 0, float("nan")]]}, "0..255"),
+        ({"classes": ["sky", "sky"]}, "classes has 'sky' twice"),
         ({"mean": [1, 2]}, "mean must be three"),
+        ({"mean": [1, 2, float("nan")]}, "mean must be three"),
+        ({"mean": [1, 2, 256]}, "mean must be three"),
+        ({"image_scale": float("nan")}, "image_scale must be over 0"),
+        ({"ignore_label": 256}, "ignore_label must lie in 2..255, not 256"),
+        ({"ignore_label": 0}, "a class's number; prepare the data with --map 0=255"),
         ({"ignore_label": 1}, "ignore_label"),
         ({"splits": {"train": {"count": 3}}}, "'sha256' is missing"),
         ({"distant_context_classes": ["sea"]}, "'sea'"),
@@ -118,6 +125,33 @@ def test_bad_description_names_the_file_and_what_is_wrong(tmp_path: Path, change
         Dataset.load(tmp_path)
     assert str(file) in str(error.value)
     assert words in str(error.value)
+
+
+def test_edited_description_is_not_overwritten(tmp_path: Path) -> None:
+    arguments = {
+        "name": "x",
+        "classes": ["a", "b", "c", "d"],
+        "palette": np.zeros((4, 3)),
+        "splits": {"train": [sample(0)]},
+        "training": ["train"],
+    }
+    prepare(tmp_path, **arguments)
+    prepare(tmp_path, **arguments | {"palette": np.ones((4, 3))})  # other colours in the class file: nothing is lost
+    file = tmp_path / "dataset.json"
+    assert Dataset.load(tmp_path).palette.max() == 1
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content))  # the same in another form
+    prepare(tmp_path, **arguments)
+    edited = json.dumps(content | {"palette": [[9, 9, 9]] * 4})
+    file.write_text(edited)
+    for splits in (arguments["splits"], {"train": [sample(0)], "test": [sample(1)]}):
+        with pytest.raises(UserError, match=r"dataset\.json: was edited, and would be written anew"):
+            prepare(tmp_path, **arguments | {"splits": splits})
+    assert file.read_text() == edited and not (tmp_path / "test").exists()
+    assert Dataset.load(tmp_path).palette.max() == 9
+    del content["written_sha256"]  # as an earlier version wrote it
+    file.write_text(json.dumps(content))
+    prepare(tmp_path, **arguments)
 
 
 def test_missing_and_broken_descriptions(tmp_path: Path) -> None:
@@ -312,7 +346,7 @@ def wrong_label(values: np.ndarray) -> Sample:
         ([wrong_label(np.full((12, 16), 300))], "label value 300"),
         (
             [bad_sample(0, "a.jpg: broken"), sample(0), bad_sample(1, "b.jpg: broken")],
-            r"^a.jpg: broken \(2 bad samples",
+            r"^a.jpg: broken; the same in bad 1 \(2 of 3 samples are bad\); mend it or leave it out with --skip-bad$",
         ),
         ([sample(0), sample(0)], "picture 0 comes twice"),
         ([], "no image"),
@@ -325,13 +359,21 @@ def test_bad_samples_are_named_and_nothing_is_put_in_place(tmp_path: Path, sampl
     assert not (tmp_path / "train").exists()
 
 
-def test_every_bad_sample_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    samples = [bad_sample(n, f"{n}.jpg: broken") for n in range(3)]
-    with pytest.raises(UserError, match=r"0\.jpg: broken"):
-        write_split(tmp_path / "train", samples, SETTINGS)
-    errors = capsys.readouterr().err
-    assert "1.jpg: broken" in errors
-    assert "2.jpg: broken" in errors
+def test_each_kind_of_complaint_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples = [bad_sample(n, f"{n}.jpg: broken") for n in range(14)]
+    samples += [wrong_label(np.full((12, 16), 7)), bad_sample(20, "20.jpg: empty")]
+    advice = "{} of {} classes".format
+    with pytest.raises(UserError) as told:
+        write_split(tmp_path / "train", samples, SETTINGS, label_advice=advice)
+    others = capsys.readouterr().err.splitlines()
+    named = ", ".join(f"bad {n}" for n in range(1, 11))
+    assert str(told.value) == (
+        f"0.jpg: broken; the same in {named} and 3 more (16 of 16 samples are bad); {{7}} of 4 classes"
+    )
+    assert [line for line in others if "labels/one.png: label value 7" in line]
+    assert [line for line in others if line == "20.jpg: empty"]
+    with pytest.raises(UserError, match=r"every sample is bad, the first: .* of 4 classes"):
+        write_split(tmp_path / "other", samples, SETTINGS, skip_bad=True, label_advice=advice)
 
 
 def test_skip_bad_lists_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import resource
 import shutil
 import struct
 import subprocess
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +19,7 @@ from PIL import ExifTags, Image
 
 from data_prep.command_line import UserError
 from data_prep.dataset import Dataset
-from data_prep.folder import read_classes, split_at_random
+from data_prep.folder_splits import Item, random_splits, take_validation
 from data_prep.images import LabelFrame, normalise, read_index_png
 from data_prep.split_reader import SplitReader, decode_image
 
@@ -66,9 +68,9 @@ def mine(tmp_path: Path) -> Path:
     return folder
 
 
-def prepared(mine: Path, out: Path, *more: object) -> subprocess.CompletedProcess[str]:
+def prepared(mine: Path, out: Path, *more: object, **options: Any) -> subprocess.CompletedProcess[str]:
     sources = ("--images", mine / "photos", "--labels", mine / "labels", "--classes", mine / "classes.txt")
-    return convert(SCRIPT, *sources, "--out", out, *more)
+    return convert(SCRIPT, *sources, "--out", out, *more, **options)
 
 
 def read_all(split: Path) -> dict[str, tuple[np.ndarray, np.ndarray, bytes]]:
@@ -288,46 +290,225 @@ def test_bad_pictures_are_named(mine: Path, tmp_path: Path, name: str, content: 
     assert words in line
 
 
-def test_splits(mine: Path, tmp_path: Path) -> None:
-    (tmp_path / "train.txt").write_text("p3\np1\n")
-    (tmp_path / "test.txt").write_text("# held out\np0\n")
-    lists = ("--train-list", tmp_path / "train.txt", "--test-list", tmp_path / "test.txt")
+def test_lists(mine: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbfp3\r\np1.JPG \t\r\n")
+    (tmp_path / "test.txt").write_text("# held out\nlabels/p0.png\n")
+    (mine / "labels/p0.png").rename(mine / "labels/p0.PNG")
+    lists = ("--split", f"train={tmp_path / 'train.txt'}", "--split", f"test={tmp_path / 'test.txt'}")
     succeeded(prepared(mine, tmp_path / "out", *lists))
     assert list(read_all(tmp_path / "out/train")) == ["p3", "p1"]
     assert list(read_all(tmp_path / "out/test")) == ["p0"]
     (tmp_path / "test.txt").write_text("p3\n")
-    assert "p3, which is in" in complaint(prepared(mine, tmp_path / "other", *lists))
-    (tmp_path / "test.txt").write_text("p9\n")
-    assert "lists p9" in complaint(prepared(mine, tmp_path / "other", *lists))
-    assert "--train-list" in complaint(prepared(mine, tmp_path / "other", "--test-list", tmp_path / "test.txt"))
-    ids = [f"{n}" for n in range(10)]
-    assert split_at_random(ids, 0.3, 1) == split_at_random(ids, 0.3, 1) != split_at_random(ids, 0.3, 2)
-    assert [len(part) for part in split_at_random(ids, 0.3, 1).values()] == [7, 3]
-    assert [len(part) for part in split_at_random(ids[:2], 0.01, 1).values()] == [1, 1]
+    assert "p3.JPG is in train already" in complaint(prepared(mine, tmp_path / "other", *lists))
+    (tmp_path / "test.txt").write_text("p0\np9\np10.jpg\n")
+    line = complaint(prepared(mine, tmp_path / "other", *lists))
+    assert "test.txt, line 2: lists p9, but" in line and "(nor of 1 more)" in line
+    line = complaint(prepared(mine, tmp_path / "other", "--split", f"mine={tmp_path / 'train.txt'}"))
+    assert "none of mine is called train" in line
+
+
+def items(count: int) -> list[Item]:
+    return [Item(f"{n}", Path(f"{n}.jpg"), Path(f"{n}.png")) for n in range(count)]
+
+
+def test_drawn_splits() -> None:
+    assert random_splits(items(10), 0.3, 1) == random_splits(items(10), 0.3, 1) != random_splits(items(10), 0.3, 2)
+    assert [len(part) for part in random_splits(items(10), 0.3, 1).values()] == [7, 3]
+    assert [len(part) for part in random_splits(items(2), 0.01, 1).values()] == [1, 1]
     with pytest.raises(UserError, match="--test-fraction 0"):
-        split_at_random(ids[:1], 0.2, 0)
+        random_splits(items(1), 0.2, 0)
 
 
-def test_class_file(tmp_path: Path) -> None:
-    file = tmp_path / "classes.txt"
-    file.write_text("\ufeffsky\n\n  garden   gate  #fff\nroute 66\nlawn 1 2 3\n", encoding="utf-8")
-    names, palette = read_classes(file)
-    assert names == ["sky", "garden gate", "route 66", "lawn"]
-    assert palette[1].tolist() == [255, 255, 255]
-    assert palette[3].tolist() == [1, 2, 3]
-    file.write_text("\n".join(f"class{n}" for n in range(30)))
-    _, palette = read_classes(file)
-    assert len({tuple(colour) for colour in palette.tolist()}) == 30
+def test_validation_is_taken_out_of_train(mine: Path, tmp_path: Path) -> None:
+    splits = random_splits(items(100), 0.2, 0)
+    parted = take_validation(splits, 0.1)
+    assert {name: len(part) for name, part in parted.items()} == {"train": 72, "val": 8, "test": 20}
+    assert parted["test"] == splits["test"]
+    assert sorted(parted["train"] + parted["val"], key=str) == sorted(splits["train"], key=str)
+    # Neither the order nor the seed has a say in what becomes val.
+    assert set(take_validation({"train": items(100)}, 0.1)["val"]) == set(
+        take_validation({"train": items(100)[::-1]}, 0.1)["val"]
+    )
+    assert [len(part) for part in take_validation({"train": items(2)}, 0.99).values()] == [1, 1]
+    assert take_validation(splits, 0) == splits
+    succeeded(prepared(mine, tmp_path / "out", "--val-fraction", 0.25))
+    counts = {name: split.count for name, split in Dataset.load(tmp_path / "out").splits.items()}
+    assert counts == {"train": 3, "val": 1, "test": 1}
+    folders = f"{mine / 'photos'}:{mine / 'labels'}"
+    command = ("--classes", mine / "classes.txt", "--out", tmp_path / "x", "--val-fraction", 0.1)
+    line = complaint(convert(SCRIPT, *command, "--split", f"val={folders}"))
+    assert "--val-fraction takes val out of train, but the splits are val" in line
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> Path:
+    """CamVid as it is delivered, in small: a folder for each split and one for its labels, 11 is void, and lists of
+    pairs of paths on another machine."""
+    folder = tmp_path / "CamVid"
+    for split, count in (("train", 4), ("val", 2), ("test", 3)):
+        (folder / split).mkdir(parents=True)
+        (folder / f"{split}annot").mkdir()
+        lines = []
+        for number in range(count):
+            name = f"{split}_{number}.png"
+            values = np.full((HEIGHT, WIDTH), number, np.uint8)
+            values[0] = 11
+            Image.fromarray(photo()).save(folder / split / name)
+            Image.fromarray(values).save(folder / f"{split}annot" / name)
+            lines.append(f"/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}\n")
+        (folder / f"{split}.txt").write_text("".join(lines))
+    (folder / "classes.txt").write_text("\n".join(f"class {chr(97 + n)}" for n in range(11)))
+    return folder
+
+
+def camvid_command(camvid: Path, out: Path, *more: object, lists: bool = False) -> subprocess.CompletedProcess[str]:
+    splits = []
+    for name in ("train", "val", "test"):
+        place = camvid / f"{name}.txt" if lists else f"{camvid / name}:{camvid / name}annot"
+        splits += ["--split", f"{name}={place}"]
+    return convert(SCRIPT, *splits, "--classes", camvid / "classes.txt", "--out", out, *more)
+
+
+@pytest.mark.parametrize("lists", [False, True])
+@pytest.mark.parametrize("void", [("--ignore-label", 11), ("--map", "11=255")])
+def test_camvid_as_delivered(camvid: Path, tmp_path: Path, lists: bool, void: tuple[object, ...]) -> None:
+    succeeded(camvid_command(camvid, tmp_path / "out", *void, lists=lists))
+    dataset = Dataset.load(tmp_path / "out")
+    assert {name: split.count for name, split in dataset.splits.items()} == {"train": 4, "val": 2, "test": 3}
+    assert len(dataset.classes) == 11 and dataset.ignore_label == 255
+    for split, count in (("train", 4), ("val", 2), ("test", 3)):
+        content = read_all(tmp_path / "out" / split)
+        assert list(content) == [f"{split}_{number}" for number in range(count)]
+        for number, (_, values, _) in enumerate(content.values()):
+            assert set(values[0]) == {255} and set(values[1:].ravel()) == {number}
+
+
+def test_one_complaint_of_many_labels_is_told_once(camvid: Path, tmp_path: Path) -> None:
+    result = camvid_command(camvid, tmp_path / "out")
+    line = complaint(result)
+    assert result.stderr.count("out of range") == 1
+    assert "train_0.png: label value 11 is out of range: 0..10, or 255" in line
+    assert "the same in train_1, train_2, train_3 (4 of 4 samples are bad)" in line
+    assert "--map 11=255 lets such pixels count nowhere" in line
+    assert "--skip-bad" not in line  # it would drop every image
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(camvid / "trainannot/train_2.png")
+    line = complaint(camvid_command(camvid, tmp_path / "out"))
+    assert "(3 of 4 samples are bad)" in line and "--map 11=255" in line and "--skip-bad" in line
+
+
+def test_labels_that_begin_with_1(camvid: Path, tmp_path: Path) -> None:
+    for file in (camvid / "trainannot").iterdir():
+        Image.fromarray(np.full((HEIGHT, WIDTH), 11, np.uint8)).save(file)
+    command = ("--split", f"train={camvid / 'train'}:{camvid / 'trainannot'}", "--classes", camvid / "classes.txt")
+    line = complaint(convert(SCRIPT, *command, "--out", tmp_path / "out"))
+    assert "do the labels begin with 1? --map 1-11=0-10 makes them begin with 0" in line
+    succeeded(convert(SCRIPT, *command, "--out", tmp_path / "out", "--map", "0=255", "1-11=0-10"))
+    assert all((values == 10).all() for _, values, _ in read_all(tmp_path / "out/train").values())
+
+
+def test_ignored_class_is_told_and_other_maps_are_other_data(mine: Path, tmp_path: Path) -> None:
+    printed = succeeded(prepared(mine, tmp_path / "out", "--ignore-label", 1, "--test-fraction", 0))
+    assert "'garden gate' is label 1, which --map or --ignore-label takes away" in printed
+    for _, values, _ in read_all(tmp_path / "out/train").values():
+        assert np.array_equal(values, np.where(label() == 0, 0, 255))
+    assert "with other settings" in complaint(prepared(mine, tmp_path / "out", "--test-fraction", 0))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--map", "11"), "'11' is not OLD=NEW"),
+        (("--map", "5-3=1"), "is not OLD=NEW"),
+        (("--map", "1-3=0-5"), "is not OLD=NEW"),
+        (("--map", "1=256"), "is not OLD=NEW"),
+        (("--map", "1=7"), "no class 7 (0..1, or 255 to ignore)"),
+        (("--map", "1=0", "--ignore-label", "1"), "the label 1 would become 0 and 255"),
+        (("--ignore-label", "-1"), "not a whole number"),
+        (("--split", "train"), "is not NAME=IMAGES:LABELS or NAME=LIST"),
+        (("--split", "../x=y"), "is not NAME=IMAGES:LABELS or NAME=LIST"),
+        (("--split", "train=nowhere.txt"), "nowhere.txt: no such file"),
+        (("--split", "train=here:there"), "here: no such folder"),
+        (("--split", "train=x", "--test-fraction", "0.1"), "does not go with --split"),
+        (("--val-fraction", "nan"), "[0, 1)"),
+        (("--image-scale", "nan"), "no factor over 0"),
+        (("--label-suffix", "_mask"), "no label PNG in it whose name ends in _mask; it has p0.png"),
+    ],
+)
+def test_bad_options_are_told(mine: Path, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    assert words in complaint(prepared(mine, tmp_path / "out", *options))
+
+
+def test_names_with_suffixes(tmp_path: Path) -> None:
+    """As Cityscapes is delivered: suffixes on both names, in folders of cities; and labels beside the pictures."""
+    for city, number in (("aachen", 0), ("bochum", 1)):
+        for kind in ("leftImg8bit", "gtFine", "beside"):
+            (tmp_path / kind / city).mkdir(parents=True)
+        stem = f"{city}_{number:06d}"
+        Image.fromarray(photo()).save(tmp_path / "leftImg8bit" / city / f"{stem}_leftImg8bit.png")
+        Image.fromarray(photo()).save(tmp_path / "gtFine" / city / f"{stem}_gtFine_color.png")
+        Image.fromarray(label()).save(tmp_path / "gtFine" / city / f"{stem}_gtFine_labelTrainIds.png")
+        Image.fromarray(photo()).save(tmp_path / "beside" / f"{stem}.png")
+        Image.fromarray(label()).save(tmp_path / "beside" / f"{stem}_gtFine_labelTrainIds.png")
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    (tmp_path / "list.txt").write_text("leftImg8bit/bochum/bochum_000001_leftImg8bit.png\n")
+    common = ("--classes", tmp_path / "classes.txt", "--label-suffix", "_gtFine_labelTrainIds.png")
+    folders = ("--images", tmp_path / "leftImg8bit", "--labels", tmp_path / "gtFine")
+    suffix = ("--image-suffix", "_leftImg8bit")
+    for out, options, ids in (
+        ("both", (*folders, *suffix, "--test-fraction", 0), {"aachen_000000", "bochum_000001"}),
+        ("list", (*folders, *suffix, "--split", f"train={tmp_path / 'list.txt'}"), {"bochum_000001"}),
+        (
+            "beside",
+            ("--split", f"train={tmp_path / 'beside'}:{tmp_path / 'beside'}"),
+            {"aachen_000000", "bochum_000001"},
+        ),
+    ):
+        succeeded(convert(SCRIPT, *common, *options, "--out", tmp_path / "out" / out))
+        content = read_all(tmp_path / "out" / out / "train")
+        assert content.keys() == ids
+        assert all(np.array_equal(values, label()) for _, values, _ in content.values())
+    line = complaint(convert(SCRIPT, *common, *folders, "--out", tmp_path / "out/none"))
+    assert "would be aachen_000000_leftImg8bit_gtFine_labelTrainIds.png" in line
+    assert "--image-suffix and --label-suffix say what follows" in line
+
+
+def test_pairs_that_are_not_here(mine: Path, tmp_path: Path) -> None:
+    file = tmp_path / "train.txt"
+    command = ("--split", f"train={file}", "--classes", mine / "classes.txt", "--out", tmp_path / "out")
     for text, words in (
-        ("", "names no class"),
-        ("a\nb\na\n", "line 3: the class 'a' comes twice"),
-        ("a #zzz", "line 1: #zzz is no colour"),
-        ("a 1 2 256", "above 255"),
-        ("\n".join(map(str, range(256))), "at most 255"),
+        ("/a/b/p1.jpg /a/c/p1.png\n", "/a/b/p1.jpg and /a/c/p1.png: no such files"),
+        ("p1\n", "line 1: p1: no label beside it; give --images and --labels"),
     ):
         file.write_text(text)
-        with pytest.raises(UserError, match=words):
-            read_classes(file)
+        line = complaint(convert(SCRIPT, *command))
+        assert f"{file}, line 1" in line and words in line
+    # Relative to the list's folder, and labels of other names than the pictures'.
+    (mine / "labels/p1.png").rename(mine / "labels/one.png")
+    file.write_text("mine/photos/p1.JPG mine/labels/one.png\n")
+    succeeded(convert(SCRIPT, *command))
+    assert list(read_all(tmp_path / "out/train")) == ["p1"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "words"),
+    [
+        (resource.RLIMIT_FSIZE, 0, "split.json: File too large"),
+        (resource.RLIMIT_FSIZE, 9_000, "no file may be larger than 9000 bytes here (ulimit -f)"),
+        (resource.RLIMIT_NOFILE, 8, "labels.lmdb: Too many open files"),
+        (resource.RLIMIT_NOFILE, 10, ": Too many open files"),
+    ],
+)
+def test_limits_of_the_machine_are_told_in_one_line(
+    mine: Path, tmp_path: Path, limit: int, value: int, words: str
+) -> None:
+    def set_limit() -> None:
+        resource.setrlimit(limit, (value, value))
+
+    result = prepared(mine, tmp_path / "out", "--skip-bad", preexec_fn=set_limit)
+    assert words in complaint(result)
+    assert "skipped" not in result.stdout + result.stderr  # no picture is to blame
+    succeeded(prepared(mine, tmp_path / "out", "--skip-bad"))
+    assert Dataset.load(tmp_path / "out").skipped == {}
 
 
 def test_bad_arguments(mine: Path, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_bad_files_are_all_named_and_can_be_left_out_or_mended(tmp_path: Path, s
     (images / f"{IDS[7]}.jpg").write_bytes(content[: len(content) // 2])
     command = (SCRIPT, "--root", root, "--fold-lists", lists, "--out", tmp_path / "out")
     refused = convert(*command)
-    assert "3 bad samples" in complaint(refused)
+    assert "(3 of 20 samples are bad)" in complaint(refused)
     for file in (f"labels/{IDS[3]}.regions.txt", f"labels/{IDS[5]}.regions.txt", f"images/{IDS[7]}.jpg"):
         assert str(root / file) in refused.stderr
     assert sorted(os.listdir(tmp_path / "out/fold0")) == [".test.partial", "train"]

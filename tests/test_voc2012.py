@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import textwrap
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from data_prep_helpers import complaint, convert, succeeded
-from PIL import Image
+from PIL import ExifTags, Image
 from scipy.io import savemat
 
 from data_prep.command_line import UserError
@@ -231,7 +232,7 @@ def test_bad_files_are_named_and_can_be_left_out(devkit: Path, sbd: Path, tmp_pa
     refused = convert(*command)
     line = complaint(refused)
     assert f"{voc}/SegmentationClass/2007_01.png: a RGB picture, so colours and not class numbers" in line
-    assert "3 bad samples" in line
+    assert "(3 of 3 samples are bad)" in line
     assert f"{voc}/SegmentationClass/2007_02.png: label value 21 is out of range: 0..20, or 255" in refused.stderr
     assert f"{voc}/JPEGImages/2007_03.jpg: no such file" in refused.stderr
     assert not (tmp_path / "out/train").exists()
@@ -264,11 +265,112 @@ def test_lists_that_are_missing_or_wrong(devkit: Path, sbd: Path, tmp_path: Path
     write_list(lists / "val.txt", VAL + TRAIN[:1])
     assert "2007_01 is in both train.txt and val.txt" in refusal()
     (lists / "val.txt").unlink()
-    assert f"{lists}/val.txt: no such file" in refusal()
+    write_list(dataset / "val.txt", SBD_VAL)
+    assert "a list of these is missing" in refusal("--sbd", sbd)
+    (lists / "train.txt").unlink()
+    (lists / "trainval.txt").unlink()
+    assert f"{lists}/train.txt: no such file, nor another list of training images" in refusal()
     shutil.rmtree(lists)
     assert "no such folder; --voc is the folder VOC2012" in refusal()
     assert "required: --voc" in complaint(convert(SCRIPT, "--out", tmp_path / "out"))
     assert "--sbd benchmark_RELEASE" in succeeded(convert(SCRIPT, "--help"))
+
+
+AUG = ["2010_31", "2010_32"]
+
+
+@pytest.fixture
+def augmented(devkit: Path) -> Path:
+    """A VOCdevkit with the folder SegmentationClassAug, as it is passed on: labels of VOC's images are in it, too."""
+    voc = devkit / "VOC2012"
+    (voc / "SegmentationClassAug").mkdir()
+    for seed, one in enumerate(AUG):
+        write_picture(voc / "JPEGImages" / f"{one}.jpg", 60 + seed)
+        Image.fromarray(sbd_values(seed)).save(voc / "SegmentationClassAug" / f"{one}.png")
+    for one in TRAIN:
+        Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(voc / "SegmentationClassAug" / f"{one}.png")
+    return devkit
+
+
+@pytest.mark.parametrize("form", ["{0}", "{0}.jpg", "/JPEGImages/{0}.jpg /SegmentationClassAug/{0}.png"])
+@pytest.mark.parametrize("place", ["among VOC's lists", "elsewhere"])
+def test_augmented_labels_as_pngs(augmented: Path, tmp_path: Path, form: str, place: str) -> None:
+    file = tmp_path / "train_aug.txt"
+    options: list[object] = ["--split", f"trainaug={file}", "--split", f"val={tmp_path / 'val.txt'}"]
+    write_list(tmp_path / "val.txt", VAL)
+    if place == "among VOC's lists":
+        file, options = augmented / "VOC2012/ImageSets/Segmentation/train_aug.txt", []
+    write_list(file, [form.format(one) for one in TRAIN + AUG])
+    printed = succeeded(convert(SCRIPT, "--voc", augmented, "--out", tmp_path / "out", *options))
+    assert "trainaug: 5 images" in printed and "10582" in printed
+    dataset = Dataset.load(tmp_path / "out")
+    assert ("trainvalaug" in dataset.splits) == ("train" in dataset.splits) == (not options)
+    content = read_all(tmp_path / "out/trainaug")
+    assert list(content) == TRAIN + AUG
+    for seed, one in enumerate(TRAIN):  # where both have labels, VOC's are taken
+        assert np.array_equal(content[one][1], voc_values(seed))
+    for seed, one in enumerate(AUG):
+        assert np.array_equal(content[one][1], sbd_values(seed))
+    with SplitReader(tmp_path / "out/trainaug") as reader:
+        pixels = np.concatenate([reader.image(n).reshape(-1, 3) for n in range(5)])
+    assert dataset.mean == pytest.approx(pixels.mean(axis=0), abs=1e-3)
+
+
+def test_augmented_lists_that_are_missing_or_wrong(augmented: Path, tmp_path: Path) -> None:
+    def converted(*more: object) -> subprocess.CompletedProcess[str]:
+        return convert(SCRIPT, "--voc", augmented, "--out", tmp_path / "out", *more)
+
+    file = tmp_path / "mine.txt"
+    write_list(file, AUG + VAL[:1])
+    write_list(tmp_path / "val.txt", VAL)
+    both = ("--split", f"trainaug={file}", "--split", f"val={tmp_path / 'val.txt'}")
+    assert "2007_11 is in both trainaug.txt and val.txt (1 such ids)" in complaint(converted(*both))
+    assert "is not NAME=LIST" in complaint(converted("--split", f"mine={file}"))
+    assert "one of train, trainval" in complaint(converted("--split", f"val={file}"))
+    assert "no such folder; --aug" in complaint(converted("--aug", tmp_path / "nothing"))
+    write_list(file, [*AUG, "2010_99"])
+    assert "2010_99.png: no such file" in complaint(converted(*both)) or "2010_99.jpg" in complaint(converted(*both))
+    assert "no list of images with these labels, such as train_aug.txt" in succeeded(converted())
+
+
+def test_subset_with_lists_of_its_own(tmp_path: Path, shared_data: Path) -> None:
+    """The real subset that has trainaug and val alone, all labels in SegmentationClass."""
+    archive = shared_data / "voc2012_animals.tar"
+    if not archive.is_file():
+        pytest.skip(f"no subset of VOC in {archive}")
+    chosen = []
+    with tarfile.open(archive) as tar:
+        lists = {name: tar.extractfile(f"VOC2012/ImageSets/Segmentation/{name}.txt") for name in ("trainaug", "val")}
+        for name, stream in lists.items():
+            assert stream is not None
+            ids = stream.read().decode().split()[:: 1000 if name == "trainaug" else 200]
+            write_list(tmp_path / f"VOC2012/ImageSets/Segmentation/{name}.txt", ids)
+            chosen += ids
+        for one in chosen:
+            for file in (f"VOC2012/JPEGImages/{one}.jpg", f"VOC2012/SegmentationClass/{one}.png"):
+                stream = tar.extractfile(file)
+                assert stream is not None
+                (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / file).write_bytes(stream.read())
+    printed = succeeded(convert(SCRIPT, "--voc", tmp_path, "--out", tmp_path / "out"))
+    assert "trainaug: 4 images instead of 10582" in printed and "val: 3 images instead of 1449" in printed
+    assert "no split train: there is no" in printed
+    counts = {name: split.count for name, split in Dataset.load(tmp_path / "out").splits.items()}
+    assert counts == {"val": 3, "trainaug": 4, "trainvalaug": 7}
+    for one, (_, label) in read_all(tmp_path / "out/trainvalaug").items():
+        with Image.open(tmp_path / f"VOC2012/SegmentationClass/{one}.png") as source:
+            assert np.array_equal(label, np.asarray(source))
+
+
+def test_rotated_pictures_are_taken_where_the_user_says(devkit: Path, tmp_path: Path) -> None:
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation] = 6
+    file = devkit / "VOC2012/JPEGImages/2007_01.jpg"
+    Image.open(file).save(file, exif=tags)
+    line = complaint(convert(SCRIPT, "--voc", devkit, "--out", tmp_path / "out"))
+    assert str(file) in line and "say --label-frame stored" in line
+    succeeded(convert(SCRIPT, "--voc", devkit, "--out", tmp_path / "out", "--label-frame", "stored"))
+    assert np.array_equal(read_all(tmp_path / "out/train")["2007_01"][1], voc_values(0))
 
 
 def test_test_split_needs_list_and_images(devkit: Path, tmp_path: Path) -> None:
