@@ -189,7 +189,7 @@ kernels: venv ## our CUDA kernels, compiled for the first and the last of CUDA_A
 	configured build/kernels "our kernels" configure-kernels -DGPU=KERNELS "-DCUDA_ARCHS=$(firstword $(CUDA_ARCHS)) $(lastword $(CUDA_ARCHS))"
 	# all of them every time, most of it out of ccache: the compiler's report is of all of them then
 	quietly "compiling our CUDA kernels" kernels cmake --build build/kernels --parallel $(JOBS) --clean-first --target kernels
-	$(PYTHON) caffe_layers/kernel_resources.py $(LOGS)/kernels.log --out $(LOGS)/kernel_resources.md
+	$(PYTHON) caffe_layers/scripts/kernel_resources.py $(LOGS)/kernels.log --out $(LOGS)/kernel_resources.md
 
 .PHONY: lint
 lint: venv ## ruff over all Python, hadolint over the Dockerfile

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "caffe_layers"))
+sys.path.insert(0, str(REPOSITORY / "caffe_layers" / "scripts"))
 
 import fetch_source  # noqa: E402
 import merge_proto  # noqa: E402

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "caffe_layers"))
+sys.path.insert(0, str(REPOSITORY / "caffe_layers" / "scripts"))
 
 import cuda_toolkit  # noqa: E402
 

@@ -43,7 +43,7 @@ def test_the_network_is_its_groups() -> None:
 
 
 def test_the_model_is_the_kernels(repository: Path) -> None:
-    source = (repository / "caffe_layers/include/caffe/util/renet_resident_scan.cuh").read_text()
+    source = (repository / "caffe_layers/include/caffe/renet/gpu/resident_product.cuh").read_text()
     constants = dict(re.findall(r"const (?:int|double) (k\w+) = (\d+);", source))
     assert int(constants["kLatency"]) == STEP_CLOCKS
     assert int(constants["kInstructions"]) == PASS_INSTRUCTIONS

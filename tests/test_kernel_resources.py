@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "caffe_layers"))
+sys.path.insert(0, str(REPOSITORY / "caffe_layers" / "scripts"))
 
 import kernel_resources  # noqa: E402
 from kernel_resources import Kernel  # noqa: E402

@@ -25,7 +25,7 @@ PRODUCT_SHARE = 0.75  # of the data sheet's rate, in a large float32 product
 MEMORY_SHARE = 0.9  # of the data sheet's bandwidth, in a copy
 LAUNCH = 3e-6  # seconds a kernel waits for its turn
 FORWARD_LAUNCHES, BACKWARD_LAUNCHES = 5, 11
-# PlanResident's figures (caffe_layers/include/caffe/util/renet_resident_scan.cuh)
+# PlanResident's figures (caffe_layers/include/caffe/renet/gpu/resident_product.cuh)
 STEP_CLOCKS = 250
 PASS_INSTRUCTIONS = 240
 PASS_LINES = 4

@@ -7,8 +7,8 @@
 #include <cstddef>
 #include <vector>
 
-#include "caffe/util/renet_scan.hpp"
-#include "caffe/util/tensor_core.cuh"
+#include "caffe/renet/gpu/scan.hpp"
+#include "caffe/gpu/tensor_core.cuh"
 
 namespace caffe {
 

@@ -7,7 +7,7 @@
 #include "gtest/gtest.h"
 
 #include "caffe/util/math_functions.hpp"
-#include "caffe/util/renet_sweep.hpp"
+#include "caffe/renet/sweep.hpp"
 
 #include "renet_reference.hpp"
 

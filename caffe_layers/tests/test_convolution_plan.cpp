@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "caffe/util/convolution_plan.hpp"
-#include "caffe/util/gpu_device.hpp"
-#include "caffe/util/gpu_precision.hpp"
+#include "caffe/onednn/convolution_plan.hpp"
+#include "caffe/gpu/gpu_device.hpp"
+#include "caffe/gpu/gpu_precision.hpp"
 
 namespace caffe {
 

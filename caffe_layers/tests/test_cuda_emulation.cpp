@@ -8,7 +8,7 @@
 
 #include "gtest/gtest.h"
 
-#include "caffe/util/cuda_block.hpp"
+#include "caffe/gpu/cuda_block.hpp"
 
 namespace caffe {
 

@@ -29,7 +29,7 @@ inline int atomicMin(int* address, int value) {
 #include "caffe/blob.hpp"
 #include "caffe/filler.hpp"
 #include "caffe/layers/dense_crf_layer.hpp"
-#include "caffe/util/mean_field_device_solver.cuh"
+#include "caffe/crf/mean_field_device_solver.cuh"
 
 #include "caffe/test/test_caffe_main.hpp"
 #include "emulated_device.hpp"

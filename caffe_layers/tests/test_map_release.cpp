@@ -12,7 +12,7 @@
 #include "caffe/layers/onednn_conv_layer.hpp"
 #include "caffe/net.hpp"
 #include "caffe/util/large_page_allocator.hpp"
-#include "caffe/util/onednn.hpp"
+#include "caffe/onednn/onednn.hpp"
 #include "caffe/util/row_bands.hpp"
 
 #include "caffe/test/test_caffe_main.hpp"

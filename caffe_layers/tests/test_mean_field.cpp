@@ -9,9 +9,9 @@
 
 #include "gtest/gtest.h"
 
-#include "caffe/util/mean_field.hpp"
-#include "caffe/util/permutohedral_lattice.hpp"
-#include "caffe/util/vertex_table.hpp"
+#include "caffe/crf/mean_field.hpp"
+#include "caffe/crf/permutohedral_lattice.hpp"
+#include "caffe/crf/vertex_table.hpp"
 
 #include "caffe/test/test_caffe_main.hpp"
 

@@ -14,8 +14,8 @@
 #include "caffe/layer_factory.hpp"
 #include "caffe/layers/onednn_conv_layer.hpp"
 #include "caffe/net.hpp"
-#include "caffe/util/onednn.hpp"
-#include "caffe/util/sub_images.hpp"
+#include "caffe/onednn/onednn.hpp"
+#include "caffe/onednn/sub_images.hpp"
 
 #include "caffe/test/test_caffe_main.hpp"
 

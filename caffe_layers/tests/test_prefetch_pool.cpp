@@ -7,7 +7,7 @@
 
 #include "gtest/gtest.h"
 
-#include "caffe/util/prefetch_pool.hpp"
+#include "caffe/data/prefetch_pool.hpp"
 
 #include "caffe/test/test_caffe_main.hpp"
 

@@ -6,7 +6,7 @@
 
 #include "gtest/gtest.h"
 
-#include "caffe/util/renet_device_sweep.cuh"
+#include "caffe/renet/gpu/device_sweep.cuh"
 
 #include "caffe/test/test_caffe_main.hpp"
 #include "emulated_device.hpp"

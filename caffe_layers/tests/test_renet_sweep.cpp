@@ -5,8 +5,8 @@
 
 #include "gtest/gtest.h"
 
-#include "caffe/util/renet_cell.hpp"
-#include "caffe/util/renet_sweep.hpp"
+#include "caffe/renet/cell.hpp"
+#include "caffe/renet/sweep.hpp"
 
 #include "caffe/test/test_caffe_main.hpp"
 #include "renet_reference.hpp"

@@ -12,7 +12,7 @@
 
 #include "gtest/gtest.h"
 
-#include "caffe/util/renet_tensor_scan.cuh"
+#include "caffe/renet/gpu/tensor_scan.cuh"
 
 #include "emulated_device.hpp"
 

@@ -6,7 +6,7 @@
 
 #include "gtest/gtest.h"
 
-#include "caffe/util/sample_order.hpp"
+#include "caffe/data/sample_order.hpp"
 
 #include "caffe/test/test_caffe_main.hpp"
 

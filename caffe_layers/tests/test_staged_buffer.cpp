@@ -16,12 +16,12 @@
 #include "cuda_runtime_emulation.hpp"
 #undef CPU_ONLY
 #define StagedBuffer EmulatedStagedBuffer
-#include "../src/caffe/util/staged_buffer.cpp"
+#include "../src/caffe/data/staged_buffer.cpp"
 #define CPU_ONLY
 #define DEVICE_TEST(name) TEST(StagedBufferEmulationTest, name)
 #define DEVICE_DEATH_TEST(name) TEST(StagedBufferEmulationDeathTest, name)
 #else
-#include "caffe/util/staged_buffer.hpp"
+#include "caffe/data/staged_buffer.hpp"
 #define DEVICE_TEST(name) TEST(StagedBufferGPUTest, name)
 #define DEVICE_DEATH_TEST(name) TEST(StagedBufferGPUDeathTest, name)
 #endif

@@ -25,8 +25,8 @@
 #include <vector>
 
 #include "caffe/caffe.hpp"
-#include "caffe/util/gpu_device.hpp"
-#include "caffe/util/gpu_precision.hpp"
+#include "caffe/gpu/gpu_device.hpp"
+#include "caffe/gpu/gpu_precision.hpp"
 #include "caffe/util/io.hpp"
 #include "caffe/util/math_functions.hpp"
 #include "caffe/util/upgrade_proto.hpp"

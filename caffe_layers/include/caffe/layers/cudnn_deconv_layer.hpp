@@ -8,7 +8,7 @@
 #include "caffe/layers/deconv_layer.hpp"
 #include "caffe/proto/caffe.pb.h"
 #ifdef USE_CUDNN
-#include "caffe/util/cudnn_convolution.hpp"
+#include "caffe/gpu/cudnn_convolution.hpp"
 #endif
 
 namespace caffe {

@@ -7,8 +7,8 @@
 #include "caffe/layer.hpp"
 #include "caffe/proto/caffe.pb.h"
 #include "caffe/util/large_page_allocator.hpp"
-#include "caffe/util/mean_field.hpp"
-#include "caffe/util/permutohedral_lattice.hpp"
+#include "caffe/crf/mean_field.hpp"
+#include "caffe/crf/permutohedral_lattice.hpp"
 
 namespace caffe {
 

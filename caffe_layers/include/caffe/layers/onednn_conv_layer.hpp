@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "caffe/layers/conv_layer.hpp"
-#include "caffe/util/onednn.hpp"
+#include "caffe/onednn/onednn.hpp"
 #include "caffe/util/row_bands.hpp"
-#include "caffe/util/sub_images.hpp"
+#include "caffe/onednn/sub_images.hpp"
 
 namespace caffe {
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "caffe/layers/pooling_layer.hpp"
-#include "caffe/util/onednn.hpp"
+#include "caffe/onednn/onednn.hpp"
 
 namespace caffe {
 

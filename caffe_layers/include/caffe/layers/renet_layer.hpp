@@ -6,7 +6,7 @@
 #include "caffe/blob.hpp"
 #include "caffe/layer.hpp"
 #include "caffe/proto/caffe.pb.h"
-#include "caffe/util/renet_sweep.hpp"
+#include "caffe/renet/sweep.hpp"
 
 namespace caffe {
 

@@ -13,10 +13,10 @@
 #include "caffe/blob.hpp"
 #include "caffe/layer.hpp"
 #include "caffe/proto/caffe.pb.h"
-#include "caffe/util/lmdb_reader.hpp"
-#include "caffe/util/prefetch_pool.hpp"
-#include "caffe/util/sample_order.hpp"
-#include "caffe/util/staged_buffer.hpp"
+#include "caffe/data/lmdb_reader.hpp"
+#include "caffe/data/prefetch_pool.hpp"
+#include "caffe/data/sample_order.hpp"
+#include "caffe/data/staged_buffer.hpp"
 
 namespace caffe {
 

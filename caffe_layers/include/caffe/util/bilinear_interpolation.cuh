@@ -4,7 +4,7 @@
 #include <cstddef>
 
 #include "caffe/util/bilinear_interpolation.hpp"
-#include "caffe/util/cuda_block.hpp"
+#include "caffe/gpu/cuda_block.hpp"
 
 namespace caffe {
 

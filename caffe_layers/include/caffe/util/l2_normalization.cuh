@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-#include "caffe/util/cuda_block.hpp"
+#include "caffe/gpu/cuda_block.hpp"
 #include "caffe/util/l2_normalization.hpp"
 
 namespace caffe {

@@ -3,7 +3,7 @@
 
 #include "caffe/layers/bilinear_interpolation_layer.hpp"
 #include "caffe/util/bilinear_interpolation.cuh"
-#include "caffe/util/cuda_check.hpp"
+#include "caffe/gpu/cuda_check.hpp"
 
 namespace caffe {
 

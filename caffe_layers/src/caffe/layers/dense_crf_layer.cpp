@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "caffe/layer_factory.hpp"
-#include "caffe/util/dense_crf_features.hpp"
+#include "caffe/crf/dense_crf_features.hpp"
 #include "caffe/util/math_functions.hpp"
 
 namespace caffe {

@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "caffe/layers/dense_crf_layer.hpp"
-#include "caffe/util/cuda_check.hpp"
-#include "caffe/util/cuda_device.cuh"
-#include "caffe/util/mean_field_device_solver.cuh"
+#include "caffe/gpu/cuda_check.hpp"
+#include "caffe/gpu/cuda_device.cuh"
+#include "caffe/crf/mean_field_device_solver.cuh"
 
 namespace caffe {
 

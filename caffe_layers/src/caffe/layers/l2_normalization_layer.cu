@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "caffe/layers/l2_normalization_layer.hpp"
-#include "caffe/util/cuda_check.hpp"
+#include "caffe/gpu/cuda_check.hpp"
 #include "caffe/util/l2_normalization.cuh"
 
 namespace caffe {

@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "caffe/util/onednn.hpp"
+#include "caffe/onednn/onednn.hpp"
 
 namespace caffe {
 

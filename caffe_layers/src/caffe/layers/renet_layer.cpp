@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "caffe/filler.hpp"
-#include "caffe/util/gpu_precision.hpp"
+#include "caffe/gpu/gpu_precision.hpp"
 
 namespace caffe {
 

@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "caffe/layers/segmentation_data_layer.hpp"
-#include "caffe/util/cuda_check.hpp"
+#include "caffe/gpu/cuda_check.hpp"
 
 namespace caffe {
 

@@ -1,0 +1,201 @@
+#ifndef CAFFE_CRF_PERMUTOHEDRAL_DEVICE_LATTICE_CUH_
+#define CAFFE_CRF_PERMUTOHEDRAL_DEVICE_LATTICE_CUH_
+
+#include <cmath>
+#include <cstddef>
+#include <utility>
+
+#include "caffe/common.hpp"
+#include "caffe/util/growing_array.hpp"
+#include "caffe/crf/permutohedral_filter.cuh"
+#include "caffe/crf/permutohedral_vertices.cuh"
+#include "caffe/gpu/prefix_sum.cuh"
+#include "caffe/gpu/stable_sort.cuh"
+
+namespace caffe {
+
+/// What lattices need while they are built; they may share it.
+template <typename Dtype>
+struct LatticeScratch {
+  GrowingArray<int> simplices;
+  GrowingArray<float> weight;
+  GrowingArray<int> slots;
+  GrowingArray<int> numbers[2];
+  GrowingArray<int> counts;
+  GrowingArray<int> sums;
+  GrowingArray<Dtype> factor;
+};
+
+/**
+ * @brief PermutohedralLattice on a device, with the normalisation of both sides
+ *        in its weights: Blur and BlurredLattice::Slice together are
+ *        N = D^-1/2 K D^-1/2, D = diag(K 1).
+ *
+ * Its vertices have the numbers that the processor's lattice gives them, and
+ * all sums have one order. Memory is linear in points, and that of the values
+ * in vertices: their number is read back from the device, once in Build.
+ *
+ * Device offers Launch, Allocate and Fetch.
+ */
+template <typename Dtype, int kDimensions>
+class PermutohedralDeviceLattice {
+ public:
+  static constexpr int kCorners = kDimensions + 1;
+
+  PermutohedralDeviceLattice() : points_(0), entries_(0), vertices_(0) {}
+
+  template <class Device, class Features>
+  void Build(Device* device, int points, const Features& features,
+      LatticeScratch<Dtype>* scratch) {
+    static_assert(Features::kDimensions == kDimensions, "of this lattice");
+    CHECK_GT(points, 0) << "a lattice needs points";
+    CHECK_LT(points, (1 << 29) / kCorners) << "too many points for a lattice";
+    points_ = points;
+    entries_ = points * kCorners;
+    Place(device, features, scratch);
+    Sort(device, scratch);
+    Normalise(device, scratch);
+  }
+
+  /**
+   * @brief Splats and blurs `from`.
+   *
+   * Missing vertices make the blurs of two axes differ by their order:
+   * transposed goes through the axes backwards and gives the exact transpose.
+   *
+   * @param from points x stride, or NULL for 1 everywhere
+   * @return to be read before the next call
+   */
+  template <class Device>
+  BlurredLattice<Dtype, kCorners> Blur(Device* device, const Dtype* from,
+      int stride, bool transposed) {
+    const size_t size = static_cast<size_t>(vertices_) * stride;
+    Dtype* values = values_[0].Reserve(device, size);
+    Dtype* blurred = values_[1].Reserve(device, size);
+    const int chunks = SplatChunks(entries_);
+    Dtype* const carried = carried_.Reserve(device,
+        static_cast<size_t>(chunks) * stride);
+    const SortedEntries<Dtype> entries = {entries_, splat_vertex_.get(),
+        splat_point_.get(), splat_weight_.get(), begin_.get()};
+    device->Launch(&SplatKernel<Dtype>, RowGrid(chunks, stride),
+        RowBlock(stride), 0, entries, stride, from, values, carried);
+    device->Launch(&AddCarriedKernel<Dtype>, RowGrid(chunks, stride),
+        RowBlock(stride), 0, entries, stride,
+        static_cast<const Dtype*>(carried), values);
+    for (int step = 0; step < kCorners; ++step) {
+      const int axis = transposed ? kCorners - 1 - step : step;
+      const Neighbours* const neighbours =
+          neighbours_.get() + static_cast<size_t>(axis) * vertices_;
+      device->Launch(&BlurKernel<Dtype>, RowGrid(vertices_, stride),
+          RowBlock(stride), 0, vertices_, stride, neighbours,
+          static_cast<const Dtype*>(values), blurred);
+      std::swap(values, blurred);
+    }
+    const BlurredLattice<Dtype, kCorners> result = {values, vertex_.get(),
+        slice_weight_.get()};
+    return result;
+  }
+
+  int vertices() const { return vertices_; }
+
+ private:
+  static dim3 Blocks(size_t threads) {
+    return dim3((threads - 1) / kVertexThreads + 1);
+  }
+
+  /// Simplices, vertices and their neighbours.
+  template <class Device, class Features>
+  void Place(Device* device, const Features& features,
+      LatticeScratch<Dtype>* scratch) {
+    const dim3 threads(kVertexThreads);
+    typedef PackedSimplex<kDimensions> Simplex;
+    Simplex* const simplices =
+        reinterpret_cast<Simplex*>(scratch->simplices.Reserve(device,
+        static_cast<size_t>(points_) * (sizeof(Simplex) / sizeof(int))));
+    PermutohedralScales<kDimensions> scales;
+    for (int k = 0; k < kDimensions; ++k) {
+      scales.scale[k] = PermutohedralScale(k, kDimensions);
+    }
+    device->Launch(&PlacePointsKernel<Features>, Blocks(points_), threads, 0,
+        points_, features, scales, simplices,
+        scratch->weight.Reserve(device, entries_));
+
+    unsigned slots = 64;
+    while (slots < 2u * entries_) { slots *= 2; }
+    const DeviceVertexTable<kDimensions> table = {simplices,
+        scratch->slots.Reserve(device, slots), slots - 1};
+    device->Launch(&FillKernel<int>, Blocks(slots), threads, 0,
+        static_cast<int>(slots), int(table.kEmpty), table.slots);
+    int* const vertex = vertex_.Reserve(device, entries_);
+    device->Launch(&InsertVerticesKernel<kDimensions>, Blocks(entries_),
+        threads, 0, entries_, table, vertex);
+
+    int* const number = scratch->numbers[0].Reserve(device, entries_);
+    int* const standing = scratch->numbers[1].Reserve(device, entries_);
+    int* const sums = scratch->sums.Reserve(device, SumTiles(entries_) + 1);
+    const StandsForVertex stands = {table.slots, vertex};
+    LaunchPrefixSum(device, entries_, stands, sums, number);
+    device->Launch(&NumberVerticesKernel<kDimensions>, Blocks(entries_),
+        threads, 0, entries_, table, static_cast<const int*>(number), vertex,
+        standing);
+    vertices_ = device->Fetch(sums + SumTiles(entries_));
+
+    Neighbours* const neighbours = neighbours_.Reserve(device,
+        static_cast<size_t>(vertices_) * kCorners);
+    dim3 blocks = Blocks(vertices_);
+    blocks.y = kCorners;
+    device->Launch(&FindNeighboursKernel<kDimensions>, blocks, threads, 0,
+        vertices_, table, static_cast<const int*>(vertex),
+        static_cast<const int*>(standing), neighbours);
+  }
+
+  /// The entries in the order of their vertices.
+  template <class Device>
+  void Sort(Device* device, LatticeScratch<Dtype>* scratch) {
+    int* const numbers[] = {scratch->numbers[0].get(),
+        scratch->numbers[1].get()};
+    const int counts = SortCounts(entries_);
+    const int* const sorted = SortByKeys(device, entries_,
+        static_cast<const int*>(vertex_.get()), vertices_ - 1, numbers,
+        scratch->counts.Reserve(device, counts),
+        scratch->sums.Reserve(device, SumTiles(counts) + 1));
+    // the height of the Gaussian that splat, blur and slice together are
+    const Dtype alpha = 1 / (1 + std::pow(Dtype(2), -kDimensions));
+    device->Launch(&ArrangeEntriesKernel<Dtype, kCorners>, Blocks(entries_),
+        dim3(kVertexThreads), 0, entries_, vertices_, sorted,
+        static_cast<const int*>(vertex_.get()),
+        static_cast<const float*>(scratch->weight.get()), alpha,
+        splat_vertex_.Reserve(device, entries_),
+        splat_point_.Reserve(device, entries_),
+        splat_weight_.Reserve(device, entries_),
+        begin_.Reserve(device, vertices_ + 1),
+        slice_weight_.Reserve(device, entries_));
+  }
+
+  template <class Device>
+  void Normalise(Device* device, LatticeScratch<Dtype>* scratch) {
+    Dtype* const factor = scratch->factor.Reserve(device, points_);
+    const BlurredLattice<Dtype, kCorners> sums =
+        Blur(device, static_cast<const Dtype*>(NULL), 1, false);
+    device->Launch(&NormalisationKernel<Dtype, kCorners>, Blocks(points_),
+        dim3(kVertexThreads), 0, points_, sums, factor);
+    device->Launch(&NormaliseWeightsKernel<Dtype, kCorners>, Blocks(entries_),
+        dim3(kVertexThreads), 0, entries_, static_cast<const Dtype*>(factor),
+        static_cast<const int*>(splat_point_.get()), splat_weight_.get(),
+        slice_weight_.get());
+  }
+
+  int points_, entries_, vertices_;
+  GrowingArray<int> vertex_;        // of every entry
+  GrowingArray<Dtype> slice_weight_;
+  // see SortedEntries
+  GrowingArray<int> splat_vertex_, splat_point_, begin_;
+  GrowingArray<Dtype> splat_weight_;
+  GrowingArray<Neighbours> neighbours_;  // corners x vertices
+  GrowingArray<Dtype> values_[2];        // vertices x stride
+  GrowingArray<Dtype> carried_;          // chunks x stride
+};
+
+}  // namespace caffe
+
+#endif  // CAFFE_CRF_PERMUTOHEDRAL_DEVICE_LATTICE_CUH_
