@@ -1,14 +1,10 @@
 #ifndef CAFFE_CUDNN_DECONV_LAYER_HPP_
 #define CAFFE_CUDNN_DECONV_LAYER_HPP_
 
-#include <vector>
-
-#include "caffe/blob.hpp"
-#include "caffe/layer.hpp"
 #include "caffe/layers/deconv_layer.hpp"
 #include "caffe/proto/caffe.pb.h"
 #ifdef USE_CUDNN
-#include "caffe/gpu/cudnn_convolution.hpp"
+#include "caffe/gpu/cudnn_convolution_layer.hpp"
 #endif
 
 namespace caffe {
@@ -23,20 +19,11 @@ namespace caffe {
  * and W' likewise. Blobs: weights C x K/group x kernel x kernel, bias K.
  */
 template <typename Dtype>
-class CuDNNDeconvolutionLayer : public DeconvolutionLayer<Dtype> {
+class CuDNNDeconvolutionLayer
+    : public CudnnConvolutionOf<Dtype, DeconvolutionLayer, true> {
  public:
   explicit CuDNNDeconvolutionLayer(const LayerParameter& param)
-      : DeconvolutionLayer<Dtype>(param) {}
-  virtual void Reshape(const vector<Blob<Dtype>*>& bottom,
-      const vector<Blob<Dtype>*>& top);
-
- protected:
-  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
-      const vector<Blob<Dtype>*>& top);
-  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
-      const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom);
-
-  CudnnConvolution<Dtype> convolution_;
+      : CudnnConvolutionOf<Dtype, DeconvolutionLayer, true>(param) {}
 };
 #endif
 

@@ -48,18 +48,21 @@ class ReNetLayer : public Layer<Dtype> {
   virtual inline int ExactNumTopBlobs() const { return 1; }
 
  protected:
+  virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top);
+  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top);
+  virtual void Backward_cpu(const vector<Blob<Dtype>*>& top,
+      const vector<bool>& propagate_down,
+      const vector<Blob<Dtype>*>& bottom);
+  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
+      const vector<bool>& propagate_down,
+      const vector<Blob<Dtype>*>& bottom);
+
   /// G, the gates of the unit.
   virtual int Gates() const = 0;
   /// Fills W_x, b, W_h of one scan (and what follows); shapes are set.
   virtual void FillParameters(int scan);
-
-  enum Place { ON_CPU, ON_GPU };
-  /// The passes of the layer, the same for every unit.
-  void SweepForward(Place place, const vector<Blob<Dtype>*>& bottom,
-      const vector<Blob<Dtype>*>& top);
-  void SweepBackward(Place place, const vector<Blob<Dtype>*>& top,
-      const vector<bool>& propagate_down,
-      const vector<Blob<Dtype>*>& bottom);
 
   /// Blobs of one scan: W_x, b, W_h and, where asked for, the peepholes.
   int ScanBlobs() const { return peephole_ ? 4 : 3; }
@@ -76,6 +79,12 @@ class ReNetLayer : public Layer<Dtype> {
   bool peephole_;
 
  private:
+  enum Place { ON_CPU, ON_GPU };
+  void SweepForward(Place place, const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top);
+  void SweepBackward(Place place, const vector<Blob<Dtype>*>& top,
+      const vector<bool>& propagate_down,
+      const vector<Blob<Dtype>*>& bottom);
   ReNetEngine<Dtype>* Engine(Place place);
   static const Dtype* Data(Place place, const Blob<Dtype>& blob) {
     return place == ON_GPU ? blob.gpu_data() : blob.cpu_data();

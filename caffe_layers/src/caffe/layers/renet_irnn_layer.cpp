@@ -17,22 +17,6 @@ void ReNetIRNNLayer<Dtype>::FillParameters(int scan) {
   }
 }
 
-template <typename Dtype>
-void ReNetIRNNLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
-    const vector<Blob<Dtype>*>& top) {
-  this->SweepForward(this->ON_CPU, bottom, top);
-}
-
-template <typename Dtype>
-void ReNetIRNNLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
-    const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom) {
-  this->SweepBackward(this->ON_CPU, top, propagate_down, bottom);
-}
-
-#ifdef CPU_ONLY
-STUB_GPU(ReNetIRNNLayer);
-#endif
-
 INSTANTIATE_CLASS(ReNetIRNNLayer);
 REGISTER_LAYER_CLASS(ReNetIRNN);
 

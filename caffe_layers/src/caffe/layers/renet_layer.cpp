@@ -225,7 +225,21 @@ void ReNetLayer<Dtype>::SweepBackward(Place place,
   engine->Backward(sweep_);
 }
 
+template <typename Dtype>
+void ReNetLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
+    const vector<Blob<Dtype>*>& top) {
+  SweepForward(ON_CPU, bottom, top);
+}
+
+template <typename Dtype>
+void ReNetLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
+    const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom) {
+  SweepBackward(ON_CPU, top, propagate_down, bottom);
+}
+
 #ifdef CPU_ONLY
+STUB_GPU(ReNetLayer);
+
 template <typename Dtype>
 shared_ptr<ReNetEngine<Dtype> > NewReNetGpuEngine(const string& /* who */) {
   NO_GPU;

@@ -21,22 +21,6 @@ void ReNetLSTMLayer<Dtype>::FillParameters(int scan) {
   }
 }
 
-template <typename Dtype>
-void ReNetLSTMLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
-    const vector<Blob<Dtype>*>& top) {
-  this->SweepForward(this->ON_CPU, bottom, top);
-}
-
-template <typename Dtype>
-void ReNetLSTMLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
-    const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom) {
-  this->SweepBackward(this->ON_CPU, top, propagate_down, bottom);
-}
-
-#ifdef CPU_ONLY
-STUB_GPU(ReNetLSTMLayer);
-#endif
-
 INSTANTIATE_CLASS(ReNetLSTMLayer);
 REGISTER_LAYER_CLASS(ReNetLSTM);
 
