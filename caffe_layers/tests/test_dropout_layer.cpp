@@ -147,10 +147,27 @@ TYPED_TEST(DropoutTest, TestNoNumberStaysOne) {
 }
 
 TYPED_TEST(DropoutTest, TestBadRatios) {
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
   for (const float ratio : {1.f, -0.5f, NAN}) {
     this->param_.mutable_dropout_param()->set_dropout_ratio(ratio);
     EXPECT_DEATH(this->Made(1), "Dropout layer 'drop': dropout_ratio is .*, expected a probability");
   }
 }
+
+#ifndef CPU_ONLY
+
+template <typename Dtype>
+class GPUAgreementDropoutTest : public DropoutTest<CPUDevice<Dtype> > {};
+
+TYPED_TEST_CASE(GPUAgreementDropoutTest, TestDtypes);
+
+TYPED_TEST(GPUAgreementDropoutTest, TestProcessorAndGPUDropTheSame) {
+  Caffe::set_mode(Caffe::CPU);
+  const auto kept = this->Forward(this->Made(11).get(), 9);
+  Caffe::set_mode(Caffe::GPU);
+  EXPECT_EQ(kept, this->Forward(this->Made(11).get(), 9));
+}
+
+#endif  // CPU_ONLY
 
 }  // namespace caffe

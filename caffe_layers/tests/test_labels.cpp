@@ -21,7 +21,9 @@ class LabelsTest : public MultiDeviceTest<TypeParam> {
   typedef typename TypeParam::Dtype Dtype;
 
  protected:
-  LabelsTest() : scores_(2, 3, 3, 4), labels_(2, 1, 3, 4), infogain_(1, 1, 3, 3) {}
+  LabelsTest() : scores_(2, 3, 3, 4), labels_(2, 1, 3, 4), infogain_(1, 1, 3, 3) {
+    ::testing::FLAGS_gtest_death_test_style = "threadsafe";  // a forked process cannot use the GPU
+  }
 
   void Flatten() {
     scores_.Reshape({4, 3});
