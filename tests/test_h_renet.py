@@ -508,3 +508,116 @@ def test_network_cost(repository: Path, dataset: Path, tmp_path: Path) -> None:
     done = subprocess.run([*tool, "--model", str(broken)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "Sftmax" in done.stderr.splitlines()[-1]
+
+
+def cost_table(repository: Path, *arguments: object, cwd: Path) -> tuple[list[list[str]], list[str]]:
+    """The rows of the layers (name, type, shape, ...), and the cells of the summary."""
+    tool = [sys.executable, str(repository / "tools/network_cost.py"), "--passes", "1"]
+    done = subprocess.run([*tool, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300)
+    assert done.returncode == 0, done.stderr
+    layers, _, summary = done.stdout.partition("\n\n")
+    rows = [re.split(r"  +", line.strip()) for line in layers.splitlines()[2:]]
+    return rows, re.split(r"  +", summary.splitlines()[-1].strip())
+
+
+TRAINED = {
+    # any data layer, any loss, with a matrix in a file that is not there
+    "infogain": (
+        """
+layer { name: "data" type: "ImageData" top: "data" top: "label"
+        image_data_param { source: "lost.txt" batch_size: 3 } transform_param { crop_size: 24 } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "score"
+        convolution_param { num_output: 4 kernel_size: 3 pad: 1 stride: 2 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "InfogainLoss" bottom: "score" bottom: "label" top: "loss"
+        infogain_loss_param { source: "lost.binaryproto" } }
+""",
+        "1 x 24 x 24",
+        {"label": "1 x 1 x 12 x 12", "loss_matrix": "1 x 1 x 4 x 4"},
+    ),
+    "two heads": (
+        """
+layer { name: "data" type: "Python" top: "data" top: "label" python_param { module: "lost" layer: "Lost" } }
+layer { name: "small" type: "Pooling" bottom: "label" top: "small" pooling_param { kernel_size: 4 stride: 4 } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 4 kernel_size: 3 pad: 1 stride: 4 weight_filler { type: "xavier" } } }
+layer { name: "aux" type: "SoftmaxWithLoss" bottom: "conv" bottom: "small" top: "aux" loss_weight: 0.4 }
+layer { name: "up" type: "Deconvolution" bottom: "conv" top: "up"
+        convolution_param { num_output: 4 kernel_size: 8 pad: 2 stride: 4 weight_filler { type: "bilinear" } } }
+layer { name: "loss" type: "HingeLoss" bottom: "up" bottom: "label" top: "loss" }
+layer { name: "accuracy" type: "Accuracy" bottom: "up" bottom: "label" top: "accuracy" include { phase: TEST } }
+""",
+        "1 x 32 x 40",
+        {"label": "1 x 1 x 32 x 40", "small": "1 x 1 x 8 x 10"},
+    ),
+    "regression": (
+        """
+layer { name: "data" type: "HDF5Data" top: "data" top: "target" hdf5_data_param { source: "lost" batch_size: 2 } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "conv" bottom: "target" top: "loss" }
+""",
+        "1 x 32 x 40",
+        {"target": "1 x 2 x 30 x 38"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_any_loss_and_any_data_layer_make_a_training(repository: Path, tmp_path: Path, name: str) -> None:
+    text, size, shapes = TRAINED[name]
+    (tmp_path / "net.prototxt").write_text(f'name: "mine"\n{text}')
+    chosen = () if name == "infogain" else ("--size", "32x40")  # its crops are known from the file
+    layers, summary = cost_table(repository, "--model", "net.prototxt", *chosen, cwd=tmp_path)
+    assert summary[1:3] == ["training step", size]
+    found = {row[0]: row[2] for row in layers}
+    assert {blob: found[blob] for blob in shapes} == shapes
+
+
+def test_cost_of_old_and_staged_networks(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "old.prototxt").write_text(
+        """
+input: "data" input_dim: 1 input_dim: 1 input_dim: 9 input_dim: 9
+layers { name: "conv" type: CONVOLUTION bottom: "data" top: "conv"
+         convolution_param { num_output: 4 kernel_size: 3 } }
+"""
+    )
+    layers, summary = cost_table(repository, "--model", "old.prototxt", "--size", "16x20", cwd=tmp_path)
+    assert (summary[1:3], layers[0][2]) == (["forward", "1 x 16 x 20"], "1 x 1 x 16 x 20")
+    assert layers[1][:3] == ["conv", "Convolution", "1 x 4 x 14 x 18"]
+
+    staged = tmp_path / "staged.prototxt"
+    staged.write_text(
+        """
+layer { name: "train" type: "Data" top: "data" include { stage: "train" } data_param { source: "a" batch_size: 1 } }
+layer { name: "truth" type: "Data" top: "label" include { stage: "train" } data_param { source: "b" batch_size: 1 } }
+layer { name: "deploy" type: "Input" top: "data" include { stage: "deploy" }
+        input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 5 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" include { stage: "train" } }
+layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" include { stage: "deploy" } }
+"""
+    )
+    command = ("--model", "staged.prototxt", "--size", "8x8")
+    for stage, what in (("train", "training step"), ("deploy", "forward")):
+        layers, summary = cost_table(repository, *command, "--stage", stage, cwd=tmp_path)
+        assert summary[1] == what
+        assert [row[2] for row in layers if row[0] == "ip"] == ["1 x 5"]
+    tool = [sys.executable, str(repository / "tools/network_cost.py")]
+    done = subprocess.run([*tool, *command], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2
+    assert "layer 'ip' reads 'data', which no layer makes in this state" in done.stderr.splitlines()[-1]
+    assert "--stage adds to it one of deploy, train" in done.stderr
+
+
+def test_receptive_field_of_a_deconvolution() -> None:
+    network = parsed(
+        """
+layer { type: "Convolution" bottom: "data" top: "c" convolution_param { kernel_size: 3 stride: 4 } }
+layer { type: "Deconvolution" bottom: "c" top: "up" convolution_param { kernel_size: 8 stride: 4 } }
+layer { type: "Convolution" bottom: "up" top: "last" convolution_param { kernel_size: 3 } }
+"""
+    )
+    found = views(network)
+    assert (found["c"].field, found["c"].jump) == (3, 4)
+    assert (found["up"].field, found["up"].jump) == (3 + 4, 1)  # a pixel lies under two positions' kernels
+    assert (found["last"].field, found["last"].jump) == (9, 1)

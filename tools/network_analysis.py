@@ -7,16 +7,22 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tools.network_state import layers_in, state_of
+
 WHOLE_IMAGE = math.inf
 _RECURRENT = ("ReNetLSTM", "ReNetGRU", "ReNetIRNN")
-_DATA = ("SegmentationData", "Data", "ImageData", "HDF5Data")
+# Layers without a bottom that need no data: they say themselves what they hold.
+_FILLED = ("DummyData", "Parameter")
+# Losses whose second bottom has the first one's shape; the others compare scores with a label for each position.
+_ALIKE = ("EuclideanLoss", "SigmoidCrossEntropyLoss")
+_WITH_WEIGHTS = ("Convolution", "Deconvolution", "InnerProduct", "Embed", *_RECURRENT)
 # One pass over these mixes all positions of a map.
 _SEES_ALL = (*_RECURRENT, "InnerProduct", "L2Normalization", "DenseCRF")
 
@@ -46,11 +52,15 @@ def views(network: Any) -> dict[str, View]:
         view = View(max((v.field for v in bottoms), default=1), max((v.jump for v in bottoms), default=1))
         if layer.type == "BilinearInterpolation":
             view = View(bottoms[0].field, bottoms[-1].jump)
-        elif layer.type == "Convolution":
+        elif layer.type in ("Convolution", "Deconvolution"):
             parameter = layer.convolution_param
             kernel = _side(parameter.kernel_size, parameter.kernel_h, parameter.kernel_w, 1)
             stride = _side(parameter.stride, parameter.stride_h, parameter.stride_w, 1)
-            view = _through(view, (kernel - 1) * _side(parameter.dilation, 0, 0, 1) + 1, stride)
+            kernel = (kernel - 1) * _side(parameter.dilation, 0, 0, 1) + 1
+            if layer.type == "Convolution":
+                view = _through(view, kernel, stride)
+            else:  # a position is reached by every stride-th of the kernel's weights
+                view = View(view.field + (-(-kernel // stride) - 1) * view.jump, view.jump / stride)
         elif layer.type == "Pooling":
             parameter = layer.pooling_param
             if parameter.global_pooling:
@@ -113,9 +123,12 @@ def layer_costs(built: Any, network: Any) -> list[LayerCost]:
             continue
         shape = tuple(built.blobs[tops[0]].shape)
         operations = 0
-        if built.layers[index].type in (*_RECURRENT, "Convolution", "InnerProduct"):
+        if built.layers[index].type in (*_RECURRENT, "Convolution", "Deconvolution", "InnerProduct"):
             weights = sum(blob.count for blob in blobs if len(blob.shape) >= 2)
-            operations = 2 * weights * shape[0] * math.prod(shape[2:])
+            positions = shape
+            if built.layers[index].type == "Deconvolution":  # each position of the bottom goes through all weights
+                positions = tuple(built.blobs[bottoms[0]].shape)
+            operations = 2 * weights * positions[0] * math.prod(positions[2:])
         costs.append(
             LayerCost(
                 name,
@@ -129,28 +142,123 @@ def layer_costs(built: Any, network: Any) -> list[LayerCost]:
     return costs
 
 
-def without_data(network: Any, phase: int, shape: tuple[int, int, int, int]) -> Any:
-    """A copy of a NetParameter for one phase, its data layers replaced by inputs `data` of this shape (N x 3 x H x W)
-    and `label` (N x 1 x H x W)."""
+def losses(layers: Iterable[Any]) -> list[Any]:
+    """Those of the layers (caffe_pb2.LayerParameter) that are learnt from: the ones to which Caffe gives a weight."""
+    return [each for each in layers if any(each.loss_weight) or (each.type.endswith("Loss") and not each.loss_weight)]
+
+
+def label_blobs(layers: Iterable[Any]) -> dict[str, tuple[Any, int]]:
+    """The blobs that hold what is to be learnt, not what is seen: those that only losses and accuracies read, behind
+    their first bottom, or layers without weights that cut or shrink labels. With one layer that reads each and the
+    number of the bottom."""
+    found: dict[str, tuple[Any, int]] = {}
+    seen: set[str] = set()
+    for layer in reversed(list(layers)):
+        compares = layer.type == "Accuracy" or bool(losses([layer]))
+        prepares = layer.type not in _WITH_WEIGHTS and bool(layer.top) and all(top in found for top in layer.top)
+        for index, name in enumerate(layer.bottom):
+            if prepares or (compares and index):
+                found.setdefault(name, (layer, index))
+            elif layer.top or compares:  # not a Silence
+                seen.add(name)
+    return {name: reader for name, reader in found.items() if name not in seen}
+
+
+def without_data(
+    network: Any,
+    state: Any,
+    shape: tuple[int, int, int, int],
+    compared: Mapping[str, tuple[int, ...]] | None = None,
+) -> Any:
+    """A copy of a NetParameter with the layers of one state alone, in which Input layers give what came from data.
+
+    A layer without a bottom brings data, whatever its type. Each of its tops becomes an Input: an image of `shape`
+    (with the channels that an Input of the network itself says), or labels, N x 1 x H x W. The matrix that an
+    InfogainLoss reads from a file becomes one, too.
+
+    Args:
+        network: as read, in today's form.
+        state: the caffe_pb2.NetState, or a phase.
+        shape: N x 3 x H x W of the images.
+        compared: shapes of the blobs that losses and accuracies compare with labels (see `compared_shapes`), for any
+            batch, which the labels then follow; None: labels have the images' height and width.
+    """
     from caffe.proto import caffe_pb2
 
-    changed = caffe_pb2.NetParameter()
-    changed.CopyFrom(network)
-    del changed.layer[:]
-    given = False
-    for layer in network.layer:
-        if any(rule.HasField("phase") and rule.phase != phase for rule in layer.include):
+    layers = layers_in(network, state_of(network, state) if isinstance(state, int) else state)
+    labels = label_blobs(layers)
+    changed = caffe_pb2.NetParameter(name=network.name)
+
+    def give(name: str, size: Sequence[int]) -> None:
+        source = changed.layer.add(name=name, type="Input", top=[name])
+        source.input_param.shape.add(dim=size)
+
+    for layer in layers:
+        if layer.bottom or layer.type in _FILLED:
+            matrix = f"{layer.name}_matrix"
+            reads_matrix = layer.type == "InfogainLoss" and len(layer.bottom) == 2
+            if reads_matrix:
+                give(matrix, _label_shape(layer, 2, shape, compared))
+            kept = changed.layer.add()
+            kept.CopyFrom(layer)
+            del kept.include[:], kept.exclude[:]
+            if reads_matrix:
+                kept.infogain_loss_param.ClearField("source")
+                kept.bottom.append(matrix)
             continue
-        if layer.type not in (*_DATA, "Input"):
-            changed.layer.add().CopyFrom(layer)
-            continue
-        if given:
-            continue
-        given = True
-        for name, size in zip(layer.top, (shape, (shape[0], 1, *shape[2:]))):
-            source = changed.layer.add(name=name, type="Input", top=[name])
-            source.input_param.shape.add(dim=size)
+        shapes = layer.input_param.shape if layer.type == "Input" else ()
+        for index, name in enumerate(layer.top):
+            own = list(shapes[min(index, len(shapes) - 1)].dim) if shapes else []
+            if name in labels:
+                give(name, _label_shape(*labels[name], shape, compared))
+            elif own and len(own) != 4:
+                give(name, own)
+            else:
+                channels = own[1] if own else 1 if layer.transform_param.force_gray else shape[1]
+                give(name, (shape[0], channels, *shape[2:]))
     return changed
+
+
+def _label_shape(
+    reader: Any, index: int, images: tuple[int, int, int, int], compared: Mapping[str, tuple[int, ...]] | None
+) -> tuple[int, ...]:
+    """Of what is the bottom `index` of the layer `reader`."""
+    scores = (compared or {}).get(reader.bottom[0])
+    if scores is None:
+        return (images[0], 1, *images[2:])
+    if reader.type == "InfogainLoss" and index == 2:
+        classes = scores[reader.infogain_loss_param.axis]
+        return (1, 1, classes, classes)
+    return (images[0], *scores[1:]) if reader.type in _ALIKE else (images[0], 1, *scores[2:])
+
+
+def compared_shapes(text: str) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Build a network without what needs labels, and yield the shapes of the blobs that are compared with them; to be
+    run in a process of its own.
+
+    Args:
+        text: the prototxt, as `without_data` makes it.
+    """
+    import caffe
+    from caffe.proto import caffe_pb2
+    from google.protobuf import text_format
+
+    network = text_format.Parse(text, caffe_pb2.NetParameter())
+    labels = label_blobs(network.layer)
+    there: set[str] = set()
+    kept = []
+    compared = [layer.bottom[0] for layer in network.layer if any(name in labels for name in layer.bottom[1:])]
+    for layer in network.layer:
+        if there.issuperset(layer.bottom) and not any(top in labels for top in layer.top):
+            kept.append(layer)
+            there.update(layer.top)
+    del network.layer[:]
+    network.layer.extend(kept)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "net.prototxt"
+        file.write_text(text_format.MessageToString(network))
+        built = caffe.Net(str(file), caffe.TEST)
+    yield {name: tuple(built.blobs[name].shape) for name in compared if name in built.blobs}
 
 
 @dataclass(frozen=True)
@@ -168,14 +276,13 @@ class Measured:
     costs: list[LayerCost]
 
 
-def measure(text: str, train: bool, shape: tuple[int, int, int, int], passes: int) -> Iterator[Measured]:
+def measure(text: str, train: bool, passes: int) -> Iterator[Measured]:
     """Build a network, run it on noise, and yield what that took; to be run in a process of its own
     (`tools.native_process.run_native`), as it measures the process's memory.
 
     Args:
-        text: the network's prototxt.
+        text: the network's prototxt, as `without_data` makes it.
         train: a training step (forward, backward, SGD's update with its history); else a forward pass of phase TEST.
-        shape: N x 3 x H x W of the images.
         passes: how many to run; the first one counts for memory alone, unless it is the only one.
     """
     import caffe
@@ -184,11 +291,10 @@ def measure(text: str, train: bool, shape: tuple[int, int, int, int], passes: in
 
     caffe.set_mode_cpu()
     network = text_format.Parse(text, caffe_pb2.NetParameter())
-    network = without_data(network, caffe.TRAIN if train else caffe.TEST, shape)
     before = _peak_mebibytes()
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "net.prototxt"
-        file.write_text(text_format.MessageToString(network))
+        file.write_text(text)
         if train:
             solver_file = Path(scratch) / "solver.prototxt"
             solver = caffe_pb2.SolverParameter(
@@ -200,16 +306,31 @@ def measure(text: str, train: bool, shape: tuple[int, int, int, int], passes: in
         else:
             built = caffe.Net(str(file), caffe.TEST)
             step = built.forward
-    random = np.random.default_rng(0)
-    built.blobs["data"].data[...] = random.uniform(-100, 100, shape)
-    if "label" in built.blobs:
-        built.blobs["label"].data[...] = random.integers(0, 2, built.blobs["label"].data.shape)
+    _fill(built, network)
     seconds = []
     for _ in range(passes):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
     yield Measured(_peak_mebibytes() - before, 1000 * min(seconds[1:] or seconds), layer_costs(built, network))
+
+
+def _fill(built: Any, network: Any) -> None:
+    """Give the inputs of a built network noise, and labels of the first two classes."""
+    random = np.random.default_rng(0)
+    labels = label_blobs(network.layer)
+    for layer in network.layer:
+        if layer.type != "Input":
+            continue
+        for name in layer.top:
+            values = built.blobs[name].data
+            reader, index = labels.get(name, (None, 0))
+            if reader is not None and reader.type == "InfogainLoss" and index == 2:
+                values[...] = np.eye(values.shape[-1])
+            elif reader is None or reader.type in _ALIKE:
+                values[...] = random.uniform(-100, 100, values.shape)
+            else:
+                values[...] = random.integers(0, 2, values.shape)
 
 
 def _peak_mebibytes() -> float:

@@ -9,14 +9,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import caffe
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
 from data_prep.command_line import UserError, progress, run
+from data_prep.dataset import write_atomically
 from data_prep.prepare import whole_number
 from prototxt.generate import crop_size
 from tools.native_process import NativeCrash, run_native
-from tools.network_analysis import LayerCost, Measured, measure
+from tools.network_analysis import LayerCost, Measured, compared_shapes, losses, measure, without_data
+from tools.network_state import layers_in, state_of
 from tools.prototxt_reader import read_network
 from tools.text_table import aligned, markdown
 
@@ -26,26 +29,53 @@ EXAMPLES = """examples:
   tools/network_cost.py --model prototxt/h_renet/voc2012/deploy.prototxt
   tools/network_cost.py --model prototxt/*/voc2012/train_val.prototxt --batch 1 10 --markdown costs.md
 
-One network is told layer by layer. Of several, and of several batches, there is one line each: a forward pass of a
-deploy.prototxt, a training step of a train_val.prototxt (with SGD's history). Memory is the most that the process held
-beyond Caffe itself; images are noise, so no data is needed, and the values mean nothing."""
+One network is told layer by layer. Of several, and of several batches, there is one line each: a training step (with
+SGD's history) of a file that has a loss in phase TRAIN, a forward pass of any other. Memory is the most that the
+process held beyond Caffe itself; images are noise, so no data is needed, and the values mean nothing."""
 
 SUMMARY = (
     "network", "pass", "images", "parameters", "GFLOP forward", "receptive field", "memory MiB", "time ms"
 )  # fmt: skip
 
 
-def is_training(network: caffe_pb2.NetParameter) -> bool:
-    """Whether a network has a loss to learn from."""
-    return any(layer.type == "SoftmaxWithLoss" for layer in network.layer)
+def find_state(network: caffe_pb2.NetParameter, stages: Sequence[str], model: Path) -> caffe_pb2.NetState:
+    """In which state the network is measured: phase TRAIN where it then has a loss to learn from, else TEST.
+
+    Args:
+        network: as read.
+        stages: those that a solver or a program would add.
+        model: its file.
+
+    Raises:
+        UserError: in that state a layer lacks what it reads; names the stages that there are.
+    """
+    more = caffe_pb2.NetState(stage=stages)
+    state = state_of(network, caffe.TRAIN, more)
+    if not losses(layers_in(network, state)):
+        state = state_of(network, caffe.TEST, more)
+    made: set[str] = set()
+    for layer in layers_in(network, state):
+        lost = [name for name in layer.bottom if name not in made]
+        known = {stage for each in network.layer for rule in each.include for stage in rule.stage} - {*state.stage}
+        if lost and known:
+            raise UserError(
+                f"{model}: layer {layer.name!r} reads {lost[0]!r}, which no layer makes in this state; --stage adds to "
+                f"it one of {', '.join(sorted(known))}"
+            )
+        made.update(layer.top)
+    return state
 
 
-def training_size(network: caffe_pb2.NetParameter) -> tuple[int, int] | None:
-    """The crops of a train_val network; None where they are not given."""
-    for layer in network.layer:
-        crop = layer.segmentation_data_param
+def training_size(network: caffe_pb2.NetParameter, state: caffe_pb2.NetState) -> tuple[int, int] | None:
+    """Height and width of a training's images as a data layer crops or resizes them; None where none says it."""
+    for layer in layers_in(network, state):
+        crop, whole = layer.segmentation_data_param, layer.image_data_param
         if crop.crop_height and crop.crop_width:
             return crop.crop_height, crop.crop_width
+        if layer.transform_param.crop_size:
+            return layer.transform_param.crop_size, layer.transform_param.crop_size
+        if whole.new_height and whole.new_width:
+            return whole.new_height, whole.new_width
     return None
 
 
@@ -91,6 +121,19 @@ def summary_row(name: str, train: bool, shape: tuple[int, ...], found: Measured)
     ]
 
 
+def what_is_compared(
+    network: caffe_pb2.NetParameter, state: caffe_pb2.NetState, size: tuple[int, int]
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of the blobs that a training compares with labels, for images of this size.
+
+    Raises:
+        NativeCrash: Caffe refuses the network.
+    """
+    blank = without_data(network, state, (1, 3, *size))
+    (compared,) = run_native(compared_shapes, text_format.MessageToString(blank))
+    return compared
+
+
 def main(arguments: argparse.Namespace) -> None:
     """Measure, and print the tables.
 
@@ -98,16 +141,20 @@ def main(arguments: argparse.Namespace) -> None:
         UserError: a file that is no network, or one that Caffe refuses.
     """
     networks = {model: read_network(model) for model in arguments.model}
+    states = {model: find_state(network, arguments.stage, model) for model, network in networks.items()}
     tasks = [(model, batch) for model in networks for batch in arguments.batch]
     rows = [list(SUMMARY)]
-    found = None
+    found, compared = None, {}
     for model, batch in progress(tasks, total=len(tasks), description="measuring", unit="network"):
-        network = networks[model]
-        train = is_training(network)
-        size = arguments.size or (training_size(network) if train else None) or DEFAULT_SIZE
+        network, state = networks[model], states[model]
+        train = state.phase == caffe.TRAIN
+        size = arguments.size or (training_size(network, state) if train else None) or DEFAULT_SIZE
         shape = (batch, 3, *size)
         try:
-            (found,) = run_native(measure, text_format.MessageToString(network), train, shape, arguments.passes)
+            if train and model not in compared:
+                compared[model] = what_is_compared(network, state, size)
+            fed = text_format.MessageToString(without_data(network, state, shape, compared.get(model)))
+            (found,) = run_native(measure, fed, train, arguments.passes)
         except NativeCrash as crash:
             raise UserError(f"{model}: {crash}") from None
         rows.append(summary_row(network.name or str(model), train, shape, found))
@@ -115,7 +162,7 @@ def main(arguments: argparse.Namespace) -> None:
         print("\n".join(aligned(layer_rows(found.costs))), end="\n\n")
     print("\n".join(aligned(rows)))
     if arguments.markdown:
-        arguments.markdown.write_text(markdown(rows), encoding="utf-8")
+        write_atomically(arguments.markdown, markdown(rows).encode())
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -137,6 +184,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--batch", type=whole_number(1), nargs="+", default=[1], metavar="N", help="images at once (default 1)"
+    )
+    parser.add_argument(
+        "--stage",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="of a file with stages, such as train or deploy: as a solver's train_state says them",
     )
     parser.add_argument(
         "--passes", type=whole_number(1), default=2, metavar="N", help="passes of each, for the time (default 2)"
