@@ -219,7 +219,9 @@ def test_plain_lines_in_a_terminal_without_colours(scenes: Path, tmp_path: Path,
     assert status == 0
     assert b"\x1b" not in shown
     assert b"\r" not in shown.replace(b"\r\n", b"\n")
-    start, first, second, end, finished = shown.decode().splitlines()
+    lines_shown = shown.decode().splitlines()
+    told = [line for line in lines_shown[1:-2] if not re.match(r"run: \d+/80 iteration", line)]  # of a slow machine
+    start, first, second, end, finished = lines_shown[0], *told, *lines_shown[-2:]
     assert start == "run: 0/80 iteration [00:00<?]"
     assert first.startswith("iteration 40: test loss ")
     assert re.fullmatch(

@@ -393,6 +393,7 @@ def test_files_that_may_not_grow(things: Path, tmp_path: Path) -> None:
     assert "is the disk full?" in line
     failed(run, "is the disk full")
     assert final(run, 3) == kept
+    assert len(list((run / "snapshots").iterdir())) == 2, "what was half written is gone"
     done = train(things, "--resume", "--run", run)
     assert done.returncode == 0, done.stderr
     assert RunState.of(run).state == "finished"

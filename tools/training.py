@@ -220,7 +220,8 @@ class Training:
         if not is_finite(self.solver.net):
             raise self.diverged(iteration, "a weight is infinite or no number")
         snapshot = self.present_snapshot()
-        with self.work.during(f"while writing {snapshot.weights.with_suffix('')}.* (is the disk full?)"):
+        what = f"while writing {snapshot.weights.with_suffix('')}.* (is the disk full?)"
+        with self.work.during(what, snapshot.state, snapshot.weights):
             self.solver.snapshot()
         fault = snapshot.fault(self.files.solver.type)
         if fault is not None:

@@ -26,7 +26,7 @@ from tools.native_process import last_words
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SENT_BY_KERNEL = 0x80  # si_code of a signal from the terminal: the whole process group has it already
 _PR_SET_PDEATHSIG = 1
-_BYTES_OF_NOTES = 16384  # for two paths, however long
+_BYTES_OF_NOTES = 1 << 16  # for a few paths, however long
 _SECONDS_OF_ONE_PRESS = 0.5  # `timeout` and shells deliver one interruption twice
 
 
@@ -53,18 +53,23 @@ class Work:
         self._note("")
 
     @contextmanager
-    def during(self, what: str) -> Iterator[None]:
-        """Where the work dies in here, `what` is told with the reason; after `log_to`."""
-        self._note(what)
+    def during(self, what: str, *unfinished: Path) -> Iterator[None]:
+        """Where the work dies in here, `what` is told with the reason, and the files `unfinished` are deleted; after
+        `log_to`."""
+        self._note(what, *unfinished)
         try:
             yield
         finally:
             self._note("")
 
-    def _note(self, what: str) -> None:
+    def _note(self, what: str, *unfinished: Path) -> None:
         """Leave where the log is, and what is being done, where the waiting process finds it."""
         if self._notes is not None:
-            self._notes[:] = json.dumps([self._log, what]).encode().ljust(len(self._notes), b"\0")
+            self._notes[:] = (
+                json.dumps([self._log, what, [str(file.resolve()) for file in unfinished]])
+                .encode()
+                .ljust(len(self._notes), b"\0")
+            )
 
 
 def watched(work: Callable[[Work], int], on_death: Callable[[Path, str, str], None] | None = None) -> int:
@@ -90,7 +95,10 @@ def watched(work: Callable[[Work], int], on_death: Callable[[Path, str, str], No
     if os.WIFEXITED(status):
         return os.WEXITSTATUS(status)
     noted = notes[:].rstrip(b"\0")
-    log, what = json.loads(noted) if noted else (None, "")
+    log, what, unfinished = json.loads(noted) if noted else (None, "", [])
+    for file in unfinished:
+        with suppress(OSError):
+            os.unlink(file)
     return _explain_death(os.WTERMSIG(status), impatient, log, what, on_death)
 
 
