@@ -39,11 +39,13 @@ class BadSamples:
         samples: how many the split would have.
         classes: number of classes C.
         advice: what a converter has to say of numbers that are no class.
+        may_skip: whether the caller has --skip-bad.
     """
 
     samples: int
     classes: int
     advice: LabelAdvice | None = None
+    may_skip: bool = True
     _messages: dict[str, str] = field(default_factory=dict)
     _ids: dict[str, list[str]] = field(default_factory=dict)
     _present: set[int] = field(default_factory=set)
@@ -72,7 +74,7 @@ class BadSamples:
     def told(self) -> str:
         """The end of the message: how many there are, and what mends it."""
         advice = [self.advice(self._present, self.classes)] if self._present and self.advice else []
-        if len(self) < self.samples:
+        if self.may_skip and len(self) < self.samples:
             advice.append("mend it or leave it out with --skip-bad")
         count = f" ({len(self)} of {self.samples} samples are bad)" if len(self) > 1 else ""
         return count + "".join(f"; {part}" for part in advice)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-from data_prep.command_line import UserError, progress
+from data_prep.command_line import UserError, naming, progress
 
 SECONDS_WITHOUT_DATA = 30
 _BLOCK = 1 << 16
@@ -34,12 +35,13 @@ def fetch(url: str, file: Path, by_hand: str) -> Path:
             received = 0
             with progress(total=length or None, description=f"fetching {file.name}", unit="B") as bar:
                 while block := response.read(_BLOCK):
-                    stream.write(block)
+                    with naming(partial):
+                        stream.write(block)
                     received += len(block)
                     bar.update(len(block))
         if length and received != length:
             raise http.client.IncompleteRead(b"", length - received)
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as error:
         partial.unlink(missing_ok=True)
         reason = getattr(error, "reason", None) or error
         raise UserError(f"{url}: the download failed ({reason}); {by_hand}") from None

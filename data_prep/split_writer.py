@@ -126,7 +126,7 @@ def write_split(
     folder: Path,
     samples: Sequence[Sample],
     settings: Settings,
-    skip_bad: bool = False,
+    skip_bad: bool | None = None,
     label_advice: LabelAdvice | None = None,
 ) -> WrittenSplit:
     """Write `samples` in their order to the split `folder`, or take over what is already there.
@@ -135,7 +135,8 @@ def write_split(
         folder: the split's place.
         samples: what it is to hold.
         settings: label range and scale.
-        skip_bad: leave bad samples out and list them; otherwise all of them are told and nothing is put in place.
+        skip_bad: leave bad samples out and list them; otherwise all of them are told and nothing is put in place. None
+            where the caller has no such option, which is not advised then.
         label_advice: what the caller offers where labels have numbers that are no class.
 
     Raises:
@@ -144,6 +145,7 @@ def write_split(
     _check_ids(samples, folder)
     databases = _databases(samples)
     chains = _chains(samples)
+    may_skip, skip_bad = skip_bad is not None, bool(skip_bad)
     if folder.exists():
         return _take_over(folder, settings, chains, skip_bad)
     partial = folder.with_name(f".{folder.name}.partial")
@@ -155,7 +157,7 @@ def write_split(
         state = _State(asdict(settings), chain=chains[0])
         state.save(partial)
     if not state.sha256:
-        bad = BadSamples(len(samples), settings.classes, label_advice)
+        bad = BadSamples(len(samples), settings.classes, label_advice, may_skip)
         try:
             _write_records(partial, folder, databases, samples, chains, settings, state, skip_bad, bad)
             _verify(partial, folder, databases, settings, state)

@@ -24,6 +24,7 @@ from data_prep.image_ids import read_ids
 from data_prep.images import LabelFrame, normalise
 from data_prep.prepare import add_output_arguments, file_fingerprint, framed, prepare, shuffled, whole_number
 from data_prep.split_writer import Pair, Sample
+from data_prep.text_files import decode_text
 
 NAME = "stanford_background"
 CLASSES = ("sky", "tree", "road", "grass", "water", "building", "mountain", "foreground object")
@@ -175,7 +176,7 @@ def read_regions(text: bytes, where: str) -> np.ndarray:
     if not text.strip():
         raise UserError(f"{where}: empty")
     try:
-        regions = np.loadtxt(io.BytesIO(text), dtype=np.int64, ndmin=2)
+        regions = np.loadtxt(io.StringIO(decode_text(text, where)), dtype=np.int64, ndmin=2)
     except ValueError as error:
         raise UserError(f"{where}: not rows of whole numbers, all of one length ({error})") from None
     if regions.max() >= len(CLASSES):

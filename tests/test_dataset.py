@@ -355,7 +355,7 @@ def wrong_label(values: np.ndarray) -> Sample:
 )
 def test_bad_samples_are_named_and_nothing_is_put_in_place(tmp_path: Path, samples: list[Sample], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        write_split(tmp_path / "train", samples, SETTINGS)
+        write_split(tmp_path / "train", samples, SETTINGS, skip_bad=False)
     assert not (tmp_path / "train").exists()
 
 
@@ -372,6 +372,9 @@ def test_each_kind_of_complaint_is_told_once(tmp_path: Path, capsys: pytest.Capt
     )
     assert [line for line in others if "labels/one.png: label value 7" in line]
     assert [line for line in others if line == "20.jpg: empty"]
+    with pytest.raises(UserError) as told:  # a caller without the option
+        write_split(tmp_path / "train", [sample(0), *samples[:1]], SETTINGS)
+    assert str(told.value) == "0.jpg: broken"
     with pytest.raises(UserError, match=r"every sample is bad, the first: .* of 4 classes"):
         write_split(tmp_path / "other", samples, SETTINGS, skip_bad=True, label_advice=advice)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import resource
 import shutil
 import struct
@@ -472,6 +473,20 @@ def test_names_with_suffixes(tmp_path: Path) -> None:
     assert "--image-suffix and --label-suffix say what follows" in line
 
 
+def test_labelme_as_its_converter_writes_it(tmp_path: Path) -> None:
+    """labelme2voc gives `__ignore__` -1, which is 255 in the PNG, and `_background_` 0."""
+    for name in ("JPEGImages", "SegmentationClassPNG"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(photo()).save(tmp_path / "JPEGImages/one.jpg")
+    (tmp_path / "SegmentationClassPNG/one.png").write_bytes(labelled(label(), "P"))
+    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ncat\n")
+    folders = ("--images", tmp_path / "JPEGImages", "--labels", tmp_path / "SegmentationClassPNG")
+    command = (*folders, "--classes", tmp_path / "labels.txt", "--test-fraction", 0, "--out", tmp_path / "out")
+    succeeded(convert(SCRIPT, *command))
+    assert Dataset.load(tmp_path / "out").classes == ("_background_", "cat")
+    assert np.array_equal(read_all(tmp_path / "out/train")["one"][1], label())
+
+
 def test_pairs_that_are_not_here(mine: Path, tmp_path: Path) -> None:
     file = tmp_path / "train.txt"
     command = ("--split", f"train={file}", "--classes", mine / "classes.txt", "--out", tmp_path / "out")
@@ -504,7 +519,9 @@ def test_limits_of_the_machine_are_told_in_one_line(
     def set_limit() -> None:
         resource.setrlimit(limit, (value, value))
 
-    result = prepared(mine, tmp_path / "out", "--skip-bad", preexec_fn=set_limit)
+    # Without byte code: what Python writes of it beyond the limit would be cut off, for later runs to stumble on.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    result = prepared(mine, tmp_path / "out", "--skip-bad", preexec_fn=set_limit, env=environment)
     assert words in complaint(result)
     assert "skipped" not in result.stdout + result.stderr  # no picture is to blame
     succeeded(prepared(mine, tmp_path / "out", "--skip-bad"))

@@ -149,6 +149,9 @@ def test_half_size(tmp_path: Path, shared_data: Path, lists: Path) -> None:
 
 def test_regions() -> None:
     assert read_regions(b"0 7 -1\n1 2 -9\n", "x").tolist() == [[0, 7, 255], [1, 2, 255]]
+    assert read_regions(b"\xef\xbb\xbf0 7\t-1 \r\n1 2 -9\r\n", "x").tolist() == [[0, 7, 255], [1, 2, 255]]
+    with pytest.raises(UserError, match=r"^x: is UTF-16 text"):
+        read_regions("0 7\n".encode("utf-16"), "x")
     for text in (b"0 1\n2\n", b"0 x\n", b"1.5 2\n", b"", b"0 255\n", b"0 8\n"):
         with pytest.raises(UserError, match=r"^x.regions.txt: "):
             read_regions(text, "x.regions.txt")
