@@ -35,6 +35,17 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
+def terminals() -> None:
+    """Where no terminal can be opened, as in a root folder without /dev/pts, the test skips."""
+    try:
+        ends = os.openpty()
+    except OSError as error:
+        pytest.skip(f"no terminal can be opened ({error}): is /dev/pts mounted?")
+    for end in ends:
+        os.close(end)
+
+
+@pytest.fixture(scope="session")
 def peer_command(repository: Path) -> list[str]:
     """PyTorch's side of the comparisons on a GPU (tools/gpu_peer.py), on the processor; without PyTorch the test
     skips."""

@@ -9,12 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from experiment_helpers import Scripts, settings, write_voc
+from hold import Hold
 from PIL import Image
 from segmentation_helpers import REPOSITORY, only_line, write_dataset_json, write_split
 
@@ -474,14 +474,13 @@ SMALL = ("--n-renet", "n_renet_small", "--crop", "32x32", "--batch", 2, "--inter
 def test_whole_experiment_stopped_half_way_and_gone_on_with(folds: Path, tmp_path: Path) -> None:
     arguments = ["table1", "figure2", "--dataset", folds, "--out", "out", "--budget", 0.003, "--count", 2, *SMALL]
     command = [*TOOL, *map(str, arguments)]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
     run = tmp_path / "out/n_renet_small_fold0"
-    end = time.monotonic() + 60
-    while not any(run.glob("snapshots/*.solverstate")) and time.monotonic() < end:
-        time.sleep(0.01)
+    hold = Hold.make(tmp_path, rf"open {run}/metrics\.jsonl$", number=3)  # after a snapshot
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT | hold.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    hold.wait(process)
     os.killpg(process.pid, signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130, error

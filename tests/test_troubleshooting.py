@@ -9,19 +9,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
+from hold import Hold
 from PIL import Image
 from segmentation_helpers import save_labels
 
 from data_prep.split_reader import SplitReader
 from tools.label_maps import read_label_map
-from tools.run_folder import is_held
 from tools.snapshots import find
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -173,14 +172,13 @@ def stock_caffe(place: Path) -> Iterator[str]:
     yield next(line for line in result.stderr.splitlines() if line.startswith("F")).partition("] ")[2]
 
 
-def started(words: list[str], place: Path, until: Callable[[], bool]) -> subprocess.Popen[str]:
+def held(words: list[str], place: Path, at: str, number: int = 1) -> subprocess.Popen[str]:
+    """A command that holds at a point of its work."""
+    hold = Hold.make(place, at, number)
     command = [sys.executable, str(REPOSITORY / words[0]), *words[1:]]
-    process = subprocess.Popen(command, cwd=place, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 60
-    while not until():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    environment = ENVIRONMENT | hold.environment
+    process = subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True)
+    hold.wait(process)
     return process
 
 
@@ -193,7 +191,7 @@ def killed(place: Path) -> Iterator[str]:
     generate(place, "data", "net_long", 100_000)
     run = place / "long"
     words = ["tools/train.py", "--solver", "net_long/solver.prototxt", "--run", "long"]
-    process = started(words, place, (run / "metrics.jsonl").exists)
+    process = held(words, place, r"open .*/metrics\.jsonl$")
     yield from last_line(call(*words[:-3], "net/solver.prototxt", "--resume", "--run", "long", cwd=place))
     process.send_signal(signal.SIGTERM)
     yield process.communicate(timeout=60)[1].splitlines()[-1]
@@ -201,8 +199,8 @@ def killed(place: Path) -> Iterator[str]:
 
     newest = find(run / "snapshots")[0].state
     newest.write_bytes(newest.read_bytes()[:-2])
-    process = started(["tools/train.py", "--resume", "--run", "long"], place, lambda: is_held(run))
-    time.sleep(1)
+    # once it notes the second time what it does, it has a log
+    process = held(["tools/train.py", "--resume", "--run", "long"], place, r"os\.rename .*/run\.json", number=2)
     os.kill(working_process(process.pid, "train.py"), signal.SIGKILL)
     said = process.communicate(timeout=60)[1].splitlines()
     yield from (line for line in said if "skipped" in line)
@@ -212,8 +210,7 @@ def killed(place: Path) -> Iterator[str]:
     big.mkdir()
     Image.fromarray(np.zeros((1500, 2000, 3), np.uint8)).save(big / "b.png")
     words = predict(place, "killed", "--input", "big", "--dataset", "data")
-    process = started(words, place, (place / "killed/prediction.json").exists)
-    time.sleep(1.5)
+    process = held(words, place, r"worker open .*b\.png")
     os.kill(working_process(process.pid, "spawn_main"), signal.SIGKILL)
     yield process.communicate(timeout=60)[1].splitlines()[-1]
 
