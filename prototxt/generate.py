@@ -22,7 +22,7 @@ from prototxt.chosen_data import affordable_test_images, chosen_data
 from prototxt.h_renet import VARIANTS
 from prototxt.models import MODELS
 from prototxt.network import Options
-from prototxt.network_files import Data, network_texts, product_path, solver_file_text
+from prototxt.network_files import TRAIN_VAL, Data, network_texts, product_path, solver_file_text
 from prototxt.shipped import shipped_files
 from prototxt.solvers import Schedule
 from prototxt.written_files import edited, write_texts
@@ -116,7 +116,7 @@ def written_files(arguments: argparse.Namespace) -> tuple[dict[Path, str], str]:
         data,
         options,
         schedule,
-        out / "train_val.prototxt",
+        TRAIN_VAL,
         iter_size=arguments.iter_size,
         weights=None if arguments.weights is None else product_path(arguments.weights),
     )

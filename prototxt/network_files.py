@@ -18,6 +18,7 @@ from prototxt.solvers import Schedule, solver_text
 from prototxt.written_files import sealed
 
 ROOT = Path(__file__).resolve().parent.parent
+TRAIN_VAL = "train_val.prototxt"
 WEIGHTS_COMMENT = (
     "VGG-16's convolutions, by their layers' names: data_prep/vgg16.py makes this file. The other layers start anew."
 )
@@ -148,7 +149,7 @@ def solver_file_text(
     data: Data,
     options: Options,
     schedule: Schedule,
-    net: Path,
+    net: str,
     *,
     iter_size: int = 1,
     weights: str | None = None,
@@ -163,7 +164,7 @@ def solver_file_text(
         data: gives the number of test images.
         options: of the network.
         schedule: how it learns.
-        net: the train_val network's file.
+        net: the train_val network's file, from the solver's folder or, for the shipped ones, the repository's root.
         iter_size: passes to an iteration.
         weights: what it starts from, in place of the model's own.
         weights_comment: above it.
@@ -179,7 +180,7 @@ def solver_file_text(
     return sealed(
         solver_text(
             "\n".join(lines),
-            product_path(net),
+            net,
             schedule,
             name,
             data.test_images,
@@ -195,7 +196,7 @@ def solver_file_text(
 def network_texts(model: Model, name: str, data: Data, options: Options) -> Mapping[str, str]:
     """The texts of a model's networks by file name, sealed against overwriting edits."""
     files = {
-        "train_val.prototxt": train_val_text(model, name, data, options),
+        TRAIN_VAL: train_val_text(model, name, data, options),
         "deploy.prototxt": deploy_text(model, name, data.classes, options),
     }
     if model.trained_crf is None:

@@ -11,7 +11,7 @@ from data_prep.known_datasets import load_dataset
 from data_prep.synthetic_scenes import CLASSES as SCENE_CLASSES
 from prototxt.models import AFTER_COCO_ITERATIONS, BEST, COCO_ITERATIONS, COCO_STEP, H_RENETS, MODELS
 from prototxt.network import Options
-from prototxt.network_files import ROOT, Data, network_texts, solver_file_text
+from prototxt.network_files import ROOT, TRAIN_VAL, Data, network_texts, product_path, solver_file_text
 from prototxt.solvers import Schedule, adam, h_renet_sgd
 
 
@@ -59,7 +59,7 @@ class Shipped:
             self.data,
             options,
             self.schedule or model.schedule(),
-            self.folder / "train_val.prototxt",
+            product_path(self.folder / TRAIN_VAL),
             weights=self.weights,
             **({} if self.weights_comment is None else {"weights_comment": self.weights_comment}),
         )

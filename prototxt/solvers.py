@@ -121,7 +121,7 @@ def solver_text(
 
     Args:
         headline: what the file says first.
-        net: path of the train_val network.
+        net: path of the train_val network; relative ones lead from the solver's folder, or from the repository's root.
         schedule: how it learns.
         name: of the training: snapshots are runs/<name>_iter_N.
         test_images: of the test split.

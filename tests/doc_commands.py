@@ -17,7 +17,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDERS = ("caffe_layers", "data_prep", "docker", "docs", "prototxt", "solvers", "tests", "tools")
 # Programs that are not ours, which are taken as they stand.
-OTHERS = {"cd", "cp", "git", "mkdir", "tar", "tee", "tensorboard", "xz"}
+OTHERS = {"cd", "cp", "git", "ln", "mkdir", "tar", "tee", "tensorboard", "xz"}
 # Options of those (docker's above all) that a text names.
 OTHERS_OPTIONS = {
     *("--build-arg", "--gpus", "--ipc", "--mount", "--rm", "--stop-timeout", "--user", "--userns", "--help"),

@@ -69,7 +69,10 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
     network = ("--model", "conv_small", "--dataset", "data/scenes", "--crop", "48x64", "--batch", 2)
     done = host.run("python", "prototxt/generate.py", *network, "--iterations", 6, "--out", "runs/net")
     assert done.returncode == 0, done.stderr
-    endless = (folder / "runs/net/solver.prototxt").read_text()
+    solver = folder / "runs/net/solver.prototxt"
+    # stock Caffe, which starts in /workspace here, takes paths from the current folder
+    endless = solver.read_text().replace('net: "', 'net: "runs/net/')
+    solver.write_text(endless)
     for pattern, line in ((r"(max_iter|snapshot): .*", r"\1: 1000000"), ("display: .*", "display: 1"), ("test_.*", "")):
         endless = re.sub(f"^{pattern}", line, endless, flags=re.M)
     (folder / "runs/net/endless.prototxt").write_text(endless)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -225,7 +226,7 @@ def test_written_network_follows_the_command_line(repository: Path, dataset: Pat
     solver = read(tmp_path / "net/solver.prototxt", caffe_pb2.SolverParameter())
     assert (solver.type, solver.lr_policy, solver.power, solver.max_iter) == ("Adam", "poly", 1, 77)
     assert (solver.test_iter[:], solver.clip_gradients) == ([3], 5)
-    assert solver.net == str(tmp_path / "net/train_val.prototxt")
+    assert solver.net == "train_val.prototxt", "so that a copied folder trains its own network"
 
 
 @pytest.mark.parametrize(
@@ -404,6 +405,61 @@ def test_wrong_splits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert run(main, parser(), [*command, option, str(split)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
+
+
+@pytest.fixture(scope="module")
+def small(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with prepared pictures, `data`, and a network, `net`, of two iterations."""
+    folder = tmp_path_factory.mktemp("small")
+    pair = (np.zeros((24, 32, 3), np.uint8), np.zeros((24, 32), np.uint8))
+    for split in ("train", "test"):
+        write_split(folder / "data" / split, {f"image{number}": pair for number in range(2)})
+    splits = {split: {"count": 2, "sha256": ""} for split in ("train", "test")}
+    write_dataset_json(folder / "data", splits=splits)
+    command = ("--model", "conv_small", "--dataset", folder / "data", "--crop", "24x32", "--batch", "1")
+    done = generate(repository, *command, "--iterations", "2", "--out", folder / "net")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_copied_folder_trains_its_own_network(repository: Path, small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small / "net", tmp_path / "far/away/copy")
+    network = tmp_path / "far/away/copy/train_val.prototxt"
+    network.write_text(network.read_text().replace('name: "conv_small_data"', 'name: "edited"'))
+    (tmp_path / "train_val.prototxt").write_text("another network in the current folder")
+    command = [sys.executable, str(repository / "tools/train.py"), "--solver", "far/away/copy/solver.prototxt"]
+    done = subprocess.run([*command, "--run", "run"], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run/run.json").read_text())["model"] == "edited"
+    assert 'name: "edited"' in (tmp_path / "run/train_val.prototxt").read_text()
+
+
+def test_stock_caffe_trains_from_the_networks_folder(repository: Path, small: Path, tmp_path: Path) -> None:
+    """As docs/editing_networks.md says; here the data are named as where they lie within the repository."""
+    shutil.copytree(small / "net", tmp_path / "my_net")
+    network = tmp_path / "my_net/train_val.prototxt"
+    network.write_text(network.read_text().replace(f"{small}/data", "data"))
+    (tmp_path / "data").symlink_to(small / "data")
+    (tmp_path / "runs").mkdir()
+    for name in ("data", "runs"):
+        (tmp_path / "my_net" / name).symlink_to(f"../{name}")
+    command = [repository / "build/cpu/bin/caffe", "train", "-solver", "solver.prototxt"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path / "my_net", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/conv_small_data_iter_2.caffemodel").is_file()
+
+
+@pytest.mark.parametrize("ignored", [255, 200, 3])
+def test_every_place_knows_the_ignored_label(tmp_path: Path, ignored: int) -> None:
+    splits = {split: {"count": 2, "sha256": ""} for split in ("train", "test")}
+    write_dataset_json(tmp_path / "data", splits=splits, ignore_label=ignored)
+    command = ("--model", "conv_small", "--dataset", str(tmp_path / "data"), "--out", str(tmp_path / "net"))
+    assert run(main, parser(), command) == 0
+    layers = read(tmp_path / "net/train_val.prototxt", caffe_pb2.NetParameter()).layer
+    places = [layer.segmentation_data_param.ignore_label for layer in layers if layer.type == "SegmentationData"]
+    places += [layer.loss_param.ignore_label for layer in layers if layer.type.endswith("Loss")]
+    places += [layer.accuracy_param.ignore_label for layer in layers if layer.type == "Accuracy"]
+    assert places == [ignored] * 4  # two data layers, one loss for both phases, one accuracy
 
 
 def crf_of(file: Path) -> object:

@@ -289,13 +289,14 @@ def test_stock_caffe_gives_the_same_and_resumes_alike(unbroken: Path, scenes: Pa
     solver = tmp_path / "solver.prototxt"
     text = (scenes / "net/solver.prototxt").read_text()
     solver.write_text(re.sub("snapshot_prefix: .*", f'snapshot_prefix: "{tmp_path}/stock"', text))
-    subprocess.run([program, "train", "-solver", solver], check=True, capture_output=True, env=ENVIRONMENT)
+    place = scenes / "net"  # the solver's `net` leads from there
+    subprocess.run([program, "train", "-solver", solver], check=True, capture_output=True, env=ENVIRONMENT, cwd=place)
     final = tmp_path / f"stock_iter_{ITERATIONS}.caffemodel"
     assert weights(final) == final_weights(unbroken)
     final.unlink()
     state = tmp_path / "stock_iter_30.solverstate"
     command = [program, "train", "-solver", solver, "-snapshot", state]
-    subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT)
+    subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT, cwd=place)
     assert weights(final) == final_weights(unbroken)
 
 

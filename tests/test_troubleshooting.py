@@ -166,9 +166,9 @@ def predictions_refused(place: Path) -> Iterator[str]:
 
 
 def stock_caffe(place: Path) -> Iterator[str]:
-    solver = edited(place, "snapshot_prefix: .*", 'snapshot_prefix: "lost/x"')
-    program = REPOSITORY / "build/cpu/bin/caffe"
-    result = subprocess.run([program, "train", "-solver", solver], cwd=place, capture_output=True, text=True)
+    solver = place / edited(place, "snapshot_prefix: .*", 'snapshot_prefix: "lost/x"')
+    command = [REPOSITORY / "build/cpu/bin/caffe", "train", "-solver", solver.name]
+    result = subprocess.run(command, cwd=solver.parent, capture_output=True, text=True)
     yield next(line for line in result.stderr.splitlines() if line.startswith("F")).partition("] ")[2]
 
 

@@ -197,7 +197,7 @@ class Training:
             self.data,
             self.options,
             self.schedule,
-            self.solver_file(out).with_name(TRAIN_VAL),
+            TRAIN_VAL,
             iter_size=self.iter_size,
             weights=None if weights is None else product_path(weights),
             weights_comment=comment,
