@@ -141,7 +141,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="pictures (also in subfolders)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="pictures, or subfolders of them")
     parser.add_argument("--labels", type=Path, metavar="DIR", help="label PNGs with the pictures' names")
     parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="one class a line, optional colour")
     parser.add_argument("--name", help="the dataset's name (default: that of --out)")
@@ -195,7 +195,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=_fraction,
         default=0.0,
         metavar="F",
-        help="share of train that becomes val, to choose settings by: the same pictures whatever the seed (default 0)",
+        help="share of train that becomes val, to choose settings by, after test is drawn (default 0)",
     )
     splits.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of the drawn split (default 0)")
     add_output_arguments(parser)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from data_prep.command_line import UserError
 from data_prep.held_out import held_out_ids
-from data_prep.image_ids import LABEL_ENDING, Entry, file_id, find_images, find_labels, read_list
+from data_prep.image_ids import IMAGE_ENDINGS, LABEL_ENDING, Entry, file_id, find_images, find_labels, read_list
 from data_prep.prepare import shuffled
 
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -52,9 +52,13 @@ class Source:
             UserError: a folder is missing, or holds no picture or no label of any picture.
         """
         assert self.images is not None and self.labels is not None, "the caller has folders"
-        besides = self.label_suffix if self.label_suffix != self.image_suffix else ""
-        images = find_images(self.images, self.image_suffix, besides)
         labels = find_labels(self.labels, self.label_suffix)
+        if self.label_suffix != self.image_suffix:
+            images = find_images(self.images, self.image_suffix, besides=self.label_suffix)
+        elif self.images.is_dir() and self.images.samefile(self.labels):  # x.jpg and its label x.png in one folder
+            images = find_images(self.images, self.image_suffix, endings=IMAGE_ENDINGS - {LABEL_ENDING})
+        else:
+            images = find_images(self.images, self.image_suffix)
         if not images.keys() & labels.keys():
             one, picture = next(iter(images.items()))
             raise UserError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -60,13 +60,16 @@ def bare_suffix(text: str) -> str:
     return stem if f"{dot}{ending}".lower() in IMAGE_ENDINGS else text
 
 
-def find_images(folder: Path, suffix: str = "", besides: str = "") -> dict[str, Path]:
+def find_images(
+    folder: Path, suffix: str = "", besides: str = "", endings: Collection[str] = IMAGE_ENDINGS
+) -> dict[str, Path]:
     """The pictures of a folder by id, sorted; where it has none of its own, those of its subfolders.
 
     Args:
         folder: where they are.
         suffix: what each picture's name ends in before its ending; others are left out.
         besides: the suffix of labels that may lie among the pictures.
+        endings: those of pictures, with the dot, in small letters.
 
     Raises:
         UserError: no such folder, no picture in it, or two pictures of one id.
@@ -74,7 +77,7 @@ def find_images(folder: Path, suffix: str = "", besides: str = "") -> dict[str, 
 
     def is_image(name: str) -> bool:
         stem, ending = os.path.splitext(name)
-        return ending.lower() in IMAGE_ENDINGS and stem.endswith(suffix) and not (besides and stem.endswith(besides))
+        return ending.lower() in endings and stem.endswith(suffix) and not (besides and stem.endswith(besides))
 
     return _by_id(folder, _matching(folder, is_image), suffix, "picture")
 

@@ -487,6 +487,18 @@ def test_labelme_as_its_converter_writes_it(tmp_path: Path) -> None:
     assert np.array_equal(read_all(tmp_path / "out/train")["one"][1], label())
 
 
+def test_labels_beside_their_pictures(mine: Path, tmp_path: Path) -> None:
+    for file in (mine / "labels").iterdir():
+        file.rename(mine / "photos" / file.name)
+    folder = f"{mine / 'photos'}:{mine / 'photos'}"
+    succeeded(
+        convert(SCRIPT, "--split", f"train={folder}", "--classes", mine / "classes.txt", "--out", tmp_path / "out")
+    )
+    content = read_all(tmp_path / "out/train")
+    assert list(content) == [f"p{n}" for n in range(5)]
+    assert all(np.array_equal(values, label()) for _, values, _ in content.values())
+
+
 def test_pairs_that_are_not_here(mine: Path, tmp_path: Path) -> None:
     file = tmp_path / "train.txt"
     command = ("--split", f"train={file}", "--classes", mine / "classes.txt", "--out", tmp_path / "out")

@@ -384,7 +384,7 @@ def test_files_that_may_not_grow(things: Path, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=things,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | {"PYTHONDONTWRITEBYTECODE": "1"},  # which would be cut off, too
         timeout=300,
         preexec_fn=lambda: limited(resource.RLIMIT_FSIZE, 50_000),
     )
