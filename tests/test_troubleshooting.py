@@ -154,10 +154,36 @@ def trainings_refused(place: Path) -> Iterator[str]:
     yield from train("--solver", "net/solver.prototxt", "--weights", "other.caffemodel")
 
 
+def networks_edited(place: Path) -> Iterator[str]:
+    def train(file: str, solver: str | None = None) -> subprocess.CompletedProcess[str]:
+        shutil.rmtree(place / "new", ignore_errors=True)
+        solver = solver or edited(place, "net: .*", f'net: "{file}"')
+        return call("tools/train.py", "--solver", solver, "--run", "new", "--iterations", 1, cwd=place)
+
+    edited(place, r"loss_param \{[^}]*\}", "", "train_val.prototxt", "unaware.prototxt")
+    edited(place, "/data/", "/data_mask/", "unaware.prototxt", "unaware.prototxt")
+    yield from last_line(train("unaware.prototxt"))
+    layer = 'layer { type: "Python" name: "mine" bottom: "data" python_param { module: "lost" layer: "Lost" } }\n'
+    edited(
+        place, 'layer \\{\n  name: "loss"', layer + 'layer {\n  name: "loss"', "train_val.prototxt", "python.prototxt"
+    )
+    yield from last_line(train("python.prototxt"))
+
+    shutil.rmtree(place / "copy", ignore_errors=True)
+    shutil.copytree(place / "net", place / "copy")
+    solver = place / "copy/solver.prototxt"
+    solver.write_text(solver.read_text().replace('net: "', f'net: "{place}/net/'))
+    trained = train("", "copy/solver.prototxt")
+    assert trained.returncode == 0, trained.stderr
+    yield trained.stderr.splitlines()[0]
+    words = ("--model", "conv_small", "--dataset", "data", "--out", "copy")
+    yield from last_line(call("prototxt/generate.py", *words, cwd=place))
+
+
 def predictions_refused(place: Path) -> Iterator[str]:
-    fcn = str(REPOSITORY / "prototxt/fcn/voc2012/deploy.prototxt")
     voc = ("--input", "images", "--dataset", "voc2012")
-    yield from last_line(call(*predict(place, "refused", *voc, model=fcn), cwd=place))
+    edited(place, 'name: "conv1"', 'name: "conv_1"', "deploy.prototxt", "renamed.prototxt")
+    yield from last_line(call(*predict(place, "refused", model="net/renamed.prototxt"), cwd=place))
     edited(place, "num_output: 23", "num_output: 24", "deploy.prototxt", "narrow.prototxt")
     yield from last_line(call(*predict(place, "refused", model="net/narrow.prototxt"), cwd=place))
     yield from last_line(call(*predict(place, "refused", *voc), cwd=place))
@@ -216,7 +242,7 @@ def killed(place: Path) -> Iterator[str]:
 
 
 def test_every_message_is_printed_as_quoted(place: Path) -> None:
-    provocations = (labels_refused, trainings_refused, predictions_refused, stock_caffe, killed)
+    provocations = (labels_refused, trainings_refused, networks_edited, predictions_refused, stock_caffe, killed)
     printed = [line for provoke in provocations for line in provoke(place)]
     if (REPOSITORY / "build/gpu").exists():
         printed.append(next(line for line in QUOTED if "built for the CPU only" in line).replace("N", "0"))
