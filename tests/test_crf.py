@@ -290,7 +290,10 @@ def test_broken_and_missing_probabilities_are_named(workshop, tmp_path):
     assert f"{file}: probabilities are 3 x 4 x 5, the picture with its classes is 3 x 39 x 51" in message
     np.savez(file, probabilities=np.full((3, 39, 51), np.nan, np.float16))
     message = only_line(crf(workshop, "search", tmp_path / "search", predictions=folder), "crf.py")
-    assert "values that are not numbers" in message
+    assert f"{file}: has values that are infinite or no numbers" in message
+    np.savez(file, probabilities=np.full((3, 39, 51), 3, np.float16))
+    message = only_line(crf(workshop, "search", tmp_path / "search", predictions=folder), "crf.py")
+    assert f"{file}: holds no probabilities: the values of one pixel sum to 9" in message
     message = only_line(crf(workshop, "run", tmp_path / "none", predictions=tmp_path), "crf.py")
     assert "not a folder of predict.py's" in message or "missing" in message
 

@@ -12,6 +12,7 @@ from PIL import Image
 from segmentation_helpers import REPOSITORY, call_tool, only_line, write_split
 
 from data_prep.command_line import UserError
+from tools.deploy_network import DeployOptions
 from tools.visualization import OpenNetwork, chosen, grey, heat, share_that_matters
 
 RENET, CONVOLUTIONAL = (
@@ -207,3 +208,32 @@ def test_maps_that_are_no_numbers(folder: Path) -> None:
     network.see_input(values)
     with pytest.raises(UserError, match='"conv1" has values that are infinite or no numbers for this picture'):
         network.maps("conv1")
+
+
+OLD = """
+input: "picture" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8
+layers { name: "score" type: CONVOLUTION bottom: "picture" top: "score"
+  convolution_param { num_output: 2 kernel_size: 3 pad: 1 weight_filler { type: "gaussian" std: 0.01 } } }
+layers { name: "softmax" type: SOFTMAX bottom: "score" top: "softmax" }
+"""
+
+
+def test_a_network_of_an_older_caffe_with_names_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "old.prototxt").write_text(OLD)
+    caffe.Net(str(tmp_path / "old.prototxt"), caffe.TEST).save(str(tmp_path / "old.caffemodel"))
+    picture = np.random.default_rng(1).integers(0, 256, (12, 10, 3)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "picture.png"), picture)
+    files = ("--model", "old.prototxt", "--weights", "old.caffemodel")
+    shown = ("--image", "picture.png", "--out", "out.png")
+    line = only_line(call_tool("visualize.py", "probabilities", *files, *shown, cwd=tmp_path), "visualize.py")
+    assert "old.prototxt: layer" in line and "say --mean B,G,R" in line
+    result = call_tool("visualize.py", "probabilities", *files, *shown, "--mean", "104,117,123", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    scores = ("--mean", "104,117,123", "--output-blob", "score")
+    line = only_line(call_tool("visualize.py", "probabilities", *files, *shown, *scores, cwd=tmp_path), "visualize.py")
+    assert 'old.prototxt: "score" holds no probabilities' in line
+    network = OpenNetwork(tmp_path / "old.prototxt", tmp_path / "old.caffemodel", DeployOptions(mean=(104, 117, 123)))
+    network.see(picture)
+    assert network.score_name() == "score"
+    seen = network.sensitivity(6, 5).map > 0
+    assert seen[5:8, 4:7].all() and seen.sum() == 9

@@ -28,6 +28,7 @@ from tools.labelling_job import (
     write_outputs,
 )
 from tools.native_process import NativeCrash, run_native_together
+from tools.probabilities import check_probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +100,9 @@ def read_probabilities(file: Path, classes: int, image: np.ndarray) -> np.ndarra
     if probabilities.shape != expected:
         got, wanted = (" x ".join(map(str, shape)) for shape in (probabilities.shape, expected))
         raise UserError(f"{file}: probabilities are {got}, the picture with its classes is {wanted}")
-    if probabilities.dtype.kind != "f" or not np.isfinite(probabilities).all():
-        raise UserError(f"{file}: has values that are not numbers")
+    if probabilities.dtype.kind != "f":
+        raise UserError(f"{file}: has values of the type {probabilities.dtype}, expected floating point")
+    check_probabilities(probabilities, f"{file}:")
     return probabilities
 
 

@@ -14,10 +14,8 @@ from tools.crf_inference import DenseCrf
 from tools.crf_parameters import CrfParameters
 from tools.deploy_network import AS_THE_NETWORK_SAYS, DeployNetwork, DeployOptions
 from tools.gpu_build import check_gpu
+from tools.probabilities import check_probabilities
 from tools.weights import load
-
-# How far from 1 the sum of a pixel's probabilities may be.
-SUM_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -136,13 +134,5 @@ class Predictor:
                 f"{where} is {' x '.join(map(str, result.shape))} for an input of {width} x {height}, expected "
                 f"1 x {self.classes} x {height} x {width}"
             )
-        if not np.isfinite(result).all():
-            raise UserError(f"{where} has values that are infinite or no numbers")
-        sums = result[0].sum(axis=0)
-        worst = sums.flat[np.abs(sums - 1).argmax()]
-        if result.min() < 0 or abs(worst - 1) > SUM_TOLERANCE:
-            raise UserError(
-                f"{where} holds no probabilities: the values of one pixel sum to {worst:g}, the least of all is "
-                f"{result.min():g}; a last layer of type Softmax makes probabilities of scores"
-            )
+        check_probabilities(result[0], where)
         return result[0].copy()

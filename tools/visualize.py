@@ -20,6 +20,7 @@ from data_prep.split_reader import IMAGES, SplitReader
 from tools.deploy_network import add_deploy_options, deploy_options
 from tools.native_process import NativeCrash, run_native
 from tools.picture_sheet import sheet
+from tools.probabilities import check_probabilities
 from tools.visualization import OpenNetwork, chosen, grey, heat, share_that_matters
 
 EXAMPLES = """examples:
@@ -92,6 +93,7 @@ def probabilities(arguments: argparse.Namespace) -> Iterator[Image.Image]:
     """Each class's probability as a grey picture, black 0 and white 1."""
     network, image = _seen(arguments)
     values = network.maps(network.output)
+    check_probabilities(values, f'{arguments.model}: "{network.output}"')
     names = [f"class {number}" for number in range(len(values))]
     if arguments.dataset is not None:
         names = list(load_dataset(arguments.dataset).classes)
