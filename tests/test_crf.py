@@ -222,6 +222,8 @@ def test_of_equal_scores_the_fewest_iterations_are_best():
         (("--bi-rgb-std", 0), "--bi-rgb-std: bi_rgb_std is a standard deviation and must be above 0, not 0"),
         (("--bi-w", -1), "--bi-w: bi_w is a kernel's weight and must be 0 or more, not -1"),
         (("--bi-xy-std", "nan"), "must be above 0, not nan"),
+        (("--bi-rgb-std", "1e-300"), "must be above 0, not 1e-300"),
+        (("--pos-w", "1e39"), "must be 0 or more, not 1e+39"),
         (("--max-iter", -1), "--max-iter: max_iter is an iteration count and must be 0 or more, not -1"),
         (("--crf", "none.prototxt"), "none.prototxt: no such file"),
         (("--crf", "deploy.prototxt"), "deploy.prototxt: has no dense_crf_param, expected one"),
@@ -296,6 +298,13 @@ def test_broken_and_missing_probabilities_are_named(workshop, tmp_path):
     assert f"{file}: holds no probabilities: the values of one pixel sum to 9" in message
     message = only_line(crf(workshop, "run", tmp_path / "none", predictions=tmp_path), "crf.py")
     assert "not a folder of predict.py's" in message or "missing" in message
+
+
+def test_parameters_beyond_the_numbers_range_are_told(workshop, tmp_path):
+    """They are in the range of float32, and what the CRF makes of them is not."""
+    line = only_line(crf(workshop, "run", tmp_path / "out", "--bi-w", "3e38", "--processes", 1), "crf.py")
+    assert "scene" in line
+    assert not list((tmp_path / "out").glob("*.png"))
 
 
 def test_an_ignored_label_among_the_classes_counts_nowhere(workshop, tmp_path):

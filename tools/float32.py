@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 
-_LIMITS = np.finfo(np.float32)
+# Python's floats: NumPy's would be compared in 32 bits.
+_LARGEST = float(np.finfo(np.float32).max)
+_SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 def in_float32(value: float) -> bool:
     """Whether Caffe sees this number: not NaN or infinity, also not after rounding, and 0 only where it is 0."""
-    return math.isfinite(value) and abs(value) <= _LIMITS.max and (value == 0 or abs(value) >= _LIMITS.tiny)
+    return math.isfinite(value) and abs(value) <= _LARGEST and (value == 0 or abs(value) >= _SMALLEST)
