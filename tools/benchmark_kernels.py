@@ -15,7 +15,7 @@ from tools.speed_sides import Side, compare
 from tools.speed_worker import FORWARD, FORWARD_BACKWARD, CrfShape, Shape
 
 TOLERANCE = 1e-3  # of results, relative to the largest value; the two sides add in other orders
-CLOSE, CLOSE_SHARE, FARTHEST = 1e-3, 0.999, 2e-2  # of the values of Q: the layer's contract with pydensecrf
+CLOSE, CLOSE_SHARE, FARTHEST = 1e-5, 0.999, 1e-3  # of the values of Q: the layer's contract with pydensecrf
 NO_SHAPE = Shape(1, 1, 1, 1, 1)  # of tasks that have their own size
 
 

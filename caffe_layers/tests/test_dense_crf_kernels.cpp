@@ -234,7 +234,7 @@ class DenseCRFKernelTest : public ::testing::Test {
   vector<Dtype> Forward() {
     vector<Dtype> top(result_.count(), NAN);
     for (int n = 0; n < scores_.num(); ++n) {
-      solver_.Forward(Problem(n), top.data() + result_.offset(n));
+      EXPECT_TRUE(solver_.Forward(Problem(n), top.data() + result_.offset(n)));
     }
     return top;
   }
@@ -268,7 +268,7 @@ class DenseCRFKernelTest : public ::testing::Test {
       for (size_t k = 0; k < diffs.size(); ++k) {
         (k < 2 ? wanted.weight[k] : wanted.compatibility) = diffs[k].data();
       }
-      solver_.Backward(Problem(n), wanted);
+      EXPECT_TRUE(solver_.Backward(Problem(n), wanted));
     }
     const double tolerance = sizeof(Dtype) == 4 ? 1e-3 : 1e-5;
     ExpectNear(scores_.cpu_diff(), scores_diff, tolerance);
@@ -300,25 +300,79 @@ class DenseCRFKernelTest : public ::testing::Test {
 TYPED_TEST_CASE(DenseCRFKernelTest, TestDtypes);
 
 // Both sides place points alike, number vertices alike and weigh them alike.
+// Pixels are a multiple of four or not.
 TYPED_TEST(DenseCRFKernelTest, LatticeIsThatOfTheProcessor) {
-  this->Shape(1, 2, 19, 23);
-  const DenseCRFProblem<TypeParam> problem = this->Problem(0);
-  const int pixels = 19 * 23;
-  PermutohedralLattice<5> lattice;
-  lattice.Build(problem.bilateral, pixels);
-  const PermutohedralFilterPlan expected = lattice.plan();
-  for (emulation::Settings::Order order : kOrders) {
-    emulation::settings().order = order;
-    PermutohedralDeviceLattice<TypeParam, 5> device_lattice;
-    LatticeScratch<TypeParam> scratch;
-    device_lattice.Build(&this->device_, pixels, problem.bilateral, &scratch);
-    EXPECT_EQ(expected.vertices, device_lattice.vertices());
-    const BlurredLattice<TypeParam, 6> actual =
-        device_lattice.Blur(&this->device_, NULL, 1, false);
-    for (int e = 0; e < pixels * 6; ++e) {
-      // the processor's vertex 0 is the empty one
-      ASSERT_EQ(expected.vertex[e], actual.vertex[e] + 1);
-      ASSERT_NEAR(expected.weight[e], actual.weight[e], 1e-6);
+  for (int height : { 19, 20, 21, 22 }) {
+    this->Shape(1, 2, height, 23);
+    const DenseCRFProblem<TypeParam> problem = this->Problem(0);
+    const int pixels = height * 23;
+    PermutohedralLattice<5> lattice;
+    ASSERT_TRUE(lattice.Build(problem.bilateral, pixels));
+    const PermutohedralFilterPlan expected = lattice.plan();
+    for (emulation::Settings::Order order : kOrders) {
+      emulation::settings().order = order;
+      PermutohedralDeviceLattice<TypeParam, 5> device_lattice;
+      LatticeScratch<TypeParam> scratch;
+      ASSERT_TRUE(device_lattice.Build(&this->device_, pixels,
+          problem.bilateral, &scratch));
+      EXPECT_EQ(expected.vertices, device_lattice.vertices());
+      const BlurredLattice<TypeParam, 6> actual =
+          device_lattice.Blur(&this->device_, NULL, 1, false);
+      for (int e = 0; e < pixels * 6; ++e) {
+        // the processor's vertex 0 is the empty one
+        ASSERT_EQ(expected.vertex[e], actual.vertex[e] + 1);
+        ASSERT_NEAR(expected.weight[e], actual.weight[e], 1e-6);
+      }
+    }
+  }
+}
+
+// Dark pixels, which have the vertices at the origin for neighbours.
+TYPED_TEST(DenseCRFKernelTest, ForwardOfDarkImages) {
+  for (int height : { 16, 17, 18, 19 }) {
+    this->Shape(1, 5, height, 13);
+    for (int i = 0; i < this->image_.count(); ++i) {
+      this->image_.mutable_cpu_data()[i] = 1 + i * 7919 % 13;
+    }
+    this->ExpectForward();
+  }
+}
+
+TYPED_TEST(DenseCRFKernelTest, ImagesOutOfReachAreRefused) {
+  this->Shape(1, 3, 9, 7);
+  this->SetUpLayer();
+  const vector<TypeParam> good = this->Forward();
+  vector<TypeParam> top(good.size());
+  vector<TypeParam> diff(this->scores_.count());
+  TypeParam& value = this->image_.mutable_cpu_data()[100];
+  const TypeParam before = value;
+  for (TypeParam wrong : { TypeParam(NAN), TypeParam(INFINITY),
+      TypeParam(-1e30) }) {
+    value = wrong;
+    EXPECT_FALSE(this->solver_.Forward(this->Problem(0), top.data()));
+    DenseCRFDiffs<TypeParam> wanted = {};
+    wanted.top = top.data();
+    wanted.scores = diff.data();
+    EXPECT_FALSE(this->solver_.Backward(this->Problem(0), wanted));
+    value = before;
+    EXPECT_TRUE(good == this->Forward());
+  }
+  this->crf_->set_pos_xy_std(1e-8f);
+  this->Shape(1, 3, 7, 9);
+  EXPECT_FALSE(this->solver_.Forward(this->Problem(0), top.data()));
+  EXPECT_FALSE(this->solver_.Forward(this->Problem(0), top.data()));
+}
+
+TYPED_TEST(DenseCRFKernelTest, ScoresThatAreNoNumbersGiveNone) {
+  this->crf_->set_output(DenseCRFParameter_Output_LABEL);
+  this->Shape(1, 5, 9, 7);
+  this->SetUpLayer();
+  for (TypeParam wrong : { TypeParam(NAN), TypeParam(INFINITY) }) {
+    for (int c = 0; c < 5; ++c) {
+      this->Shape(1, 5, 9, 7);
+      this->scores_.mutable_cpu_data()[this->scores_.offset(0, c, 4, 3)] =
+          wrong;
+      EXPECT_TRUE(std::isnan(this->Forward()[4 * 7 + 3]));
     }
   }
 }

@@ -197,6 +197,110 @@ TYPED_TEST(DenseCRFLayerTest, ExtremeScoresAndFlatImagesStayFinite) {
   }
 }
 
+// NaN and infinity pass a comparison, and an int that they are cast to looks
+// like any other.
+TYPED_TEST(DenseCRFLayerTest, RefusesWhatHasNoLattice) {
+  typedef typename TypeParam::Dtype Dtype;
+  // a fork has none of OpenMP's threads and would wait for them
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  this->param_.set_name("crf");
+  this->Shape(2, 2, 5, 6);
+  for (float deviation : { 1e-7f, 1e-8f, 1e-38f }) {
+    this->crf_->set_bi_rgb_std(deviation);
+    EXPECT_DEATH(this->Forward(), "layer \"crf\": the pixels of image 0 lie "
+        "too many standard deviations apart.* deviation is too small");
+    this->crf_->clear_bi_rgb_std();
+    this->crf_->set_pos_xy_std(deviation);
+    EXPECT_DEATH(this->Forward(), "a standard deviation is too small");
+    this->crf_->clear_pos_xy_std();
+  }
+  this->crf_->set_bi_xy_std(1e-8f);
+  EXPECT_DEATH(this->Forward(), "a standard deviation is too small");
+  this->crf_->clear_bi_xy_std();
+  this->crf_->set_scale(1e-38f);
+  EXPECT_DEATH(this->Forward(), "values are far above 255");
+  this->crf_->clear_scale();
+  Dtype* const value =
+      this->image_.mutable_cpu_data() + this->image_.offset(1, 2, 4, 3);
+  for (Dtype wrong : { Dtype(NAN), Dtype(INFINITY), Dtype(-INFINITY) }) {
+    *value = wrong;
+    EXPECT_DEATH(this->Forward(), "layer \"crf\": image 1 holds -?(nan|inf) at "
+        "channel 2, row 4, column 3");
+  }
+  *value = 1e30;
+  EXPECT_DEATH(this->Forward(), "values are far above 255");
+  // nobody looks at it
+  *value = NAN;
+  this->crf_->set_bi_w(0);
+  this->Forward();
+  EXPECT_TRUE(std::isfinite(this->result_.cpu_data()[0]));
+}
+
+TYPED_TEST(DenseCRFLayerTest, RefusesParametersThatAreNoNumbers) {
+  this->param_.set_name("crf");
+  this->Shape(1, 2, 5, 6);
+  const DenseCRFParameter good = *this->crf_;
+  for (float wrong : { NAN, INFINITY, -INFINITY, -1.f }) {
+    this->crf_->set_bi_rgb_std(wrong);
+    EXPECT_DEATH(this->Forward(), "layer \"crf\": bi_rgb_std is a standard");
+    *this->crf_ = good;
+    this->crf_->set_pos_w(wrong);
+    EXPECT_DEATH(this->Forward(), "layer \"crf\": pos_w is the weight");
+    *this->crf_ = good;
+    if (wrong == -1) { continue; }
+    this->crf_->set_scale(wrong);
+    EXPECT_DEATH(this->Forward(), "layer \"crf\": scale is");
+    *this->crf_ = good;
+    this->crf_->add_mean_value(wrong);
+    EXPECT_DEATH(this->Forward(), "layer \"crf\": mean_value is");
+    *this->crf_ = good;
+  }
+  this->crf_->set_max_iter(4294967295u);
+  EXPECT_DEATH(this->Forward(), "layer \"crf\": max_iter is");
+}
+
+// What is no number stays none, in the label too; -infinity is a class that a
+// pixel cannot have.
+TYPED_TEST(DenseCRFLayerTest, ScoresThatAreNoNumbersGiveNone) {
+  typedef typename TypeParam::Dtype Dtype;
+  const DenseCRFParameter_Output outputs[] = {
+      DenseCRFParameter_Output_PROBABILITY,
+      DenseCRFParameter_Output_LOG_PROBABILITY,
+      DenseCRFParameter_Output_LABEL};
+  for (DenseCRFParameter_Output output : outputs) {
+    this->crf_->set_output(output);
+    for (int iterations : { 0, 3 }) {
+      this->crf_->set_max_iter(iterations);
+      for (Dtype wrong : { Dtype(NAN), Dtype(INFINITY) }) {
+        for (int c = 0; c < 3; ++c) {
+          this->Shape(2, 3, 5, 6);
+          *(this->scores_.mutable_cpu_data() +
+              this->scores_.offset(1, c, 2, 4)) = wrong;
+          this->Forward();
+          for (int k = 0; k < this->result_.channels(); ++k) {
+            EXPECT_TRUE(std::isnan(this->result_.data_at(1, k, 2, 4)));
+            EXPECT_FALSE(std::isnan(this->result_.data_at(0, k, 2, 4)));
+          }
+        }
+      }
+      this->Shape(1, 3, 5, 6);
+      this->scores_.mutable_cpu_data()[7] = -INFINITY;
+      this->Forward();
+      for (int i = 0; i < this->result_.count(); ++i) {
+        EXPECT_FALSE(std::isnan(this->result_.cpu_data()[i]));
+      }
+      if (output == DenseCRFParameter_Output_PROBABILITY) {
+        EXPECT_EQ(0, this->result_.cpu_data()[7]);
+      }
+      for (int c = 0; c < 3; ++c) {
+        this->scores_.mutable_cpu_data()[30 * c + 7] = -INFINITY;
+      }
+      this->Forward();
+      EXPECT_TRUE(std::isnan(this->result_.cpu_data()[7]));
+    }
+  }
+}
+
 TYPED_TEST(DenseCRFLayerTest, MeanScaleAndOrderAreUndone) {
   typedef typename TypeParam::Dtype Dtype;
   this->Shape(1, 3, 7, 6);

@@ -198,6 +198,8 @@ struct DefinedFilter {
       features.Get(i, feature);
       PlacePoint<kDims>(feature, scale, &simplices[i]);
     }
+    std::fill_n(feature, kDims, 0.f);
+    PlacePoint<kDims>(feature, scale, &origin);
     const std::vector<double> sums = Run(std::vector<double>(count, 1), false);
     for (double sum : sums) { normalisation.push_back(1 / std::sqrt(sum)); }
   }
@@ -214,6 +216,10 @@ struct DefinedFilter {
   std::vector<double> Run(const std::vector<double>& from,
       bool transposed) const {
     Values values;
+    // in fours, the last filled up at the origin
+    for (int r = 0; r <= kDims && from.size() % 4 != 0; ++r) {
+      values[Corner(origin, r)] = 0;
+    }
     for (size_t i = 0; i < from.size(); ++i) {
       for (int r = 0; r <= kDims; ++r) {
         values[Corner(simplices[i], r)] += simplices[i].weight[r] * from[i];
@@ -253,6 +259,7 @@ struct DefinedFilter {
   }
 
   std::vector<PermutohedralSimplex<kDims> > simplices;
+  PermutohedralSimplex<kDims> origin;
   std::vector<double> normalisation;
 };
 
@@ -306,6 +313,52 @@ TYPED_TEST(MeanFieldTest, FilterIsThatOfItsDefinition) {
   ExpectDefinedFilter<Dtype, 2>(20000, 3000, 1e-3f);
   ExpectDefinedFilter<Dtype, 5>(9000, 4, 4);
   ExpectDefinedFilter<Dtype, 5>(9000, 30, 3);
+  // few points, among which the empty vertices at the origin lie
+  for (int count : { 47, 48, 49, 50 }) {
+    ExpectDefinedFilter<Dtype, 2>(count, 5, 5);
+    ExpectDefinedFilter<Dtype, 5>(count, 1, 1);
+  }
+  ExpectDefinedFilter<Dtype, 5>(9001, 30, 3);
+}
+
+/// Points that all have the same features.
+template <int kDims>
+struct EqualFeatures {
+  void Get(int /* i */, float* to) const { std::fill_n(to, kDims, value); }
+  float value;
+};
+
+// What is filled up to four points makes vertices at the origin, no values.
+TYPED_TEST(MeanFieldTest, PointsAreFilledUpToFour) {
+  const EqualFeatures<5> far = {40}, at_origin = {0};
+  PermutohedralLattice<5> lattice;
+  for (int count = 1; count <= 9; ++count) {
+    ASSERT_TRUE(lattice.Build(far, count));
+    EXPECT_EQ(count % 4 == 0 ? 6 : 12, lattice.vertices()) << count;
+    EXPECT_EQ(count, lattice.plan().count);
+    ASSERT_TRUE(lattice.Build(at_origin, count));
+    EXPECT_EQ(6, lattice.vertices()) << count;
+  }
+}
+
+TYPED_TEST(MeanFieldTest, PointsOutOfReachHaveNoLattice) {
+  const float wrong[] = {NAN, INFINITY, -INFINITY, 1e38f, -1e30f, 1e8f, -1e8f};
+  for (float value : wrong) {
+    const EqualFeatures<5> features = {value};
+    const EqualFeatures<2> plane = {value};
+    EXPECT_FALSE(PermutohedralLattice<5>().Build(features, 9)) << value;
+    EXPECT_FALSE(PermutohedralLattice<2>().Build(plane, 9)) << value;
+  }
+  // one of many, in any thread's share, and the next lattice is whole again
+  BoxFeatures<5> features(20001, 30, 3);
+  PermutohedralLattice<5> lattice;
+  for (int i : { 0, 12345, 20000 }) {
+    const float good = features.feature[5 * i + 4];
+    features.feature[5 * i + 4] = NAN;
+    EXPECT_FALSE(lattice.Build(features, 20001));
+    features.feature[5 * i + 4] = good;
+    EXPECT_TRUE(lattice.Build(features, 20001));
+  }
 }
 
 template <typename Key>

@@ -143,7 +143,9 @@ struct MeanFieldStep {
   const Dtype* penalty;      // mu m; or NULL
   Dtype* probability;        // or NULL
   Dtype* log_probability;    // or NULL
-  Dtype* label;              // pixels: the first most probable class; or NULL
+  /// pixels: the first most probable class, NaN where probabilities are not
+  /// numbers; or NULL
+  Dtype* label;
 };
 
 /**
@@ -186,7 +188,9 @@ __global__ void __launch_bounds__(kPixelThreads, 8) MeanFieldStepKernel(
   }
   sum = SumOfLanes(sum, step.lanes);
   if (!own.exists) { return; }
-  if (step.label != NULL && own.lane == 0) { step.label[own.pixel] = best; }
+  if (step.label != NULL && own.lane == 0) {
+    step.label[own.pixel] = sum > 0 ? Dtype(best) : Dtype(NAN);
+  }
   const Dtype log_sum = step.log_probability == NULL ? Dtype(0) : log(sum);
   const Dtype inverse = 1 / sum;
   for (int c = own.lane; c < step.classes; c += step.lanes) {

@@ -78,8 +78,10 @@ class MeanFieldDeviceSolver {
       : device_(device), positional_height_(0), positional_width_(0) {}
 
   /// @param top classes x pixels, or the labels of the pixels
-  void Forward(const DenseCRFProblem<Dtype>& problem, Dtype* top) {
-    SetUp(problem);
+  /// @return false, and nothing is done, where the image gives no lattice (see
+  ///         PermutohedralDeviceLattice::Build)
+  bool Forward(const DenseCRFProblem<Dtype>& problem, Dtype* top) {
+    if (!SetUp(problem)) { return false; }
     Dtype* const q = q_.Reserve(device_, size_);
     for (int t = 0; t <= problem.iterations; ++t) {
       MeanFieldStep<Dtype> step = Step(t, q);
@@ -94,11 +96,13 @@ class MeanFieldDeviceSolver {
       Launch(step);
     }
     if (problem.output != DenseCRFParameter_Output_LABEL) { Planes(q, top); }
+    return true;
   }
 
-  void Backward(const DenseCRFProblem<Dtype>& problem,
+  /// @return as Forward
+  bool Backward(const DenseCRFProblem<Dtype>& problem,
       const DenseCRFDiffs<Dtype>& diffs) {
-    SetUp(problem);
+    if (!SetUp(problem)) { return false; }
     const int iterations = problem.iterations;
     Dtype* const history = history_.Reserve(device_, size_ * (iterations + 1));
     for (int t = 0; t <= iterations; ++t) {
@@ -130,10 +134,11 @@ class MeanFieldDeviceSolver {
       Message(Blur(message_diff, true), diff);
     }
     if (diffs.scores != NULL) { Planes(score_diff_.get(), diffs.scores); }
+    return true;
   }
 
  private:
-  void SetUp(const DenseCRFProblem<Dtype>& problem) {
+  bool SetUp(const DenseCRFProblem<Dtype>& problem) {
     problem_ = problem;
     pixels_ = problem.height * problem.width;
     stride_ = RowStride(problem.classes);
@@ -142,13 +147,15 @@ class MeanFieldDeviceSolver {
     const bool kept = positional_height_ == problem.height &&
         positional_width_ == problem.width;
     if (problem.used[0] && !kept) {
-      positional_.Build(device_, pixels_, problem.positional, &scratch_);
+      positional_height_ = positional_width_ = 0;
+      if (!positional_.Build(device_, pixels_, problem.positional, &scratch_)) {
+        return false;
+      }
       positional_height_ = problem.height;
       positional_width_ = problem.width;
     }
-    if (problem.used[1]) {
-      bilateral_.Build(device_, pixels_, problem.bilateral, &scratch_);
-    }
+    return !problem.used[1] ||
+        bilateral_.Build(device_, pixels_, problem.bilateral, &scratch_);
   }
 
   void Rows(const Dtype* planes, Dtype* rows) {

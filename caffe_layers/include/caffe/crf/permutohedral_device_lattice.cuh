@@ -42,19 +42,24 @@ class PermutohedralDeviceLattice {
  public:
   static constexpr int kCorners = kDimensions + 1;
 
-  PermutohedralDeviceLattice() : points_(0), entries_(0), vertices_(0) {}
+  PermutohedralDeviceLattice()
+      : points_(0), placed_(0), entries_(0), vertices_(0) {}
 
+  /// @return false, and there is no lattice, where a point lies out of its
+  ///         reach or a feature is not a number (see PlacePoint)
   template <class Device, class Features>
-  void Build(Device* device, int points, const Features& features,
+  bool Build(Device* device, int points, const Features& features,
       LatticeScratch<Dtype>* scratch) {
     static_assert(Features::kDimensions == kDimensions, "of this lattice");
     CHECK_GT(points, 0) << "a lattice needs points";
     CHECK_LT(points, (1 << 29) / kCorners) << "too many points for a lattice";
     points_ = points;
-    entries_ = points * kCorners;
-    Place(device, features, scratch);
+    placed_ = PlacedPoints(points);
+    entries_ = placed_ * kCorners;
+    if (!Place(device, features, scratch)) { return false; }
     Sort(device, scratch);
     Normalise(device, scratch);
+    return true;
   }
 
   /**
@@ -105,27 +110,27 @@ class PermutohedralDeviceLattice {
 
   /// Simplices, vertices and their neighbours.
   template <class Device, class Features>
-  void Place(Device* device, const Features& features,
+  bool Place(Device* device, const Features& features,
       LatticeScratch<Dtype>* scratch) {
     const dim3 threads(kVertexThreads);
     typedef PackedSimplex<kDimensions> Simplex;
     Simplex* const simplices =
         reinterpret_cast<Simplex*>(scratch->simplices.Reserve(device,
-        static_cast<size_t>(points_) * (sizeof(Simplex) / sizeof(int))));
+        static_cast<size_t>(placed_) * (sizeof(Simplex) / sizeof(int))));
     PermutohedralScales<kDimensions> scales;
     for (int k = 0; k < kDimensions; ++k) {
       scales.scale[k] = PermutohedralScale(k, kDimensions);
     }
-    device->Launch(&PlacePointsKernel<Features>, Blocks(points_), threads, 0,
-        points_, features, scales, simplices,
-        scratch->weight.Reserve(device, entries_));
-
     unsigned slots = 64;
     while (slots < 2u * entries_) { slots *= 2; }
     const DeviceVertexTable<kDimensions> table = {simplices,
-        scratch->slots.Reserve(device, slots), slots - 1};
-    device->Launch(&FillKernel<int>, Blocks(slots), threads, 0,
-        static_cast<int>(slots), int(table.kEmpty), table.slots);
+        scratch->slots.Reserve(device, slots + 1), slots - 1};
+    int* const in_reach = table.slots + slots;
+    device->Launch(&FillKernel<int>, Blocks(slots + 1), threads, 0,
+        static_cast<int>(slots + 1), int(table.kEmpty), table.slots);
+    device->Launch(&PlacePointsKernel<Features>, Blocks(placed_), threads, 0,
+        points_, features, scales, simplices,
+        scratch->weight.Reserve(device, entries_), in_reach);
     int* const vertex = vertex_.Reserve(device, entries_);
     device->Launch(&InsertVerticesKernel<kDimensions>, Blocks(entries_),
         threads, 0, entries_, table, vertex);
@@ -133,12 +138,13 @@ class PermutohedralDeviceLattice {
     int* const number = scratch->numbers[0].Reserve(device, entries_);
     int* const standing = scratch->numbers[1].Reserve(device, entries_);
     int* const sums = scratch->sums.Reserve(device, SumTiles(entries_) + 1);
-    const StandsForVertex stands = {table.slots, vertex};
+    const StandsForVertex stands = {table.slots, vertex, in_reach};
     LaunchPrefixSum(device, entries_, stands, sums, number);
     device->Launch(&NumberVerticesKernel<kDimensions>, Blocks(entries_),
         threads, 0, entries_, table, static_cast<const int*>(number), vertex,
         standing);
     vertices_ = device->Fetch(sums + SumTiles(entries_));
+    if (vertices_ == 0) { return false; }
 
     Neighbours* const neighbours = neighbours_.Reserve(device,
         static_cast<size_t>(vertices_) * kCorners);
@@ -147,6 +153,7 @@ class PermutohedralDeviceLattice {
     device->Launch(&FindNeighboursKernel<kDimensions>, blocks, threads, 0,
         vertices_, table, static_cast<const int*>(vertex),
         static_cast<const int*>(standing), neighbours);
+    return true;
   }
 
   /// The entries in the order of their vertices.
@@ -162,7 +169,7 @@ class PermutohedralDeviceLattice {
     // the height of the Gaussian that splat, blur and slice together are
     const Dtype alpha = 1 / (1 + std::pow(Dtype(2), -kDimensions));
     device->Launch(&ArrangeEntriesKernel<Dtype, kCorners>, Blocks(entries_),
-        dim3(kVertexThreads), 0, entries_, vertices_, sorted,
+        dim3(kVertexThreads), 0, points_, entries_, vertices_, sorted,
         static_cast<const int*>(vertex_.get()),
         static_cast<const float*>(scratch->weight.get()), alpha,
         splat_vertex_.Reserve(device, entries_),
@@ -174,18 +181,18 @@ class PermutohedralDeviceLattice {
 
   template <class Device>
   void Normalise(Device* device, LatticeScratch<Dtype>* scratch) {
-    Dtype* const factor = scratch->factor.Reserve(device, points_);
+    Dtype* const factor = scratch->factor.Reserve(device, placed_);
     const BlurredLattice<Dtype, kCorners> sums =
         Blur(device, static_cast<const Dtype*>(NULL), 1, false);
-    device->Launch(&NormalisationKernel<Dtype, kCorners>, Blocks(points_),
-        dim3(kVertexThreads), 0, points_, sums, factor);
+    device->Launch(&NormalisationKernel<Dtype, kCorners>, Blocks(placed_),
+        dim3(kVertexThreads), 0, placed_, sums, factor);
     device->Launch(&NormaliseWeightsKernel<Dtype, kCorners>, Blocks(entries_),
         dim3(kVertexThreads), 0, entries_, static_cast<const Dtype*>(factor),
         static_cast<const int*>(splat_point_.get()), splat_weight_.get(),
         slice_weight_.get());
   }
 
-  int points_, entries_, vertices_;
+  int points_, placed_, entries_, vertices_;
   GrowingArray<int> vertex_;        // of every entry
   GrowingArray<Dtype> slice_weight_;
   // see SortedEntries

@@ -61,7 +61,7 @@ CUDA_HOST_INLINE int SplatChunks(int entries) {
  * @param slice_weight of every entry: alpha * weight
  */
 template <typename Dtype, int kCorners>
-__global__ void ArrangeEntriesKernel(int entries, int vertices,
+__global__ void ArrangeEntriesKernel(int points, int entries, int vertices,
     const int* __restrict__ sorted, const int* __restrict__ vertex,
     const float* __restrict__ weight, Dtype alpha, int* splat_vertex,
     int* splat_point, Dtype* splat_weight, int* begin, Dtype* slice_weight) {
@@ -70,7 +70,8 @@ __global__ void ArrangeEntriesKernel(int entries, int vertices,
   const int e = sorted[s];
   const int v = vertex[e];
   splat_vertex[s] = v;
-  splat_point[s] = e / kCorners;
+  // the point that fills up has no values: 0 times those of the last one
+  splat_point[s] = min(e / kCorners, points - 1);
   splat_weight[s] = weight[e];
   if (s == 0 || vertex[sorted[s - 1]] != v) { begin[v] = s; }
   if (s == entries - 1) { begin[vertices] = entries; }

@@ -78,16 +78,18 @@ class PermutohedralLattice {
  public:
   static const int kCorners = kDimensions + 1;
 
-  PermutohedralLattice() : count_(0), vertices_(0) {}
+  PermutohedralLattice() : count_(0), placed_(0), vertices_(0) {}
 
   /**
    * @brief Places the points 0 .. count - 1.
    *
    * @param features features.Get(i, to) writes point i's d features, in units
    *        of the standard deviation, from any thread
+   * @return false, and there is no lattice, where a point lies out of its reach
+   *         or a feature is not a number (see PlacePoint)
    */
   template <typename Features>
-  void Build(const Features& features, int count) {
+  bool Build(const Features& features, int count) {
     Resize(count);
     float scale[kDimensions];
     for (int k = 0; k < kDimensions; ++k) {
@@ -95,13 +97,13 @@ class PermutohedralLattice {
     }
     int* lowest = lowest_;
     int* highest = highest_;
-#pragma omp parallel for schedule(static) \
+    bool within = true;
+#pragma omp parallel for schedule(static) reduction(&&: within) \
     reduction(min: lowest[:kDimensions]) reduction(max: highest[:kDimensions])
-    for (int i = 0; i < count; ++i) {
-      float feature[kDimensions];
-      features.Get(i, feature);
+    for (int i = 0; i < placed_; ++i) {
       PermutohedralSimplex<kDimensions> simplex;
-      PlacePoint<kDimensions>(feature, scale, &simplex);
+      within = PlacePointOf<kDimensions>(features, count, i, scale, &simplex)
+          && within;
       std::copy(simplex.weight, simplex.weight + kCorners,
           &weight_[static_cast<size_t>(i) * kCorners]);
       Place& place = places_[i];
@@ -115,7 +117,8 @@ class PermutohedralLattice {
         highest[k] = std::max(highest[k], place.quotient[k]);
       }
     }
-    Connect();
+    if (within) { Connect(); }
+    return within;
   }
 
   PermutohedralFilterPlan plan() const;
@@ -183,6 +186,7 @@ class PermutohedralLattice {
   void Normalise();
 
   int count_;
+  int placed_;  // PlacedPoints(count_)
   int vertices_;
   std::vector<Place> places_;
   int lowest_[kDimensions], highest_[kDimensions];

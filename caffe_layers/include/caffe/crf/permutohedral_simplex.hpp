@@ -74,14 +74,20 @@ PERMUTOHEDRAL_FUNCTION float NearestWhole(float x) {
 #endif
 }
 
+/// Points lie less than this many times d + 1 from the origin along each
+/// coordinate: NearestWhole's range.
+const float kPermutohedralReach = 4194304.f;
+
 /**
  * @brief Finds a point's simplex.
  *
  * @param feature d features in units of the standard deviation
  * @param scale   PermutohedralScale of each
+ * @return false where the point lies out of reach or its features are not
+ *         numbers; the simplex is that of the origin then
  */
 template <int kDimensions>
-PERMUTOHEDRAL_FUNCTION void PlacePoint(const float* feature,
+PERMUTOHEDRAL_FUNCTION bool PlacePoint(const float* feature,
     const float* scale, PermutohedralSimplex<kDimensions>* simplex) {
   const int kCorners = kDimensions + 1;
   const float inverse = 1.f / kCorners;
@@ -94,6 +100,14 @@ PERMUTOHEDRAL_FUNCTION void PlacePoint(const float* feature,
     sum += scaled;
   }
   elevated[0] = sum;
+  bool within = true;
+  for (int k = 0; k < kCorners; ++k) {
+    // not with >=, which holds for no NaN
+    within = within && fabsf(elevated[k] * inverse) < kPermutohedralReach;
+  }
+  for (int k = 0; k < kCorners; ++k) {
+    elevated[k] = within ? elevated[k] : 0.f;
+  }
   // the nearest point of remainder 0, which may be off the plane
   float origin[kCorners];
   float excess = 0;
@@ -134,6 +148,41 @@ PERMUTOHEDRAL_FUNCTION void PlacePoint(const float* feature,
   for (int r = 1; r < kCorners; ++r) {
     simplex->weight[r] = by_rank[kDimensions - r] - by_rank[kCorners - r];
   }
+  return within;
+}
+
+/**
+ * @brief How many points a lattice of `points` places.
+ *
+ * The reference implementation on x86 places points four at a time and fills
+ * the last four up with points at the origin of the feature space. These have
+ * no values, but the corners of their simplex are vertices of the lattice, and
+ * what is blurred goes from vertex to vertex: dark pixels at an image's top left
+ * have other neighbours with them than without. One such point, behind the
+ * others, makes the same vertices.
+ */
+PERMUTOHEDRAL_FUNCTION int PlacedPoints(int points) {
+  return points + (points % 4 != 0);
+}
+
+/**
+ * @brief Finds the simplex of point i of PlacedPoints(points); the one that
+ *        fills up has weights of 0.
+ *
+ * @param features features.Get(i, to) writes point i's d features
+ * @return as PlacePoint
+ */
+template <int kDimensions, class Features>
+PERMUTOHEDRAL_FUNCTION bool PlacePointOf(const Features& features, int points,
+    int i, const float* scale, PermutohedralSimplex<kDimensions>* simplex) {
+  float feature[kDimensions] = {};
+  const bool is_point = i < points;
+  if (is_point) { features.Get(i, feature); }
+  const bool placed = PlacePoint<kDimensions>(feature, scale, simplex);
+  for (int r = 0; r <= kDimensions && !is_point; ++r) {
+    simplex->weight[r] = 0;
+  }
+  return placed;
 }
 
 }  // namespace caffe

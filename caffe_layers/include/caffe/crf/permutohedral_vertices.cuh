@@ -121,20 +121,23 @@ __global__ void FillKernel(int count, T value, T* to) {
 }
 
 /**
- * Finds every point's simplex.
+ * Finds the simplex of each of PlacedPoints(points).
  *
- * @param weight points x corners: barycentric
+ * @param weight placed points x corners: barycentric
+ * @param in_reach becomes 0 where a point is out of reach (see PlacePoint)
  */
 template <class Features>
 __global__ void PlacePointsKernel(int points, Features features,
     PermutohedralScales<Features::kDimensions> scales,
-    PackedSimplex<Features::kDimensions>* packed, float* weight) {
+    PackedSimplex<Features::kDimensions>* packed, float* weight,
+    int* in_reach) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= points) { return; }
-  float feature[Features::kDimensions];
-  features.Get(i, feature);
+  if (i >= PlacedPoints(points)) { return; }
   PermutohedralSimplex<Features::kDimensions> simplex;
-  PlacePoint<Features::kDimensions>(feature, scales.scale, &simplex);
+  if (!PlacePointOf<Features::kDimensions>(features, points, i, scales.scale,
+      &simplex)) {
+    *in_reach = 0;
+  }
   PackedSimplex<Features::kDimensions> own;
   own.Pack(simplex);
   packed[i] = own;
@@ -154,11 +157,15 @@ __global__ void InsertVerticesKernel(int entries,
 }
 
 /// 1 for an entry that stands for its vertex, else 0. Their prefix sum numbers
-/// the vertices in the order in which points come to them.
+/// the vertices in the order in which points come to them. Where a point lies
+/// out of reach there are none.
 struct StandsForVertex {
   const int* slots;  // of the table
   const int* slot;   // of every entry
-  CUDA_INLINE int operator()(int e) const { return slots[slot[e]] == e; }
+  const int* in_reach;  // not 0: all points are
+  CUDA_INLINE int operator()(int e) const {
+    return *in_reach != 0 && slots[slot[e]] == e;
+  }
 };
 
 /**

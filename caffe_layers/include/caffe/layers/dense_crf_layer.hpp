@@ -1,6 +1,7 @@
 #ifndef CAFFE_DENSE_CRF_LAYER_HPP_
 #define CAFFE_DENSE_CRF_LAYER_HPP_
 
+#include <string>
 #include <vector>
 
 #include "caffe/blob.hpp"
@@ -38,6 +39,11 @@ struct DenseCRFGpuState;
  * Potts: mu is 1 off its diagonal and 0 on it. With learn three parameter
  * blobs take the place of the settings: w_1 (C), w_2 (C) and mu (C x C).
  *
+ * Scores may be -infinity: a class that a pixel cannot have. Where a pixel's
+ * scores are not numbers (NaN, +infinity, -infinity for all classes) its result
+ * is NaN, the label too, and so is that of the pixels that its message reaches.
+ * An image that is not of numbers has no lattice and ends the program.
+ *
  * Backward runs an image's iterations again and keeps their Q, so the history
  * takes max_iter x C x H x W values whatever the batch is.
  */
@@ -70,6 +76,12 @@ class DenseCRFLayer : public Layer<Dtype> {
 
  private:
   bool Used(int kernel) const;
+  /// @brief How a message begins.
+  string Who() const {
+    return "DenseCRF layer \"" + this->layer_param_.name() + "\": ";
+  }
+  /// @brief What is wrong with image n where a lattice could not be built.
+  string WhyNoLattice(const vector<Blob<Dtype>*>& bottom, int n) const;
   /// @brief The kernels' weights and the compatibility, in padded rows.
   void LoadParameters();
   /// @brief The lattices of image n.

@@ -43,10 +43,11 @@ int BandBegin(int band, int bands, int count) {
 template <int kDimensions>
 void PermutohedralLattice<kDimensions>::Resize(int count) {
   CHECK_GT(count, 0) << "a lattice needs points";
-  CHECK_LE(count, INT_MAX / kCorners) << "too many points for one lattice";
+  CHECK_LT(count, INT_MAX / kCorners) << "too many points for one lattice";
   count_ = count;
-  const size_t size = static_cast<size_t>(count) * kCorners;
-  places_.resize(count);
+  placed_ = PlacedPoints(count);
+  const size_t size = static_cast<size_t>(placed_) * kCorners;
+  places_.resize(placed_);
   weight_.resize(size);
   // so that loops over the points and over the entries may look a little ahead
   vertex_.assign(size + PermutohedralFilterPlan::kPointsAhead * kCorners, 0);
@@ -67,8 +68,8 @@ void PermutohedralLattice<kDimensions>::Connect() {
     for (bits[k] = 1; values > 1; values = (values + 1) / 2) { ++bits[k]; }
     sum += bits[k];
   }
-  CHECK_LE(sum, 128) << "the points spread over too many standard deviations "
-      << "for a permutohedral lattice; a standard deviation is too small";
+  // 25 bits each are enough for all that is within reach
+  DCHECK_LE(sum, 128);
   if (sum <= 64) {
     ConnectWith(&numbering_, bits);
   } else {
@@ -87,18 +88,18 @@ void PermutohedralLattice<kDimensions>::ConnectWith(Numbering<Key>* numbering,
   }
   numbering->step[kDimensions] = 0;
   const int key_bits = shift;
-  const int bands = BandCount(count_);
+  const int bands = BandCount(placed_);
   numbering->bands.resize(bands);
 #pragma omp parallel for schedule(static, 1)
   for (int b = 0; b < bands; ++b) {
-    NumberBand(*numbering, BandBegin(b, bands, count_),
-        BandBegin(b + 1, bands, count_), &numbering->bands[b]);
+    NumberBand(*numbering, BandBegin(b, bands, placed_),
+        BandBegin(b + 1, bands, placed_), &numbering->bands[b]);
   }
   MergeBands(numbering);
 #pragma omp parallel for schedule(static, 1)
   for (int b = 0; b < bands; ++b) {
-    ListEntries(BandBegin(b, bands, count_), BandBegin(b + 1, bands, count_),
-        &numbering->bands[b]);
+    ListEntries(BandBegin(b, bands, placed_),
+        BandBegin(b + 1, bands, placed_), &numbering->bands[b]);
   }
   SortVertices(numbering, key_bits);
   FindNeighbours(*numbering);
@@ -201,7 +202,8 @@ void PermutohedralLattice<kDimensions>::ListEntries(int begin, int end,
     for (int remainder = 0; remainder < kCorners; ++remainder) {
       const size_t e = static_cast<size_t>(i) * kCorners + remainder;
       const int entry = band->entries[vertex_[e]]++;
-      entry_point_[entry] = i;
+      // the point that fills up has no values: 0 times those of the last one
+      entry_point_[entry] = std::min(i, count_ - 1);
       entry_weight_[entry] = weight_[e];
       vertex_[e] = band->vertex[vertex_[e]];
     }
@@ -361,7 +363,7 @@ void PermutohedralLattice<kDimensions>::Normalise() {
       }
     }
 #pragma omp for schedule(static)
-    for (int e = 0; e < count_ * kCorners; ++e) {
+    for (int e = 0; e < placed_ * kCorners; ++e) {
       entry_weight_[e] *= normalisation_[entry_point_[e]];
     }
   }

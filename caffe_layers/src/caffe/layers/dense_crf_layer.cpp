@@ -1,8 +1,11 @@
 #include "caffe/layers/dense_crf_layer.hpp"
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <limits>
+#include <sstream>
+#include <string>
 
 #include "caffe/layer_factory.hpp"
 #include "caffe/crf/dense_crf_features.hpp"
@@ -12,16 +15,16 @@ namespace caffe {
 
 namespace {
 
-void CheckDeviation(float deviation, const char* name) {
+void CheckDeviation(const string& who, float deviation, const char* name) {
   CHECK(std::isfinite(deviation) && deviation > 0)
-      << "DenseCRF: " << name << " is a standard deviation and must be above "
-      << "0, not " << deviation;
+      << who << name << " is a standard deviation and must be above 0, not "
+      << deviation;
 }
 
-void CheckWeight(float weight, const char* name) {
+void CheckWeight(const string& who, float weight, const char* name) {
   CHECK(std::isfinite(weight) && weight >= 0)
-      << "DenseCRF: " << name << " is the weight of a kernel and must be 0 or "
-      << "above, not " << weight;
+      << who << name << " is the weight of a kernel and must be 0 or above, "
+      << "not " << weight;
 }
 
 }  // namespace
@@ -30,22 +33,29 @@ template <typename Dtype>
 void DenseCRFLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
     const vector<Blob<Dtype>*>& /*top*/) {
   crf_ = this->layer_param_.dense_crf_param();
-  CheckDeviation(crf_.pos_xy_std(), "pos_xy_std");
-  CheckDeviation(crf_.bi_xy_std(), "bi_xy_std");
-  CheckDeviation(crf_.bi_rgb_std(), "bi_rgb_std");
-  CheckWeight(crf_.pos_w(), "pos_w");
-  CheckWeight(crf_.bi_w(), "bi_w");
+  CheckDeviation(Who(), crf_.pos_xy_std(), "pos_xy_std");
+  CheckDeviation(Who(), crf_.bi_xy_std(), "bi_xy_std");
+  CheckDeviation(Who(), crf_.bi_rgb_std(), "bi_rgb_std");
+  CheckWeight(Who(), crf_.pos_w(), "pos_w");
+  CheckWeight(Who(), crf_.bi_w(), "bi_w");
   CHECK(std::isfinite(crf_.scale()) && crf_.scale() != 0)
-      << "DenseCRF: scale is what the image was multiplied with and cannot be "
+      << Who() << "scale is what the image was multiplied with and cannot be "
       << crf_.scale();
+  CHECK_LT(crf_.max_iter(), static_cast<uint32_t>(INT_MAX))
+      << Who() << "max_iter is a number of iterations";
   const int means = crf_.mean_value_size();
   CHECK(means == 0 || means == 1 || means == 3)
-      << "DenseCRF: mean_value is given once for all channels or 3 times, not "
+      << Who() << "mean_value is given once for all channels or 3 times, not "
       << means << " times";
+  for (float mean : crf_.mean_value()) {
+    CHECK(std::isfinite(mean))
+        << Who() << "mean_value is what was taken off the image and cannot be "
+        << mean;
+  }
   CHECK(!crf_.learn() || crf_.output() != DenseCRFParameter_Output_LABEL)
-      << "DenseCRF: output LABEL has no gradient, so learn cannot be set";
+      << Who() << "output LABEL has no gradient, so learn cannot be set";
   classes_ = bottom[0]->shape(1);
-  CHECK_GT(classes_, 0) << "DenseCRF: the scores have no class";
+  CHECK_GT(classes_, 0) << Who() << "the scores have no class";
   positional_height_ = positional_width_ = 0;
   if (crf_.learn() && this->blobs_.empty()) {
     const vector<int> per_class(1, classes_);
@@ -69,18 +79,18 @@ template <typename Dtype>
 void DenseCRFLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
     const vector<Blob<Dtype>*>& top) {
   CHECK_EQ(4, bottom[0]->num_axes())
-      << "DenseCRF: the scores must be N x C x H x W";
+      << Who() << "the scores must be N x C x H x W";
   CHECK_EQ(4, bottom[1]->num_axes())
-      << "DenseCRF: the image must be N x 3 x H x W";
+      << Who() << "the image must be N x 3 x H x W";
   CHECK_EQ(classes_, bottom[0]->channels())
-      << "DenseCRF: the number of classes cannot change";
+      << Who() << "the number of classes cannot change";
   CHECK_EQ(3, bottom[1]->channels())
-      << "DenseCRF: the image must have 3 channels";
+      << Who() << "the image must have 3 channels";
   CHECK_EQ(bottom[0]->num(), bottom[1]->num())
-      << "DenseCRF: scores and images must be as many";
+      << Who() << "scores and images must be as many";
   CHECK(bottom[0]->height() == bottom[1]->height() &&
       bottom[0]->width() == bottom[1]->width())
-      << "DenseCRF: the scores are " << bottom[0]->height() << " x "
+      << Who() << "the scores are " << bottom[0]->height() << " x "
       << bottom[0]->width() << " and the image is " << bottom[1]->height()
       << " x " << bottom[1]->width()
       << "; bring the scores to the image's size first "
@@ -121,18 +131,42 @@ void DenseCRFLayer<Dtype>::LoadParameters() {
 }
 
 template <typename Dtype>
+string DenseCRFLayer<Dtype>::WhyNoLattice(const vector<Blob<Dtype>*>& bottom,
+    int n) const {
+  std::ostringstream why;
+  why << Who();
+  const Dtype* image = bottom[1]->cpu_data() + bottom[1]->offset(n);
+  const int values = Used(1) ? 3 * pixels_ : 0;
+  for (int i = 0; i < values; ++i) {
+    if (std::isfinite(image[i])) { continue; }
+    why << "image " << n << " holds " << image[i] << " at channel "
+        << i / pixels_ << ", row " << i % pixels_ / width_ << ", column "
+        << i % width_;
+    return why.str();
+  }
+  why << "the pixels of image " << n << " lie too many standard deviations "
+      << "apart for a permutohedral lattice: a standard deviation is too small "
+      << "(pos_xy_std " << crf_.pos_xy_std() << ", bi_xy_std "
+      << crf_.bi_xy_std() << ", bi_rgb_std " << crf_.bi_rgb_std()
+      << "), or the image's values are far above 255";
+  return why.str();
+}
+
+template <typename Dtype>
 void DenseCRFLayer<Dtype>::Build(const vector<Blob<Dtype>*>& bottom, int n) {
   const bool kept =
       positional_height_ == height_ && positional_width_ == width_;
   if (Used(0) && !kept) {
-    positional_.Build(MakePositionalFeatures(crf_, width_), pixels_);
+    positional_height_ = positional_width_ = 0;
+    CHECK(positional_.Build(MakePositionalFeatures(crf_, width_), pixels_))
+        << WhyNoLattice(bottom, n);
     positional_height_ = height_;
     positional_width_ = width_;
   }
   if (Used(1)) {
-    bilateral_.Build(MakeBilateralFeatures<Dtype>(crf_,
+    CHECK(bilateral_.Build(MakeBilateralFeatures<Dtype>(crf_,
         bottom[1]->cpu_data() + bottom[1]->offset(n), height_, width_),
-        pixels_);
+        pixels_)) << WhyNoLattice(bottom, n);
   }
   blurred_.clear();
   for (int k = 0; k < 2; ++k) {
@@ -240,7 +274,7 @@ void DenseCRFLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
   for (int n = 0; n < bottom[0]->num(); ++n) {
     Build(bottom, n);
     ToRows(bottom[0]->cpu_data() + bottom[0]->offset(n),
-        -std::numeric_limits<Dtype>::max(), scores_.data());
+        -std::numeric_limits<Dtype>::infinity(), scores_.data());
     MeanField(false);
     Dtype* result = top[0]->mutable_cpu_data() + top[0]->offset(n);
     if (crf_.output() == DenseCRFParameter_Output_PROBABILITY) {
@@ -254,7 +288,7 @@ void DenseCRFLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
       Dtype* logits = &logits_[at];
       const int best = std::max_element(logits, logits + classes_) - logits;
       if (labels) {
-        result[i] = best;
+        result[i] = std::isnan(history_[0][at]) ? Dtype(NAN) : Dtype(best);
         continue;
       }
       // the most probable class has exp(0) over the sum
@@ -268,10 +302,10 @@ void DenseCRFLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
 template <typename Dtype>
 void DenseCRFLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
     const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom) {
-  CHECK(!propagate_down[1]) << "DenseCRF: the image gets no gradient";
+  CHECK(!propagate_down[1]) << Who() << "the image gets no gradient";
   if (!propagate_down[0] && !crf_.learn()) { return; }
   CHECK(crf_.output() != DenseCRFParameter_Output_LABEL)
-      << "DenseCRF: output LABEL has no gradient";
+      << Who() << "output LABEL has no gradient";
   LoadParameters();
   const bool logarithm =
       crf_.output() == DenseCRFParameter_Output_LOG_PROBABILITY;
@@ -283,7 +317,7 @@ void DenseCRFLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
   for (int n = 0; n < bottom[0]->num(); ++n) {
     Build(bottom, n);
     ToRows(bottom[0]->cpu_data() + bottom[0]->offset(n),
-        -std::numeric_limits<Dtype>::max(), scores_.data());
+        -std::numeric_limits<Dtype>::infinity(), scores_.data());
     MeanField(true);
     ToRows(top[0]->cpu_diff() + top[0]->offset(n), Dtype(0), diff.data());
     std::fill(score_diff.begin(), score_diff.end(), Dtype(0));

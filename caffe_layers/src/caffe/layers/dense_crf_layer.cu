@@ -81,18 +81,19 @@ template <typename Dtype>
 void DenseCRFLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom,
     const vector<Blob<Dtype>*>& top) {
   for (int n = 0; n < bottom[0]->num(); ++n) {
-    GpuState()->solver.Forward(Pose(crf_, this->blobs_, bottom, n),
-        top[0]->mutable_gpu_data() + top[0]->offset(n));
+    CHECK(GpuState()->solver.Forward(Pose(crf_, this->blobs_, bottom, n),
+        top[0]->mutable_gpu_data() + top[0]->offset(n)))
+        << WhyNoLattice(bottom, n);
   }
 }
 
 template <typename Dtype>
 void DenseCRFLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
     const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom) {
-  CHECK(!propagate_down[1]) << "DenseCRF: the image gets no gradient";
+  CHECK(!propagate_down[1]) << Who() << "the image gets no gradient";
   if (!propagate_down[0] && !crf_.learn()) { return; }
   CHECK(crf_.output() != DenseCRFParameter_Output_LABEL)
-      << "DenseCRF: output LABEL has no gradient";
+      << Who() << "output LABEL has no gradient";
   for (int n = 0; n < bottom[0]->num(); ++n) {
     DenseCRFDiffs<Dtype> diffs = {};
     diffs.top = top[0]->gpu_diff() + top[0]->offset(n);
@@ -104,7 +105,8 @@ void DenseCRFLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
       (k < 2 ? diffs.weight[k] : diffs.compatibility) =
           this->blobs_[k]->mutable_gpu_diff();
     }
-    GpuState()->solver.Backward(Pose(crf_, this->blobs_, bottom, n), diffs);
+    CHECK(GpuState()->solver.Backward(Pose(crf_, this->blobs_, bottom, n),
+        diffs)) << WhyNoLattice(bottom, n);
   }
 }
 
