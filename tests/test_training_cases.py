@@ -19,6 +19,7 @@ from caffe.proto import caffe_pb2
 from segmentation_helpers import only_line, write_dataset_json, write_split
 
 from tools.run_state import RunState
+from tools.tensorboard_events import EventFiles
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -414,3 +415,16 @@ def test_few_open_files(things: Path, tmp_path: Path, number: int) -> None:
     assert "Traceback" not in done.stderr, done.stderr
     if done.returncode:
         assert "Too many open files" in only_line(done, "train.py")
+
+
+def test_events_that_cannot_be_written_end_the_training(tmp_path: Path) -> None:
+    events = EventFiles(tmp_path / "events", 0, [])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limited(resource.RLIMIT_FSIZE, 1000)
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            for iteration in range(100):
+                events.add({"kind": "train", "iteration": iteration, "loss": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(tmp_path / "events")

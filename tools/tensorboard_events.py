@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+from data_prep.command_line import naming
 
 # The scalars of a line of metrics; what else stands there is no curve.
 SCALARS = ("loss", "learning_rate", "images_per_second", "pixel_accuracy", "class_accuracy", "mean_iou")
-SECONDS_BETWEEN_FLUSHES = 5
 
 
 class EventFiles:
-    """Scalars `train/loss`, `train/learning_rate`, `test/mean_iou`, ... by iteration."""
+    """Scalars `train/loss`, `train/learning_rate`, `test/mean_iou`, ... by iteration.
+
+    Written by the training itself: tensorboardX's own writer has a thread for it, whose errors reach nobody.
+    """
 
     def __init__(self, folder: Path, restored: int, earlier: Iterable[Mapping[str, Any]]) -> None:
         """Begin a new file in `folder`.
@@ -24,23 +31,34 @@ class EventFiles:
             folder: of the event files, made where it is missing.
             restored: the iteration that the training goes on from. What an older file says of later ones is void.
             earlier: metrics up to there, for a folder that has no events yet.
+
+        Raises:
+            OSError: the folder or a file in it cannot be written; names it. So does `add`.
         """
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         begun = any(folder.glob("events.out.tfevents.*"))
-        purge = restored + 1 if begun else None
-        # a file's name has the second of its beginning; by the suffix it is never that of an older one
-        suffix = f".{restored}.{os.getpid()}"
-        self._writer = SummaryWriter(
-            str(folder), purge_step=purge, flush_secs=SECONDS_BETWEEN_FLUSHES, filename_suffix=suffix
-        )
+        with naming(folder):
+            # a file's name has the second of its beginning; by the suffix it is never that of an older one
+            self._writer = EventsWriter(str(folder / "events"), f".{restored}.{os.getpid()}")
+            if begun:
+                self._write(step=restored + 1, session_log=SessionLog(status=SessionLog.START))
         for line in () if begun else earlier:
             self.add(line)
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Add a line of metrics.jsonl."""
-        for name in SCALARS:
-            if name in line:
-                self._writer.add_scalar(f"{line['kind']}/{name}", line[name], line["iteration"])
+        with naming(self._folder):
+            for name in SCALARS:
+                if name in line:
+                    tag = f"{line['kind']}/{name}"
+                    self._write(step=line["iteration"], summary=scalar(tag, line[name]))
+            self._writer.flush()
+
+    def _write(self, **content: Any) -> None:
+        self._writer.write_event(Event(wall_time=time.time(), **content))
 
     def close(self) -> None:
         """Write all of it to the disk."""
-        self._writer.close()
+        with naming(self._folder):
+            self._writer.close()
