@@ -256,7 +256,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 A run's folder holds the prototxts as they were used, metrics.jsonl (loss, learning rate, test scores), train.log (what
 Caffe says), run.json (who, what, when, on which machine) and {SNAPSHOTS}/. Ctrl-C ends with a snapshot; a second one
-ends at once. The same seed, data and number of threads give the same weights, however often a run is resumed.""",
+ends at once. On the CPU the same seed, data and number of threads give the same weights, however often a run is
+resumed, but for layers that docs/training.md lists.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--solver", type=Path, metavar="FILE", help="solver prototxt")
