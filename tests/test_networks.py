@@ -434,6 +434,16 @@ def test_a_copied_folder_trains_its_own_network(repository: Path, small: Path, t
     assert 'name: "edited"' in (tmp_path / "run/train_val.prototxt").read_text()
 
 
+def test_a_run_does_not_overwrite_the_network_that_it_trains(repository: Path, small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small / "net", tmp_path / "net")
+    content = {file: file.read_bytes() for file in (tmp_path / "net").iterdir()}
+    command = [sys.executable, str(repository / "tools/train.py"), "--solver", "net/solver.prototxt", "--run", "net"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("train.py: net/solver.prototxt: lies in the run's folder")
+    assert {file: file.read_bytes() for file in (tmp_path / "net").iterdir()} == content
+
+
 def test_stock_caffe_trains_from_the_networks_folder(repository: Path, small: Path, tmp_path: Path) -> None:
     """As docs/editing_networks.md says; here the data are named as where they lie within the repository."""
     shutil.copytree(small / "net", tmp_path / "my_net")

@@ -117,6 +117,9 @@ def open_run(arguments: argparse.Namespace) -> tuple[RunFolder, TrainingFiles]:
         folder.facts = {}
         prefix = folder.name
         files = TrainingFiles.read(arguments.solver)
+        for file in (arguments.solver, *(network.origin for network in files.networks)):
+            if file.resolve().parent == folder.path.resolve():
+                raise UserError(f"{file}: lies in the run's folder, and would be overwritten; choose another by --run")
         if arguments.seed is not None:
             files.set_seed(arguments.seed)
         elif files.solver.random_seed < 0:
