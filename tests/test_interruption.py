@@ -243,32 +243,26 @@ class Trained:
 
     folder: Path
 
-    def prediction(self, out: str) -> list[str]:
+    def prediction(self, out: Path) -> list[str]:
         model = ["--model", "net/deploy.prototxt", "--weights", "net.caffemodel"]
-        return ["tools/predict.py", *model, "--split", "scenes/train", "--out", out]
+        return ["tools/predict.py", *model, "--split", "scenes/train", "--out", str(out)]
+
+    def crf(self, command: str, out: Path) -> list[str]:
+        inputs = ["--predictions", "predictions", "--split", "scenes/train"]
+        return ["tools/crf.py", command, *inputs, "--out", str(out), "--processes", "2"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("interruption")
-    call(
-        "data_prep/synthetic_scenes.py",
-        "--out",
-        "scenes",
-        "--train",
-        PICTURES,
-        "--test",
-        2,
-        "--size",
-        "48x64",
-        cwd=folder,
-    )
+    scenes = ("--out", "scenes", "--train", PICTURES, "--test", 2, "--size", "48x64")
+    call("data_prep/synthetic_scenes.py", *scenes, cwd=folder)
     network = ("--model", "conv_small", "--dataset", "scenes", "--out", "net", "--iterations", 1, "--batch", 1)
     call("prototxt/generate.py", *network, cwd=folder)
     call("tools/train.py", "--solver", "net/solver.prototxt", "--run", "run", cwd=folder)
     (folder / "run/snapshots/run_iter_1.caffemodel").rename(folder / "net.caffemodel")
     result = Trained(folder)
-    call(*result.prediction("predictions"), "--probabilities", cwd=folder)
+    call(*result.prediction(Path("predictions")), "--probabilities", cwd=folder)
     return result
 
 
@@ -276,10 +270,10 @@ def count(folder: Path, pattern: str = "*.png") -> int:
     return len(list(folder.glob(pattern)))
 
 
-def test_prediction(trained: Trained) -> None:
-    folder = trained.folder
-    words, out = trained.prediction("out"), folder / "out"
-    status, said = interrupted_at(words, folder, r"worker os\.rename .*out/.*\.png", number=6)
+def test_prediction(trained: Trained, tmp_path: Path) -> None:
+    folder, out = trained.folder, tmp_path / "out"
+    words = trained.prediction(out)
+    status, said = interrupted_at(words, folder, r"worker os\.rename .*/out/.*\.png", number=6)
     assert_ended_well(status, said, "predict.py: interrupted")
     assert count(out) == 5
     call(*words, cwd=folder)
@@ -297,7 +291,7 @@ def test_prediction(trained: Trained) -> None:
     ],
 )
 def test_prediction_that_only_starts_its_working_process(trained: Trained, tmp_path: Path, at: str) -> None:
-    status, said = interrupted_at(trained.prediction(str(tmp_path / "out")), trained.folder, at)
+    status, said = interrupted_at(trained.prediction(tmp_path / "out"), trained.folder, at)
     assert_ended_well(status, said, "predict.py: interrupted")
 
 
@@ -325,32 +319,29 @@ def test_interruption_that_another_thread_takes() -> None:
     assert left is signal.default_int_handler
 
 
-def test_crf_run(trained: Trained) -> None:
-    folder = trained.folder
-    words = ["tools/crf.py", "run", "--predictions", "predictions", "--split", "scenes/train", "--out", "crf"]
-    words += ["--max-iter", "10", "--processes", "2"]
-    status, said = interrupted_at(words, folder, r"worker os\.rename .*crf/.*\.png", number=6)
+def test_crf_run(trained: Trained, tmp_path: Path) -> None:
+    folder, out = trained.folder, tmp_path / "crf"
+    words = [*trained.crf("run", out), "--max-iter", "10"]
+    status, said = interrupted_at(words, folder, r"worker os\.rename .*/crf/.*\.png", number=6)
     assert_ended_well(status, said, "crf.py: interrupted")
-    assert 5 <= count(folder / "crf") < PICTURES  # the other working processes go on until they are ended
+    assert 5 <= count(out) < PICTURES  # the other working processes go on until they are ended
     call(*words, cwd=folder)
-    assert count(folder / "crf") == PICTURES
+    assert count(out) == PICTURES
 
 
-def test_crf_search(trained: Trained) -> None:
-    folder = trained.folder
-    words = ["tools/crf.py", "search", "--predictions", "predictions", "--split", "scenes/train", "--out", "search"]
-    words += ["--limit", "6", "--rounds", "1", "--processes", "2"]
-    results = folder / "search/results.jsonl"
-
+def test_crf_search(trained: Trained, tmp_path: Path) -> None:
+    folder, out = trained.folder, tmp_path / "search"
+    words = [*trained.crf("search", out), "--limit", "6", "--rounds", "1"]
+    results = out / "results.jsonl"
     # the first opening reads what an earlier search found
-    status, said = interrupted_at(words, folder, r"open .*results\.jsonl", number=5)
+    status, said = interrupted_at(words, folder, r"open .*/search/results\.jsonl", number=5)
     assert any(line.startswith("coarse, bilateral: 0/") for line in said)
     assert_ended_well(status, said, "crf.py: interrupted")
     before = results.read_text()
     assert len(before.splitlines()) > 2
     call(*words, cwd=folder)
     assert results.read_text().startswith(before), "it goes on with what is measured"
-    assert (folder / "search/best.prototxt").exists()
+    assert (out / "best.prototxt").exists()
 
 
 def test_scoring(trained: Trained) -> None:
