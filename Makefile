@@ -13,6 +13,7 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 GPU_DATA_ARGS ?=
 OS_RELEASE ?= /etc/os-release
+PROC ?= /proc
 # compute capabilities that GPU code is made for; later GPUs run what is made from the last one's PTX
 CUDA_ARCHS ?= 75 80 90
 
@@ -55,6 +56,7 @@ system:
 	    "(docs/docker.md), or the archive that 'make dist' makes on Debian 12 (docs/archive.md)" >&2
 	  exit 2
 	fi
+	[[ -e $(PROC)/self ]] || { echo "make: $(PROC) is not mounted: mount -t proc proc /proc" >&2; exit 2; }
 
 .PHONY: packages
 packages: system

@@ -331,6 +331,12 @@ def test_another_system_is_told_what_serves(tmp_path: Path) -> None:
     assert "this system is Fedora 44; what serves instead: the image of 'make image'" in done.stderr.splitlines()[0]
 
 
+def test_a_root_folder_without_proc_is_told_what_to_mount(tmp_path: Path) -> None:
+    done = make(REPOSITORY, "system", f"PROC={tmp_path}")
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[0] == f"make: {tmp_path} is not mounted: mount -t proc proc /proc"
+
+
 @pytest.fixture
 def failing_clone(tmp_path: Path) -> Path:
     """A folder with this Makefile, a .venv that needs nothing and a CMake project that cannot be configured."""

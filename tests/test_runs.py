@@ -7,6 +7,7 @@ import fcntl
 import io
 import json
 import os
+import platform
 import re
 import resource
 import time
@@ -16,7 +17,7 @@ import pytest
 from segmentation_helpers import call_tool, only_line
 
 from data_prep.command_line import UserError, run
-from tools.run_folder import RunFolder, note_death
+from tools.run_folder import RunFolder, note_death, processor_name
 from tools.run_state import RunState, best_test, find_runs, is_run
 from tools.runs import duration, main, make_parser
 
@@ -199,3 +200,10 @@ def test_a_death_is_noted(tmp_path: Path, state: str, shown: str) -> None:
     assert listed(tmp_path)["run"]["state"] == shown
     note_death(write_run(tmp_path / "begun"), state, "no run.json to note it in")
     assert listed(tmp_path)["begun"]["state"] == "stopped"
+
+
+def test_a_processor_without_a_name_is_told_by_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.run_folder.PROCESSORS", tmp_path / "cpuinfo")
+    assert processor_name() == platform.machine()
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Processor\n")
+    assert processor_name() == "A Processor"

@@ -27,6 +27,7 @@ from tools.repository import commit
 RUN, METRICS, LOG, SNAPSHOTS = "run.json", "metrics.jsonl", "train.log", "snapshots"
 EVENTS = "tensorboard"
 SECONDS_OF_A_LOOK = 0.2
+PROCESSORS = Path("/proc/cpuinfo")
 
 
 class RunFolder:
@@ -223,8 +224,9 @@ def threads() -> int:
 
 
 def processor_name() -> str:
-    """The processor's name as the kernel tells it."""
-    for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
+    """The processor's name as the kernel tells it, or its kind."""
+    with suppress(OSError):  # in a root folder, for example, where /proc is not mounted
+        for line in PROCESSORS.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
     return platform.machine()
