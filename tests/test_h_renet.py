@@ -439,7 +439,8 @@ def test_several_training_splits(repository: Path, dataset: Path, tmp_path: Path
     other = tmp_path / "other"
     (other / "train/images.lmdb").mkdir(parents=True)
     content = Dataset.load(dataset)
-    Dataset("other", content.classes, content.palette, content.mean, 255, content.splits, other).save()
+    splits = {"train": next(iter(content.splits.values()))}
+    Dataset("other", content.classes, content.palette, content.mean, 255, splits, other).save()
     out = tmp_path / "net"
     arguments = ("--model", "fcn", "--dataset", dataset, "--out", out, "--train-split", "trainaug", other / "train")
     done = generate(repository, *arguments)
@@ -447,7 +448,7 @@ def test_several_training_splits(repository: Path, dataset: Path, tmp_path: Path
     train = parsed((out / "train_val.prototxt").read_text()).layer[0].segmentation_data_param
     assert list(train.source) == [str(dataset / "trainaug"), str(other / "train")]
 
-    Dataset("other", ("x", *content.classes[1:]), content.palette, content.mean, 255, content.splits, other).save()
+    Dataset("other", ("x", *content.classes[1:]), content.palette, content.mean, 255, splits, other).save()
     done = generate(repository, *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "has other labels than" in done.stderr

@@ -338,7 +338,7 @@ def dataset_of(folder: Path, split: str, count: int, size: tuple[int, int], labe
     return folder
 
 
-def tested_images(folder: Path) -> int:
+def images_tested(folder: Path) -> int:
     (found,) = read(folder / "solver.prototxt", caffe_pb2.SolverParameter()).test_iter
     return found
 
@@ -364,7 +364,7 @@ def test_tests_take_a_small_part_of_the_training(
     data = dataset_of(tmp_path / "data", "test", 233, size)
     command = ("--model", "conv_small", "--dataset", str(data), "--out", str(tmp_path / "net"))
     assert run(main, parser(), [*command, *options]) == 0
-    assert tested_images(tmp_path / "net") == expected
+    assert images_tested(tmp_path / "net") == expected
     told = f"the first {expected} of the 233 images" if expected < 233 else "all 233 images"
     said = capsys.readouterr().out
     assert f"{told} of {data / 'test'}" in said
@@ -383,7 +383,7 @@ def test_a_split_may_be_another_datasets(repository: Path, tmp_path: Path) -> No
         layers = read(tmp_path / "net/train_val.prototxt", caffe_pb2.NetParameter()).layer[:2]
         train, test = (list(layer.segmentation_data_param.source) for layer in layers)
         assert (test if option == "--test-split" else train) == [str(other / "fold3/test")]
-        assert tested_images(tmp_path / "net") == (7 if option == "--test-split" else 233)
+        assert images_tested(tmp_path / "net") == (7 if option == "--test-split" else 233)
 
 
 @pytest.mark.parametrize("option", ["--test-split", "--train-split"])

@@ -299,7 +299,7 @@ class TestParts:
             (("--run", "runs/far", "--predictions", "far=x", "--labels", "data/fold0/test"), "x: no such folder"),
             (("--run", "runs/far", "--run", "far=runs/near"), "two columns are called far"),
             (("--run", "runs/far", "--images", "-1"), "--images"),
-            (("--predictions", "empty", "--labels", "data/fold0/test"), "empty/one.png: missing; 3 of 3"),
+            (("--predictions", "empty", "--labels", "data/fold0/test"), "empty: no label PNG in it"),
         ]
         for arguments, message in cases:
             assert message in only_line(report(workshop, tmp_path / "page.html", *arguments), "report.py")

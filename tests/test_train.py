@@ -404,7 +404,7 @@ def test_which_layers_the_weights_fill(unbroken: Path, scenes: Path, tmp_path: P
 
     # a solver may name them, too, and several; what the solver says, stock Caffe does as well
     solver = tmp_path / "solver.prototxt"
-    text = (scenes / "net/solver.prototxt").read_text()
+    text = (scenes / "net/solver.prototxt").read_text().replace('"train_val', f'"{scenes}/net/train_val')
     solver.write_text(f'{text}\nweights: "{part}, {start}"\n')
     done = train("--solver", solver, "--iterations", 1, "--run", tmp_path / "both", cwd=scenes)
     assert done.returncode == 0, done.stderr
