@@ -5,7 +5,7 @@
 
 #include "caffe/renet/gpu/patches.cuh"
 #include "caffe/renet/gpu/peephole_diffs.cuh"
-#include "caffe/renet/gpu/resident_product.cuh"
+#include "caffe/renet/gpu/resident_scan.cuh"
 #include "caffe/renet/gpu/scan.hpp"
 #include "caffe/renet/gpu/stepwise_scan.cuh"
 #include "caffe/renet/sweep.hpp"

@@ -6,8 +6,8 @@
 #include <cstdint>
 
 #include "caffe/gpu/cuda_block.hpp"
-#include "caffe/renet/cell.hpp"
 #include "caffe/renet/gpu/scan.hpp"
+#include "caffe/renet/gpu/units.cuh"
 #include "caffe/renet/sweep.hpp"
 
 /**
@@ -70,180 +70,97 @@ struct StepCell {
   }
 };
 
-template <typename Dtype>
-__global__ void LstmStepForward(const ReNetScan<Dtype> s,
+/// One phase of a step for all cells: the sums of its gates are in s.gates and,
+/// from the second step on, in areas.products.
+template <class Unit, int kPhase, typename Dtype>
+__global__ void StepForward(const ReNetScan<Dtype> s,
     const StepwiseAreas<Dtype> areas, int step) {
+  constexpr int kGates = Unit::GatesOf(kPhase);
+  constexpr bool kLast = kPhase == Unit::kPhases - 1;
   const StepCell cell(s);
   if (!cell.exists) return;
   const int d = s.hidden;
   const size_t row = cell.Row(s, step), area = cell.Area(s);
-  Dtype* const gates = s.gates + row * 4 * d + cell.unit;
-  const Dtype* const products = areas.products + area * 4 * d + cell.unit;
-  const Dtype* const weights = OfScan(s.peephole, cell.scan);
-  const Dtype* const p = weights == NULL ? NULL : weights + cell.unit;
-  Dtype sums[4];
+  const size_t at = row * d + cell.unit, area_at = area * d + cell.unit;
+  Dtype* const gates =
+      s.gates + (row * Unit::kGates + Unit::FirstGate(kPhase)) * d + cell.unit;
+  Dtype* const products = areas.products + area * Unit::kGates * d + cell.unit;
+  Dtype sums[kGates];
   CUDA_UNROLL
-  for (int gate = 0; gate < 4; ++gate) {
-    sums[gate] = gates[gate * d] + (step > 0 ? products[gate * d] : Dtype(0));
+  for (int gate = 0; gate < kGates; ++gate) {
+    sums[gate] = gates[gate * d] + (step > 0 ?
+        products[(Unit::FirstGate(kPhase) + gate) * d] : Dtype(0));
   }
-  const Dtype c_before =
-      step > 0 ? areas.cells[area * d + cell.unit] : Dtype(0);
-  Dtype i, f, o, g, c, h;
-  LstmForward(sums[0], sums[1], sums[2], sums[3], c_before,
-      p ? p[0] : Dtype(0), p ? p[d] : Dtype(0), p ? p[2 * d] : Dtype(0), &i,
-      &f, &o, &g, &c, &h);
-  areas.cells[area * d + cell.unit] = c;
-  areas.states[area * d + cell.unit] = h;
-  s.states[row * d + cell.unit] = h;
-  if (s.extra != NULL) s.extra[row * d + cell.unit] = c;
-  if (s.keep_gates) {
-    gates[0] = i;
-    gates[d] = f;
-    gates[2 * d] = o;
-    gates[3 * d] = g;
+  // Between two phases it is where the first gate's sum was.
+  Dtype* const kept = Unit::kPhases > 1 ? products : areas.cells + area_at;
+  Dtype carried[ArrayOf(Unit::kCarried)];
+  if (Unit::kCarried > 0) {
+    carried[0] = kPhase > 0 || step > 0 ? *kept : Dtype(0);
+  }
+  const Dtype h_before =
+      Unit::kUsesState && step > 0 ? areas.states[area_at] : Dtype(0);
+  const Dtype result = Unit::template Forward<kPhase>(sums, h_before, carried,
+      ReadPeephole<Unit>(OfScan(s.peephole, cell.scan), cell.unit, d));
+  if (Unit::Changed(kPhase) > 0) *kept = carried[0];
+  (kLast ? areas.states : areas.cells)[area_at] = result;
+  if (kLast) s.states[at] = result;
+  if constexpr (kPhase == Unit::kExtraPhase) {
+    if (s.extra != NULL) s.extra[at] = Unit::Extra(result, carried);
+  }
+  if (Unit::kKeepsGates && s.keep_gates) {
+    CUDA_UNROLL
+    for (int gate = 0; gate < kGates; ++gate) gates[gate * d] = sums[gate];
   }
 }
 
-template <typename Dtype>
-__global__ void LstmStepBackward(const ReNetScan<Dtype> s,
+/// One phase of a step back for all cells: the sum of its product is in
+/// areas.states or, in a second phase, in areas.cells.
+template <class Unit, int kPhase, typename Dtype>
+__global__ void StepBackward(const ReNetScan<Dtype> s,
     const StepwiseAreas<Dtype> areas, int step) {
+  constexpr int kDiffs = Unit::DiffsOf(kPhase);
   const StepCell cell(s);
   if (!cell.exists) return;
   const int d = s.hidden;
   const bool last = step == s.steps - 1;
-  const size_t row = cell.Row(s, step);
-  const size_t at = cell.Area(s) * d + cell.unit;
-  const Dtype* const gates = s.gates + row * 4 * d + cell.unit;
-  const Dtype* const weights = OfScan(s.peephole, cell.scan);
-  const Dtype* const p = weights == NULL ? NULL : weights + cell.unit;
-  const Dtype top_diff = s.states_diff[row * d + cell.unit];
-  Dtype h_diff = last ? Dtype(0) : areas.states[at];
-  Dtype c_diff = last ? Dtype(0) : areas.cells[at];
-  (s.cell_output ? c_diff : h_diff) += top_diff;
-  const Dtype c_before = step > 0 ?
-      s.extra[cell.Row(s, step - 1) * d + cell.unit] : Dtype(0);
-  Dtype sums[4];
-  LstmBackward(h_diff, gates[0], gates[d], gates[2 * d], gates[3 * d],
-      s.extra[row * d + cell.unit], c_before, p ? p[0] : Dtype(0),
-      p ? p[d] : Dtype(0), p ? p[2 * d] : Dtype(0), &c_diff, &sums[0],
-      &sums[1], &sums[2], &sums[3]);
-  areas.cells[at] = c_diff;
+  const size_t row = cell.Row(s, step), area = cell.Area(s);
+  const size_t at = row * d + cell.unit, area_at = area * d + cell.unit;
+  CellDiff<Dtype> diff = {};
+  diff.cell_output = s.cell_output;
+  if (kPhase == 0) diff.top = s.states_diff[at];
+  if (Unit::kReadsKept) diff.kept = Unit::KeptState(s)[at];
+  if (Unit::kReadsBefore && step > 0) {
+    diff.before = Unit::KeptState(s)[cell.Row(s, step - 1) * d + cell.unit];
+  }
+  if (kPhase > 0) {
+    diff.sum = areas.cells[area_at];
+  } else if (!last) {
+    diff.sum = areas.states[area_at];  // on top of what it starts from
+  }
+  if (Unit::SumFrom(kPhase) == FROM_TOP) diff.sum += diff.top;
+  // A second number is among the products already.
+  Dtype* const kept =
+      (Unit::kPhases > 1 ? areas.states : areas.cells) + area_at;
+  Dtype carried[ArrayOf(Unit::kDiffCarried)] = {};
+  if (Unit::kDiffCarried > 0 && (kPhase > 0 || !last)) carried[0] = *kept;
+  const Dtype* const from =
+      Unit::KeptGates(s) + row * Unit::kGates * d + cell.unit;
+  Dtype gates[kDiffs];
   CUDA_UNROLL
-  for (int gate = 0; gate < 4; ++gate) {
-    areas.products[(cell.Area(s) * 4 + gate) * d + cell.unit] = sums[gate];
-    s.gates_diff[(row * 4 + gate) * d + cell.unit] = sums[gate];
+  for (int i = 0; i < kDiffs; ++i) {
+    gates[i] = from[Unit::DiffGate(kPhase, i) * d];
   }
-}
-
-template <typename Dtype>
-__global__ void GruGatesStepForward(const ReNetScan<Dtype> s,
-    const StepwiseAreas<Dtype> areas, int step) {
-  const StepCell cell(s);
-  if (!cell.exists) return;
-  const int d = s.hidden;
-  const size_t row = cell.Row(s, step), area = cell.Area(s);
-  Dtype* const gates = s.gates + row * 3 * d + cell.unit;
-  Dtype* const products = areas.products + area * 3 * d + cell.unit;
-  const bool first = step == 0;
-  Dtype z, r, reset_h;
-  GruGatesForward(gates[0] + (first ? Dtype(0) : products[0]),
-      gates[d] + (first ? Dtype(0) : products[d]),
-      first ? Dtype(0) : areas.states[area * d + cell.unit], &z, &r, &reset_h);
-  products[0] = z;  // for the second half of the step
-  areas.cells[area * d + cell.unit] = reset_h;
-  if (s.extra != NULL) s.extra[row * d + cell.unit] = reset_h;
-  if (s.keep_gates) {
-    gates[0] = z;
-    gates[d] = r;
+  Dtype operands[Unit::GatesOf((kPhase + 1) % Unit::kPhases)];
+  Unit::template Backward<kPhase>(diff,
+      ReadPeephole<Unit>(OfScan(s.peephole, cell.scan), cell.unit, d), gates,
+      carried, operands);
+  if (Unit::kDiffCarried > 0) *kept = carried[0];
+  CUDA_UNROLL
+  for (int i = 0; i < kDiffs; ++i) {
+    const int gate = Unit::DiffGate(kPhase, i);
+    areas.products[(area * Unit::kGates + gate) * d + cell.unit] = gates[i];
+    s.gates_diff[(row * Unit::kGates + gate) * d + cell.unit] = gates[i];
   }
-}
-
-template <typename Dtype>
-__global__ void GruStateStepForward(const ReNetScan<Dtype> s,
-    const StepwiseAreas<Dtype> areas, int step) {
-  const StepCell cell(s);
-  if (!cell.exists) return;
-  const int d = s.hidden;
-  const size_t row = cell.Row(s, step), area = cell.Area(s);
-  Dtype* const candidate = s.gates + (row * 3 + 2) * d + cell.unit;
-  const Dtype* const products = areas.products + area * 3 * d + cell.unit;
-  const bool first = step == 0;
-  Dtype* const state = areas.states + area * d + cell.unit;
-  Dtype n, h;
-  GruStateForward(*candidate + (first ? Dtype(0) : products[2 * d]),
-      products[0], first ? Dtype(0) : *state, &n, &h);
-  *state = h;
-  s.states[row * d + cell.unit] = h;
-  if (s.keep_gates) *candidate = n;
-}
-
-template <typename Dtype>
-__global__ void GruStateStepBackward(const ReNetScan<Dtype> s,
-    const StepwiseAreas<Dtype> areas, int step) {
-  const StepCell cell(s);
-  if (!cell.exists) return;
-  const int d = s.hidden;
-  const size_t row = cell.Row(s, step), area = cell.Area(s);
-  const Dtype* const gates = s.gates + row * 3 * d + cell.unit;
-  Dtype* const products = areas.products + area * 3 * d + cell.unit;
-  Dtype* const state_diff = areas.states + area * d + cell.unit;
-  Dtype h_diff = s.states_diff[row * d + cell.unit] +
-      (step == s.steps - 1 ? Dtype(0) : *state_diff);
-  const Dtype h_before = step > 0 ?
-      s.states[cell.Row(s, step - 1) * d + cell.unit] : Dtype(0);
-  Dtype z_diff, n_diff;
-  GruStateBackward(gates[0], gates[2 * d], h_before, &h_diff, &z_diff,
-      &n_diff);
-  *state_diff = h_diff;
-  products[0] = z_diff;
-  products[2 * d] = n_diff;
-  Dtype* const to = s.gates_diff + row * 3 * d + cell.unit;
-  to[0] = z_diff;
-  to[2 * d] = n_diff;
-}
-
-template <typename Dtype>
-__global__ void GruResetStepBackward(const ReNetScan<Dtype> s,
-    const StepwiseAreas<Dtype> areas, int step) {
-  const StepCell cell(s);
-  if (!cell.exists) return;
-  const int d = s.hidden;
-  const size_t row = cell.Row(s, step), area = cell.Area(s);
-  const Dtype h_before = step > 0 ?
-      s.states[cell.Row(s, step - 1) * d + cell.unit] : Dtype(0);
-  Dtype r_diff;
-  GruResetBackward(areas.cells[area * d + cell.unit],
-      s.gates[(row * 3 + 1) * d + cell.unit], h_before,
-      &areas.states[area * d + cell.unit], &r_diff);
-  areas.products[(area * 3 + 1) * d + cell.unit] = r_diff;
-  s.gates_diff[(row * 3 + 1) * d + cell.unit] = r_diff;
-}
-
-template <typename Dtype>
-__global__ void IrnnStepForward(const ReNetScan<Dtype> s,
-    const StepwiseAreas<Dtype> areas, int step) {
-  const StepCell cell(s);
-  if (!cell.exists) return;
-  const size_t at = cell.Row(s, step) * s.hidden + cell.unit;
-  const size_t area = cell.Area(s) * s.hidden + cell.unit;
-  const Dtype h = IrnnForward(
-      s.gates[at] + (step > 0 ? areas.products[area] : Dtype(0)));
-  areas.states[area] = h;
-  s.states[at] = h;
-}
-
-template <typename Dtype>
-__global__ void IrnnStepBackward(const ReNetScan<Dtype> s,
-    const StepwiseAreas<Dtype> areas, int step) {
-  const StepCell cell(s);
-  if (!cell.exists) return;
-  const size_t at = cell.Row(s, step) * s.hidden + cell.unit;
-  const size_t area = cell.Area(s) * s.hidden + cell.unit;
-  const Dtype h_diff = s.states_diff[at] +
-      (step == s.steps - 1 ? Dtype(0) : areas.states[area]);
-  const Dtype diff = IrnnBackward(h_diff, s.states[at]);
-  areas.products[area] = diff;
-  s.gates_diff[at] = diff;
 }
 
 /**
@@ -263,19 +180,31 @@ class StepwiseScan {
         areas_(gates_, scan.lines, scan.hidden, workspace) {}
 
   static int GatesOf(ReNetUnit unit) {
-    return unit == RENET_LSTM ? 4 : unit == RENET_GRU ? 3 : 1;
+    return WithUnit(unit, [](auto policy) { return decltype(policy)::kGates; });
   }
 
   void Forward() {
     PackWeights();
     device_->Repeat(Key(false), [this] {
-      for (int step = 0; step < s_.steps; ++step) ForwardStep(step);
+      WithUnit(unit_, [this](auto policy) {
+        typedef decltype(policy) Unit;
+        for (int step = 0; step < s_.steps; ++step) {
+          ForwardPhase<Unit, 0>(step);
+          if constexpr (Unit::kPhases > 1) ForwardPhase<Unit, 1>(step);
+        }
+      });
     });
   }
   void Backward() {
     PackWeights();
     device_->Repeat(Key(true), [this] {
-      for (int step = s_.steps - 1; step >= 0; --step) BackwardStep(step);
+      WithUnit(unit_, [this](auto policy) {
+        typedef decltype(policy) Unit;
+        for (int step = s_.steps - 1; step >= 0; --step) {
+          BackwardPhase<Unit, 0>(step);
+          if constexpr (Unit::kPhases > 1) BackwardPhase<Unit, 1>(step);
+        }
+      });
     });
   }
 
@@ -331,40 +260,22 @@ class StepwiseScan {
         dim3(kThreads), 0, s_, areas_, step);
   }
 
-  void ForwardStep(int step) {
-    switch (unit_) {
-    case RENET_LSTM:
-      if (step > 0) StateProduct(areas_.states, 0, 4);
-      Cells(&LstmStepForward<Dtype>, step);
-      break;
-    case RENET_GRU:
-      if (step > 0) StateProduct(areas_.states, 0, 2);
-      Cells(&GruGatesStepForward<Dtype>, step);
-      if (step > 0) StateProduct(areas_.cells, 2, 1);
-      Cells(&GruStateStepForward<Dtype>, step);
-      break;
-    case RENET_IRNN:
-      if (step > 0) StateProduct(areas_.states, 0, 1);
-      Cells(&IrnnStepForward<Dtype>, step);
-      break;
+  template <class Unit, int kPhase>
+  void ForwardPhase(int step) {
+    if (step > 0) {
+      StateProduct(kPhase == 0 ? areas_.states : areas_.cells,
+          Unit::FirstGate(kPhase), Unit::GatesOf(kPhase));
     }
+    Cells(&StepForward<Unit, kPhase, Dtype>, step);
   }
-  void BackwardStep(int step) {
-    switch (unit_) {
-    case RENET_LSTM:
-      Cells(&LstmStepBackward<Dtype>, step);
-      if (step > 0) GradientProduct(0, 4, 0, areas_.states);
-      break;
-    case RENET_GRU:
-      Cells(&GruStateStepBackward<Dtype>, step);
-      GradientProduct(2, 1, 0, areas_.cells);
-      Cells(&GruResetStepBackward<Dtype>, step);
-      if (step > 0) GradientProduct(0, 2, 1, areas_.states);
-      break;
-    case RENET_IRNN:
-      Cells(&IrnnStepBackward<Dtype>, step);
-      if (step > 0) GradientProduct(0, 1, 0, areas_.states);
-      break;
+  template <class Unit, int kPhase>
+  void BackwardPhase(int step) {
+    const int next = (kPhase + 1) % Unit::kPhases;
+    const bool from_carried = Unit::SumFrom(next) == FROM_CARRIED;
+    Cells(&StepBackward<Unit, kPhase, Dtype>, step);
+    if (next > 0 || step > 0) {
+      GradientProduct(Unit::FirstGate(next), Unit::GatesOf(next),
+          from_carried ? 1 : 0, next == 0 ? areas_.states : areas_.cells);
     }
   }
 
