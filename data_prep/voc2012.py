@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from data_prep.command_line import UserError, run
-from data_prep.image_ids import read_ids
-from data_prep.images import LabelFrame, normalise, read_index_png
-from data_prep.known_datasets import VOC2012_CLASSES, VOC2012_PALETTE
-from data_prep.prepare import add_output_arguments, file_fingerprint, framed, prepare
-from data_prep.split_writer import Pair, Sample
+from renet.common.command_line import UserError, run
+from renet.data.image_ids import read_ids
+from renet.data.images import LabelFrame, normalise, read_index_png
+from renet.data.catalog import VOC2012_CLASSES, VOC2012_PALETTE
+from renet.conversion.prepare import add_output_arguments, file_fingerprint, framed, prepare
+from renet.data.split_writer import Pair, Sample
 
 NAME = "voc2012"
 IMAGES = {"train": 1464, "val": 1449, "trainval": 2913, "trainaug": 10582, "trainvalaug": 12031, "test": 1456}

@@ -14,18 +14,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from data_prep.command_line import UserError, run
-from data_prep.dataset import Dataset
-from data_prep.known_datasets import MEAN_BGR
-from data_prep.prepare import whole_number
-from prototxt.chosen_data import affordable_test_images, chosen_data
-from prototxt.h_renet import VARIANTS
-from prototxt.models import MODELS
-from prototxt.network import Options
-from prototxt.network_files import TRAIN_VAL, Data, network_texts, product_path, solver_file_text
-from prototxt.shipped import shipped_files
-from prototxt.solvers import Schedule
-from prototxt.written_files import edited, write_texts
+from renet.common.command_line import UserError, run
+from renet.data.dataset import Dataset
+from renet.data.catalog import MEAN_BGR
+from renet.conversion.prepare import whole_number
+from renet.networks.splits import affordable_test_images, chosen_data
+from renet.networks.h_renet import VARIANTS
+from renet.networks.models import MODELS
+from renet.networks.spec import Options
+from renet.networks.files import TRAIN_VAL, Data, network_texts, product_path, solver_file_text
+from renet.networks.shipped import shipped_files
+from renet.networks.schedules import Schedule
+from renet.networks.written_files import edited, write_texts
 
 
 def crop_size(text: str) -> tuple[int, int]:

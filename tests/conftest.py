@@ -47,7 +47,7 @@ def terminals() -> None:
 
 @pytest.fixture(scope="session")
 def peer_command(repository: Path) -> list[str]:
-    """PyTorch's side of the comparisons on a GPU (tools/gpu_peer.py), on the processor; without PyTorch the test
+    """PyTorch's side of the comparisons on a GPU (renet/gpu_check/pytorch_peer.py), on the processor; without PyTorch the test
     skips."""
     environment = repository / "build" / "bench-venv"
     if not (environment / "installed.txt").is_file():

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from segmentation_helpers import write_dataset_json, write_split
 
-from data_prep.dataset import Dataset
-from data_prep.known_datasets import VOC2012_CLASSES, VOC2012_PALETTE
-from data_prep.split_reader import SplitReader
-from tools.experiment_training import Settings
-from tools.label_maps import write_label_map
-from tools.labelling_job import open_folder, record_time
+from renet.data.dataset import Dataset
+from renet.data.catalog import VOC2012_CLASSES, VOC2012_PALETTE
+from renet.data.split_reader import SplitReader
+from renet.experiments.training import Settings
+from renet.data.label_maps import write_label_map
+from renet.prediction.image_job import open_folder, record_time
 from tools.predict import build_job, build_parser
-from tools.training_files import TrainingFiles
+from renet.training.files import TrainingFiles
 
 COUNTS = {"trainaug": 12, "val": 3, "trainvalaug": 15, "test": 2}
 

@@ -14,7 +14,7 @@ import lmdb
 import numpy as np
 from PIL import Image
 
-from data_prep.datum import pack_encoded
+from renet.data.datum import pack_encoded
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PALETTE = [[200, 30, 30], [30, 160, 30], [30, 60, 220]]

@@ -18,11 +18,11 @@ pytest.importorskip("caffe", reason="Caffe is not built: make caffe")
 
 from caffe.proto import caffe_pb2
 
-from data_prep.command_line import UserError
+from renet.common.command_line import UserError
 from tools import benchmark
-from tools.benchmark_data import check_alike, draw_files, time_conversion, time_evaluation, time_loading
-from tools.benchmark_kernels import check_results, time_crf, time_group
-from tools.benchmark_networks import (
+from renet.benchmark.data_parts import check_alike, draw_files, time_conversion, time_evaluation, time_loading
+from renet.benchmark.kernel_parts import check_results, time_crf, time_group
+from renet.benchmark.network_parts import (
     SCORES,
     check_networks,
     grown,
@@ -32,9 +32,9 @@ from tools.benchmark_networks import (
     time_layers,
     time_network,
 )
-from tools.benchmark_settings import CAFFE, NUMPY, PLAIN, PYDENSECRF, PYTORCH, QUICK, RELEASING, STOCK, Entry, Settings
-from tools.speed_charts import growth_chart, point
-from tools.speed_report import (
+from renet.benchmark.settings import CAFFE, NUMPY, PLAIN, PYDENSECRF, PYTORCH, QUICK, RELEASING, STOCK, Entry, Settings
+from renet.benchmark.charts import growth_chart, point
+from renet.benchmark.tables import (
     NOT_MEASURED,
     SECTIONS,
     accuracy_table,
@@ -51,8 +51,8 @@ from tools.speed_report import (
     section,
     triad_gigabytes,
 )
-from tools.speed_sides import PEER_ENVIRONMENT, PEER_REQUIREMENTS, Side, Worker, compare, prepare_peer
-from tools.speed_worker import (
+from renet.benchmark.sides import PEER_ENVIRONMENT, PEER_REQUIREMENTS, Side, Worker, compare, prepare_peer
+from renet.benchmark.worker import (
     FORWARD,
     FORWARD_BACKWARD,
     PRODUCT_SIZE,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from renet_reference import ReNetReference
 
-from tools.gpu_speed import group_text
+from renet.gpu_check.speed import group_text
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAM = Path(os.environ.get("RENET_BUILD", REPOSITORY / "build" / "cpu")) / "bin" / "benchmark_net"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.class_file import read_classes
-from data_prep.command_line import UserError
+from renet.conversion.class_file import read_classes
+from renet.common.command_line import UserError
 
 SKY_AND_TREE = {
     "names": "sky\ntree\n",

@@ -21,10 +21,10 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 
 from data_prep.coco import CATEGORIES, Picture, _compact, draw_label, read_annotations, unpack_counts
-from data_prep.command_line import UserError
-from data_prep.dataset import Dataset
-from data_prep.known_datasets import VOC2012_CLASSES, VOC2012_PALETTE
-from data_prep.split_reader import SplitReader
+from renet.common.command_line import UserError
+from renet.data.dataset import Dataset
+from renet.data.catalog import VOC2012_CLASSES, VOC2012_PALETTE
+from renet.data.split_reader import SplitReader
 
 SCRIPT = "coco.py"
 HEIGHT, WIDTH = 60, 80
@@ -327,7 +327,7 @@ KILLED = textwrap.dedent(
     """
     import os, signal, sys
     from data_prep import coco, split_writer
-    from data_prep.command_line import run
+    from renet.common.command_line import run
 
     draw = coco.draw_label
     def die_at_the_last(picture, where):

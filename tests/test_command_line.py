@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.command_line import naming
-from data_prep.dataset import write_atomically
+from renet.common.command_line import naming
+from renet.data.dataset import write_atomically
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RUNS = [sys.executable, str(REPOSITORY / "tools" / "runs.py")]

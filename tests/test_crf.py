@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from segmentation_helpers import call_tool, only_line, write_dataset_json, write_split
 
-from data_prep.command_line import UserError
-from data_prep.dataset import Dataset
-from tools.crf_parameters import CrfParameters, parameters_of, read_crf_parameters
-from tools.crf_search import COARSE_BILATERAL, best_of, count_pixels, grid, open_job, spread, stages
-from tools.crf_search_chart import readable_ticks
+from renet.common.command_line import UserError
+from renet.data.dataset import Dataset
+from renet.prediction.crf_parameters import CrfParameters, parameters_of, read_crf_parameters
+from renet.prediction.crf_search import COARSE_BILATERAL, best_of, count_pixels, grid, open_job, spread, stages
+from renet.prediction.crf_search_chart import readable_ticks
 
 caffe = pytest.importorskip("caffe", reason="pycaffe is not built")
 
@@ -104,7 +104,7 @@ def test_predict_with_a_crf_and_crf_run_agree_and_are_better(workshop, tmp_path)
 
 def test_the_layer_sees_the_picture_as_pixels(workshop, tmp_path):
     """DenseCrf equals the layer at the end of the network, which gets the transformed picture."""
-    from tools.crf_inference import DenseCrf
+    from renet.prediction.crf_inference import DenseCrf
 
     image = scene(1)[0]
     parameters = CrfParameters(bi_rgb_std=30)
@@ -209,7 +209,7 @@ def test_ticks_of_the_chart_keep_their_distance():
 
 
 def test_of_equal_scores_the_fewest_iterations_are_best():
-    from tools.crf_search import Result
+    from renet.prediction.crf_search import Result
 
     results = [Result(CrfParameters(max_iter=n), 0.5, 0.5, 0.5) for n in (5, 1, 2)]
     assert best_of(results, "mean_iou").parameters.max_iter == 1

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from data_prep_helpers import stock_decodings
 
-from data_prep import split_writer
-from data_prep.command_line import UserError, draws_bars, progress, run
-from data_prep.dataset import Dataset, SplitSummary
-from data_prep.datum import Datum, pack_encoded, unpack_encoded
-from data_prep.images import EncodedImage, encode_png, shrink_image, shrink_label
-from data_prep.prepare import prepare, shuffled
-from data_prep.split_reader import SplitReader, records_sha256
-from data_prep.split_writer import LeftOut, Pair, Sample, Settings, write_split
+from renet.data import split_writer
+from renet.common.command_line import UserError, draws_bars, progress, run
+from renet.data.dataset import Dataset, SplitSummary
+from renet.data.datum import Datum, pack_encoded, unpack_encoded
+from renet.data.images import EncodedImage, encode_png, shrink_image, shrink_label
+from renet.conversion.prepare import prepare, shuffled
+from renet.data.split_reader import SplitReader, records_sha256
+from renet.data.split_writer import LeftOut, Pair, Sample, Settings, write_split
 
 SETTINGS = Settings(classes=4, ignore_label=255)
 
@@ -204,7 +204,7 @@ def test_several_processes_read_at_once(tmp_path: Path) -> None:
     write_split(tmp_path / "train", [sample(n) for n in range(3)], SETTINGS)
     (tmp_path / "train" / "images.lmdb").chmod(0o555)
     program = (
-        "import sys; from data_prep.split_reader import SplitReader; print(SplitReader(sys.argv[1]).image(2).sum())"
+        "import sys; from renet.data.split_reader import SplitReader; print(SplitReader(sys.argv[1]).image(2).sum())"
     )
     with SplitReader(tmp_path / "train") as reader:
         command = [sys.executable, "-c", program, str(tmp_path / "train")]

@@ -12,18 +12,18 @@ import pytest
 
 pytest.importorskip("caffe", reason="Caffe is not built: make caffe")
 
-from data_prep.command_line import UserError
-from data_prep.split_reader import decode_image
-from tools.benchmark_kernels import CLOSE, CLOSE_SHARE, FARTHEST, check_agreement
-from tools.crf_inference import DenseCrf
-from tools.crf_parameters import CrfParameters
-from tools.speed_sides import PEER_ENVIRONMENT
-from tools.speed_worker import CaffeCrf, CrfShape, crf_inputs
+from renet.common.command_line import UserError
+from renet.data.split_reader import decode_image
+from renet.benchmark.kernel_parts import CLOSE, CLOSE_SHARE, FARTHEST, check_agreement
+from renet.prediction.crf_inference import DenseCrf
+from renet.prediction.crf_parameters import CrfParameters
+from renet.benchmark.sides import PEER_ENVIRONMENT
+from renet.benchmark.worker import CaffeCrf, CrfShape, crf_inputs
 
 SHAPES = (CrfShape(21, 90, 121, 2), CrfShape(2, 37, 61, 10), CrfShape(255, 20, 31, 3), CrfShape(5, 33, 1, 4))
 PEER_PROGRAM = """
 import sys, numpy as np
-from tools.speed_worker import CrfShape, Pydensecrf
+from renet.benchmark.worker import CrfShape, Pydensecrf
 task = Pydensecrf(CrfShape(*map(int, sys.argv[1].split(","))), False, 1)
 task.run()
 np.save(sys.argv[2], task.results()["Q"])

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from segmentation_helpers import call_tool, only_line, write_dataset_json
 
-from data_prep.command_line import UserError
-from tools import bundle_libraries, dist, repository
+from renet.common.command_line import UserError
+from renet.packaging import libraries
+from renet.common import repository
+from tools import dist
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUILD = Path(os.environ.get("RENET_BUILD", REPOSITORY / "build" / "cpu"))
@@ -57,13 +59,13 @@ def test_programs_run(unpacked: Path) -> None:
 def test_no_library_but_the_c_library_is_found_outside(unpacked: Path) -> None:
     files = [*(unpacked / "bin").iterdir(), *(unpacked / "python/caffe").glob("*.so"), *(unpacked / "lib").iterdir()]
     for file in files:
-        for name, place in bundle_libraries.resolved(file).items():
-            assert bundle_libraries.C_LIBRARY.fullmatch(name) or place.is_relative_to(unpacked), f"{file}: {place}"
-        assert "/usr" not in bundle_libraries.output_of(["readelf", "-dW", file]), file
+        for name, place in libraries.resolved(file).items():
+            assert libraries.C_LIBRARY.fullmatch(name) or place.is_relative_to(unpacked), f"{file}: {place}"
+        assert "/usr" not in libraries.output_of(["readelf", "-dW", file]), file
 
 
 def test_pycaffe_and_tools_are_the_archives_own(unpacked: Path) -> None:
-    code = "import caffe, tools.repository as r; print(caffe.__file__, r.ROOT, r.version(), r.commit(), sep='\\n')"
+    code = "import caffe, renet.common.repository as r; print(caffe.__file__, r.ROOT, r.version(), r.commit(), sep='\\n')"
     paths = os.pathsep.join([str(unpacked), str(unpacked / "python")])
     done = alone(unpacked, sys.executable, "-c", code, PYTHONPATH=paths, GLOG_minloglevel="2")
     assert done.returncode == 0, done.stderr
@@ -114,7 +116,7 @@ def make_cuda_build(folder: Path) -> Path:
     names = ("libcudart.so.13", "libcudnn.so.9", "libcudnn_ops.so.9", "libcuda.so.1")
     for name in names:
         command = ["cc", "-shared", "-fPIC", f"-Wl,-soname,{name}", source, "-o", libraries / name]
-        bundle_libraries.output_of(command)
+        libraries.output_of(command)
         notes = folder / "cuda" / f"nvidia_{name.partition('.')[0]}-13.0.dist-info"
         (notes / "licenses").mkdir(parents=True)
         (notes / "RECORD").write_text(f"nvidia/lib/{name},sha256=x,1\n")
@@ -122,8 +124,8 @@ def make_cuda_build(folder: Path) -> Path:
     openblas = next(Path("/usr/lib").glob("*/openblas-openmp/libopenblas.so.0"))
     wanted = [libraries / names[0], libraries / names[1], libraries / names[3], openblas]
     link = ["-Wl,--no-as-needed", f"-Wl,-rpath,{libraries}:{openblas.parent}", *wanted, "-lstdc++"]
-    bundle_libraries.output_of(["cc", source, "-o", build / "bin/caffe", *link])
-    bundle_libraries.output_of(["cc", "-shared", "-fPIC", source, "-o", build / "python/caffe/_caffe.so", *link])
+    libraries.output_of(["cc", source, "-o", build / "bin/caffe", *link])
+    libraries.output_of(["cc", "-shared", "-fPIC", source, "-o", build / "python/caffe/_caffe.so", *link])
     return build
 
 
@@ -134,7 +136,7 @@ def test_cuda_libraries_are_taken_along_without_the_driver(tmp_path: Path) -> No
     # no program asks for cuDNN's part: cuDNN opens it
     assert {file.name for file in cuda.iterdir()} == {"libcudart.so.13", "libcudnn.so.9", "libcudnn_ops.so.9"}
     (tmp_path / "cuda").rename(tmp_path / "gone")
-    places = bundle_libraries.resolved(tmp_path / "out/bin/caffe")
+    places = libraries.resolved(tmp_path / "out/bin/caffe")
     assert places["libcudart.so.13"].resolve() == cuda / "libcudart.so.13"
     text = (tmp_path / "out/licences/nvidia_libcudnn_ops-13.0-License.txt").read_text()
     assert text == "the licence of libcudnn_ops.so.9\n"

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 from segmentation_helpers import CLASSES, call_tool, only_line, save_labels, write_dataset_json, write_split
 
-from data_prep.command_line import UserError
-from data_prep.known_datasets import VOC2012_CLASSES, bit_interleaved_palette, load_dataset
-from tools import comp6
-from tools.comp6 import SUBFOLDER, check_comp6, pack_comp6, write_comp6
-from tools.evaluation import Evaluation, LabelSource, confusion_matrix, evaluate_images, scores
-from tools.label_maps import read_label_map
-from tools.paper_results import paper_results
+from renet.common.command_line import UserError
+from renet.data.catalog import VOC2012_CLASSES, bit_interleaved_palette, load_dataset
+from renet.evaluation import voc_submission
+from renet.evaluation.voc_submission import SUBFOLDER, check_comp6, pack_comp6, write_comp6
+from renet.evaluation.scores import Evaluation, LabelSource, confusion_matrix, evaluate_images, scores
+from renet.data.label_maps import read_label_map
+from renet.evaluation.paper_results import paper_results
 
 TRUTH = np.array([[0, 0, 1, 1], [0, 255, 1, 2]], np.uint8)
 PREDICTION = np.array([[0, 1, 1, 1], [0, 2, 0, 2]], np.uint8)
@@ -395,13 +395,13 @@ class TestComp6:
 
     def test_archive_is_read_back(self, tmp_path, monkeypatch):
         write_comp6(self.predictions(tmp_path), ["2008_000001"], load_dataset("voc2012"), tmp_path / "out")
-        write = comp6.write_atomically
-        monkeypatch.setattr(comp6, "write_atomically", lambda file, content: write(file, content[:-30]))
+        write = voc_submission.write_atomically
+        monkeypatch.setattr(voc_submission, "write_atomically", lambda file, content: write(file, content[:-30]))
         with pytest.raises(UserError, match=r"results\.tgz: cannot be read back"):
             pack_comp6(tmp_path / "out")
         empty = tmp_path / "empty.tgz"
         tarfile.open(empty, "w:gz").close()
-        monkeypatch.setattr(comp6, "write_atomically", lambda file, _: write(file, empty.read_bytes()))
+        monkeypatch.setattr(voc_submission, "write_atomically", lambda file, _: write(file, empty.read_bytes()))
         with pytest.raises(UserError, match=r"results\.tgz: does not hold what was packed"):
             pack_comp6(tmp_path / "out")
 

@@ -18,18 +18,18 @@ from hold import Hold
 from PIL import Image
 from segmentation_helpers import REPOSITORY, only_line, write_dataset_json, write_split
 
-from data_prep.command_line import UserError
-from data_prep.dataset import Dataset
-from prototxt.models import MODELS
-from tools.comp6 import ARCHIVE, SUBFOLDER
-from tools.experiment_figures import Shown, grey
-from tools.experiment_listing import check_everything, commands, count_runs, listing
-from tools.experiment_plan import DATASETS, EXPERIMENTS, SIZES, expected_dataset
-from tools.experiment_runs import Runs
-from tools.experiment_training import difference
+from renet.common.command_line import UserError
+from renet.data.dataset import Dataset
+from renet.networks.models import MODELS
+from renet.evaluation.voc_submission import ARCHIVE, SUBFOLDER
+from renet.experiments.figures import Shown, grey
+from renet.experiments.listing import check_everything, commands, count_runs, listing
+from renet.experiments.plan import DATASETS, EXPERIMENTS, SIZES, expected_dataset
+from renet.experiments.runs import Runs
+from renet.experiments.training import difference
 from tools.experiments import perform
-from tools.paper_results import paper_experiment, paper_results
-from tools.repository import ROOT
+from renet.evaluation.paper_results import paper_experiment, paper_results
+from renet.common.repository import ROOT
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 FIRST = Shown()
@@ -100,7 +100,7 @@ def full_size(name: str, **more: object) -> object:
 
 
 def settings_without_data(folder: Path, **more: object) -> object:
-    from tools.experiment_training import Settings
+    from renet.experiments.training import Settings
 
     return Settings(expected_dataset(folder), ROOT / "runs/experiments", coco=(ROOT / "data/coco/train",), **more)
 

@@ -18,11 +18,11 @@ import pytest
 from data_prep_helpers import complaint, convert, stock_decodings, succeeded
 from PIL import ExifTags, Image
 
-from data_prep.command_line import UserError
-from data_prep.dataset import Dataset
-from data_prep.folder_splits import Item, random_splits, take_validation
-from data_prep.images import LabelFrame, normalise, read_index_png
-from data_prep.split_reader import SplitReader, decode_image
+from renet.common.command_line import UserError
+from renet.data.dataset import Dataset
+from renet.conversion.folder_splits import Item, random_splits, take_validation
+from renet.data.images import LabelFrame, normalise, read_index_png
+from renet.data.split_reader import SplitReader, decode_image
 
 SCRIPT = "folder.py"
 HEIGHT, WIDTH = 24, 32

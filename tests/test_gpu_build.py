@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import gpu_build
+from renet.runtime import builds
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NO_SUCH_GPU = "99"
@@ -118,7 +118,7 @@ def test_command_lines_that_ask_for_a_gpu(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "solver.prototxt").write_text("solver_mode: GPU\n")
-    asks = gpu_build.training_asks_for_gpu
+    asks = builds.training_asks_for_gpu
     assert asks(["--solver", str(on_cpu), "--gpu", "0"])
     assert asks(["--solver", str(on_cpu), "--gpu=1", "--keep", "2"])
     assert asks(["--solver", str(on_gpu)])
@@ -138,13 +138,13 @@ def fake_pycaffe(folder: Path) -> Path:
 
 
 def test_cuda_build_is_taken_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert gpu_build.other_pycaffe(tmp_path / "nothing") is None
+    assert builds.other_pycaffe(tmp_path / "nothing") is None
     built = fake_pycaffe(tmp_path / "gpu")
-    assert gpu_build.other_pycaffe(built) == str(built)
+    assert builds.other_pycaffe(built) == str(built)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}")
-    assert gpu_build.other_pycaffe(built) == str(built)
+    assert builds.other_pycaffe(built) == str(built)
     monkeypatch.setenv("PYTHONPATH", str(fake_pycaffe(tmp_path / "mine")))
-    assert gpu_build.other_pycaffe(built) is None
+    assert builds.other_pycaffe(built) is None
 
 
 def test_program_starts_again_with_the_cuda_build(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_program_starts_again_with_the_cuda_build(tmp_path: Path) -> None:
         "import sys, caffe\n"
         "from pathlib import Path\n"
         "from tools import gpu_build\n"
-        "other = gpu_build.other_pycaffe\n"
+        "other = builds.other_pycaffe\n"
         f"gpu_build.other_pycaffe = lambda: other(Path({str(built)!r}))\n"
         "gpu_build.restart_with_gpu_build()\n"
         "print(caffe.__file__, sys.argv[1:])\n"

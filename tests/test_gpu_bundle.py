@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from segmentation_helpers import call_tool, only_line, write_dataset_json, write_split
 
-from data_prep.command_line import UserError
-from tools import bundle_libraries, gpu_bundle, gpu_launcher
-from tools.gpu_launcher import Unusable
+from renet.common.command_line import UserError
+from renet.packaging import libraries
+from renet.gpu_check import launcher
+from tools import gpu_bundle
+from renet.gpu_check.launcher import Unusable
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUILD = Path(os.environ.get("RENET_BUILD", REPOSITORY / "build" / "cpu"))
@@ -84,14 +86,14 @@ def test_tests_run_from_their_folder(bundle: Path) -> None:
 
 
 def test_no_library_but_the_c_library_is_found_outside(bundle: Path) -> None:
-    environment = gpu_launcher.find_environment(bundle, {})
+    environment = launcher.find_environment(bundle, {})
     for program in gpu_bundle.PROGRAMS:
         listed = alone(bundle, "/usr/bin/ldd", f"programs/{program}", **environment.variables).stdout
         places = dict(re.findall(r"(\S+) => (.+) \(0x", listed))
         assert "libcaffe.so.1.0.0" in places
         assert "not found" not in listed
         for name, place in places.items():
-            if not bundle_libraries.C_LIBRARY.fullmatch(name) and name not in gpu_bundle.COMPILER_LIBRARIES:
+            if not libraries.C_LIBRARY.fullmatch(name) and name not in gpu_bundle.COMPILER_LIBRARIES:
                 assert Path(place).is_relative_to(bundle), f"{program}: {name} => {place}"
 
 
@@ -135,7 +137,7 @@ def test_found_libraries_are_on_the_path(copy: Path, tmp_path: Path) -> None:
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest.update(needs={"libcublas.so.97": "cuBLAS 97"}, cuda_major=97)
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    done = alone(copy, "tools/gpu_launcher.py", CUDA_HOME=str(home), LD_LIBRARY_PATH="/mine")
+    done = alone(copy, "renet/gpu_check/launcher.py", CUDA_HOME=str(home), LD_LIBRARY_PATH="/mine")
     assert done.returncode == 0, done.stderr
     first, path = done.stdout.splitlines()
     assert first == str(home / "lib64" / "libcublas.so.97")
@@ -178,7 +180,7 @@ def test_python_packages_are_searched(tmp_path: Path, python: dict[str, str]) ->
         "libcudnn.so.97": str(wheel(tmp_path, "cudnn", "libcudnn.so.97", "cu97")),
     }
     wheel(tmp_path, "nccl", "libnccl.so.97", "cu12")  # for another CUDA, under the same name
-    found = gpu_launcher.folders_of([*expected, "libnccl.so.97"], python, 97, {})
+    found = launcher.folders_of([*expected, "libnccl.so.97"], python, 97, {})
     assert found == expected
 
 
@@ -188,33 +190,33 @@ def test_order_of_places(tmp_path: Path, python: dict[str, str]) -> None:
     packages = wheel(tmp_path, "cu97", name)
     own, toolkit = tmp_path / "own", tmp_path / "cuda" / "lib64"
     cache = {name: "/loader/libcublas.so.97"}
-    found = [gpu_launcher.folders_of([name], python, 97, known)[name] for known in ({}, cache)]
+    found = [launcher.folders_of([name], python, 97, known)[name] for known in ({}, cache)]
     for folder in (toolkit, own):
         folder.mkdir(parents=True)
         (folder / name).touch()
     variables = {**python, "CUDA_HOME": str(tmp_path / "cuda")}
-    found.append(gpu_launcher.folders_of([name], variables, 97, cache)[name])
-    found.append(gpu_launcher.folders_of([name], {**variables, "LD_LIBRARY_PATH": str(own)}, 97, cache)[name])
+    found.append(launcher.folders_of([name], variables, 97, cache)[name])
+    found.append(launcher.folders_of([name], {**variables, "LD_LIBRARY_PATH": str(own)}, 97, cache)[name])
     assert found == [str(packages), "/loader", str(toolkit), str(own)]
 
 
 def test_c_library_is_compared_by_numbers() -> None:
-    gpu_launcher.check_c_library("2.36", "glibc 2.36")
-    gpu_launcher.check_c_library("2.9", "glibc 2.10")
+    launcher.check_c_library("2.36", "glibc 2.36")
+    launcher.check_c_library("2.9", "glibc 2.10")
     for present in ("glibc 2.35", "glibc 1.99", "musl 1.2", None):
         with pytest.raises(Unusable, match=r"need glibc 2\.36 or newer; this system has (glibc|musl|another)"):
-            gpu_launcher.check_c_library("2.36", None if present == "musl 1.2" else present)
+            launcher.check_c_library("2.36", None if present == "musl 1.2" else present)
 
 
 def test_an_old_cxx_library_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = tmp_path / "libstdc++.so.6"
     library.write_bytes(b"\x7fELF\0GLIBCXX_3.4.29\0GLIBCXX_3.4.3\0CXXABI_1.3.13\0")
-    monkeypatch.setattr(gpu_launcher, "SYSTEM_FOLDERS", (str(tmp_path / "none"),))
+    monkeypatch.setattr(launcher, "SYSTEM_FOLDERS", (str(tmp_path / "none"),))
     cache = {"libstdc++.so.6": str(library)}
-    assert not gpu_launcher.needs_own_cxx_library(["CXXABI_1.3.13", "GLIBCXX_3.4.29"], cache)
-    assert gpu_launcher.needs_own_cxx_library(["GLIBCXX_3.4.30"], cache)
-    assert gpu_launcher.needs_own_cxx_library(["GLIBCXX_3.4.2"], cache), "no part of a longer version's name"
-    assert gpu_launcher.needs_own_cxx_library(["GLIBCXX_3.4.29"], {})
+    assert not launcher.needs_own_cxx_library(["CXXABI_1.3.13", "GLIBCXX_3.4.29"], cache)
+    assert launcher.needs_own_cxx_library(["GLIBCXX_3.4.30"], cache)
+    assert launcher.needs_own_cxx_library(["GLIBCXX_3.4.2"], cache), "no part of a longer version's name"
+    assert launcher.needs_own_cxx_library(["GLIBCXX_3.4.29"], {})
 
 
 def test_names_of_cudas_libraries() -> None:
@@ -235,10 +237,10 @@ def test_cudas_libraries_stay_and_what_only_they_need(monkeypatch: pytest.Monkey
         "libcublasLt.so.13": [],
         "libglog.so.1": ["libunwind.so.8"],
     }
-    monkeypatch.setattr(bundle_libraries, "needed_by", lambda file: needs.get(file.name, []))
+    monkeypatch.setattr(libraries, "needed_by", lambda file: needs.get(file.name, []))
     names = {name for wanted in needs.values() for name in wanted}
-    monkeypatch.setattr(bundle_libraries, "resolved", lambda program: {name: Path("/usr/lib") / name for name in names})
-    closure = bundle_libraries.Closure([Path("program")])
+    monkeypatch.setattr(libraries, "resolved", lambda program: {name: Path("/usr/lib") / name for name in names})
+    closure = libraries.Closure([Path("program")])
     assert set(closure.bundled) == {"libcaffe.so.1", "libglog.so.1", "libstdc++.so.6", "libunwind.so.8"}
     assert closure.cuda == {"libcublas.so.13", "libcublasLt.so.13"}
     assert closure.left_out == {"libgdal.so.32": [Path("/usr/lib/libcaffe.so.1")]}
@@ -277,7 +279,7 @@ def test_wrong_compression_is_told(tmp_path: Path) -> None:
 def test_an_archive_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "file").write_text("content")
-    assert bundle_libraries.pack(tmp_path / "in", tmp_path / "out" / "a.tar.xz") > 0
+    assert libraries.pack(tmp_path / "in", tmp_path / "out" / "a.tar.xz") > 0
     with tarfile.open(tmp_path / "out" / "a.tar.xz") as tar:
         assert [(entry.name, entry.uname) for entry in tar] == [("renet-caffe/file", "root")]
 
@@ -286,7 +288,7 @@ def test_an_archive_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(tarfile.TarFile, "add", fail)
     with pytest.raises(OSError, match="disk full"):
-        bundle_libraries.pack(tmp_path / "in", tmp_path / "out" / "b.tar.xz")
+        libraries.pack(tmp_path / "in", tmp_path / "out" / "b.tar.xz")
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.tar.xz"]
 
 
@@ -304,10 +306,10 @@ def test_a_stand_in_replaces_functions_alone(tmp_path: Path) -> None:
     library("real", "int called(void) { return 1; }\nint value = 1;\nint unused(void) { return 2; }\n")
     caller = user("caller", "int called(void);\nint call(void) { return called(); }\n")
     reader = user("reader", "extern int value;\nint read_it(void) { return value; }\n")
-    bundle_libraries.make_stand_in("libreal.so", [caller], tmp_path / "stand_in.so")
-    assert re.findall(r" T (\w+)", bundle_libraries.output_of(["nm", "-D", tmp_path / "stand_in.so"])) == ["called"]
+    libraries.make_stand_in("libreal.so", [caller], tmp_path / "stand_in.so")
+    assert re.findall(r" T (\w+)", libraries.output_of(["nm", "-D", tmp_path / "stand_in.so"])) == ["called"]
     with pytest.raises(UserError, match="'value', which is no function"):
-        bundle_libraries.make_stand_in("libreal.so", [reader], tmp_path / "other.so")
+        libraries.make_stand_in("libreal.so", [reader], tmp_path / "other.so")
 
 
 def write_dataset(folder: Path, splits: tuple[str, ...]) -> None:

@@ -15,12 +15,16 @@ from pathlib import Path
 import pytest
 from segmentation_helpers import call_tool, only_line
 
-from tools import gpu_check, gpu_machine, gpu_speed, gpu_stages, gpu_tests
-from tools.gpu_limits import BF16, FLOAT32, TF32, Rates, data_sheet, floor, moved_bytes, operations
-from tools.gpu_machine import FAILED, PASSED, SKIPPED, UNFINISHED, Conversation, Died, Ended, Machine, Outcome
-from tools.gpu_speed import FORWARD, FORWARD_BACKWARD, STEP, Entry
-from tools.speed_report import group_flops
-from tools.speed_worker import Shape
+from renet.gpu_check import machine
+from renet.gpu_check import speed
+from renet.gpu_check import stages
+from renet.gpu_check import googletest
+from tools import gpu_check
+from renet.gpu_check.work import BF16, FLOAT32, TF32, Rates, data_sheet, floor, moved_bytes, operations
+from renet.gpu_check.machine import FAILED, PASSED, SKIPPED, UNFINISHED, Conversation, Died, Ended, Machine, Outcome
+from renet.gpu_check.speed import FORWARD, FORWARD_BACKWARD, STEP, Entry
+from renet.benchmark.tables import group_flops
+from renet.benchmark.worker import Shape
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUILD = Path(os.environ.get("RENET_BUILD", REPOSITORY / "build" / "cpu"))
@@ -80,7 +84,7 @@ os.execv({str(BENCHMARK)!r}, [{str(BENCHMARK)!r}, *arguments])
 
 
 def test_no_gpu_is_told_in_one_line(tmp_path: Path) -> None:
-    if gpu_machine.gpu_names():
+    if machine.gpu_names():
         pytest.skip("there is a GPU here")
     done = call_tool("gpu_check.py", cwd=tmp_path)
     assert "no NVIDIA GPU is usable here" in only_line(done, "gpu_check.py")
@@ -102,8 +106,8 @@ def test_wrong_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_one_gpu_of_those_that_are_visible() -> None:
-    assert gpu_machine.only_gpu(1, {}) == {"CUDA_VISIBLE_DEVICES": "1"}
-    assert gpu_machine.only_gpu(1, {"CUDA_VISIBLE_DEVICES": "5,3"}) == {"CUDA_VISIBLE_DEVICES": "3"}
+    assert machine.only_gpu(1, {}) == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert machine.only_gpu(1, {"CUDA_VISIBLE_DEVICES": "5,3"}) == {"CUDA_VISIBLE_DEVICES": "3"}
 
 
 # --- The chip's limit ------------------------------------------------------------------------------------------------
@@ -122,7 +126,7 @@ def renet_layer(inputs: int, d: int, taken: list[int], given: list[int]) -> dict
 
 
 def test_operations_of_a_group_are_those_of_the_processors_benchmark() -> None:
-    for shape in gpu_speed.SHAPES:
+    for shape in speed.SHAPES:
         n, c, height, width, d = shape
         middle = [n, 2 * d, height, width]
         layers = [renet_layer(c, d, [n, c, height, width], middle), renet_layer(2 * d, d, middle, middle)]
@@ -215,16 +219,16 @@ LayerTest/1.
 
 
 def test_listed_tests() -> None:
-    names = gpu_tests.listed_tests("note of the program\n" + LISTING)
+    names = googletest.listed_tests("note of the program\n" + LISTING)
     assert names[:3] == ["OurTest/0.TestForwardGPU", "OurTest/0.TestBackward", "GPUAgreementTest/1.Shapes"]
-    assert [name for name in names if gpu_tests.uses_gpu(name)] == [
+    assert [name for name in names if googletest.uses_gpu(name)] == [
         "OurTest/0.TestForwardGPU",
         "GPUAgreementTest/1.Shapes",
         "MathFunctionsTest/2.TestSwap",
         "CuDNNConvolutionLayerTest/0.TestSimple",
     ]
     ours = ["OurTest", "GPUAgreementTest"]
-    kinds = [gpu_stages.kind_of_test(name, ours) for name in names]
+    kinds = [stages.kind_of_test(name, ours) for name in names]
     assert kinds == ["ours", "ours", "agreement", "caffe", "caffe", "caffe"]
 
 
@@ -255,12 +259,12 @@ sys.exit(0)
 """
 
 
-def run_tests(machine: Machine, names: list[str], seconds: float = 60, at_once: int = 2) -> gpu_tests.Report:
+def run_tests(machine: Machine, names: list[str], seconds: float = 60, at_once: int = 2) -> googletest.Report:
     add_program(machine, "caffe-tests", TEST_PROGRAM)
     variables = {**machine.variables, "LISTING": json.dumps(names)}
     full = [f"Suite.{name}" for name in names]
     command = [machine.program("caffe-tests")]
-    return gpu_tests.run_tests(command, full, variables, machine.bundle, later(seconds), machine.out, at_once)
+    return googletest.run_tests(command, full, variables, machine.bundle, later(seconds), machine.out, at_once)
 
 
 def test_a_test_that_ends_the_program_costs_itself_alone(machine: Machine) -> None:
@@ -286,14 +290,14 @@ def test_what_the_time_does_not_suffice_for_is_unfinished(machine: Machine) -> N
     assert set(report.passed) == {"Suite.A"}
     assert report.unfinished == ["Suite.Hangs", "Suite.B"]
     assert not report.crashed
-    assert gpu_stages.outcome_of_tests(report).status == UNFINISHED
+    assert stages.outcome_of_tests(report).status == UNFINISHED
 
 
 def test_a_program_that_does_not_start_is_told_once(machine: Machine) -> None:
     add_program(machine, "caffe-tests", "print('libx.so: not found', file=sys.stderr)\nsys.exit(127)\n")
-    report = gpu_tests.run_share(
+    report = googletest.run_share(
         *([machine.program("caffe-tests")], ["S.a", "S.b"], machine.variables, machine.bundle),
-        *(later(60), machine.out / "log", gpu_tests.Processes()),
+        *(later(60), machine.out / "log", googletest.Processes()),
     )
     assert set(report.crashed.values()) == {"ended with status 127; last line: libx.so: not found"}
     assert set(report.crashed) == {"S.a", "S.b"}
@@ -304,23 +308,23 @@ def test_stage_of_tests(machine: Machine) -> None:
     add_program(machine, "caffe-tests", TEST_PROGRAM)
     machine.variables = {**machine.variables, "LISTING": json.dumps(names)}
     machine.manifest = {"our_test_suites": ["Suite"]}
-    outcome = gpu_stages.test_stage("ours")(machine, later(60))
+    outcome = stages.test_stage("ours")(machine, later(60))
     assert (outcome.status, outcome.summary) == (PASSED, "1 passed")
     assert list(outcome.facts["passed"]) == ["Suite.OneGPU"]
-    nothing = gpu_stages.test_stage("caffe")(machine, later(60))
+    nothing = stages.test_stage("caffe")(machine, later(60))
     assert (nothing.status, nothing.summary) == (FAILED, "the test program has no such tests")
 
 
 def test_summary_of_tests() -> None:
-    report = gpu_tests.Report({"a": 1.0}, dict.fromkeys("bcde", "words"), {"f": "died"}, ["g"])
-    outcome = gpu_stages.outcome_of_tests(report)
+    report = googletest.Report({"a": 1.0}, dict.fromkeys("bcde", "words"), {"f": "died"}, ["g"])
+    outcome = stages.outcome_of_tests(report)
     assert outcome.status == FAILED
     assert outcome.summary == "1 passed, 4 failed, 1 crashed, 1 not finished in time: f, b, c and 2 more"
 
 
 def test_end_of_all_processes(machine: Machine) -> None:
     """Ctrl-C must not wait for the deadline."""
-    processes = gpu_tests.Processes()
+    processes = googletest.Processes()
     process = processes.start([sys.executable, "-c", "import time; time.sleep(60)"])
     assert process
     threading.Timer(0.2, processes.halt).start()
@@ -338,40 +342,40 @@ layer { name: "renet" type: "ReNetLSTM" bottom: "data" top: "renet"
 
 
 def test_networks_agree_with_themselves(processor_as_gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_stages, "PRECISIONS", (FLOAT32,))
+    monkeypatch.setattr(stages, "PRECISIONS", (FLOAT32,))
     folder = processor_as_gpu.bundle / "prototxt" / "model" / "dataset"
     folder.mkdir(parents=True)
     (folder / "deploy.prototxt").write_text(SMALL_NETWORK)
     training = REPOSITORY / "prototxt/n_renet_small/synthetic_scenes/train_val.prototxt"
     (folder / "train_val.prototxt").write_text(training.read_text())
-    outcome = gpu_stages.networks(processor_as_gpu, later(200))
+    outcome = stages.networks(processor_as_gpu, later(200))
     assert outcome.status == PASSED, outcome.summary
     assert set(outcome.facts["differences"]) == {
         "model/dataset/deploy.prototxt, FLOAT32",
         "model/dataset/train_val.prototxt, FLOAT32",
     }
     (folder / "deploy.prototxt").write_text(SMALL_NETWORK.replace("num_output: 4", "num_output: 0"))
-    outcome = gpu_stages.networks(processor_as_gpu, later(200))
+    outcome = stages.networks(processor_as_gpu, later(200))
     assert outcome.status == FAILED
     assert "1 failed; model/dataset/deploy.prototxt: processor: Check failed: " in outcome.summary
 
 
-def dumped(machine: Machine, name: str, text: str, *options: str) -> gpu_stages.Dumped:
-    return gpu_stages.dumped(machine, text, options or ("-pass", FORWARD), machine.out / name, later(60))
+def dumped(machine: Machine, name: str, text: str, *options: str) -> stages.Dumped:
+    return stages.dumped(machine, text, options or ("-pass", FORWARD), machine.out / name, later(60))
 
 
 def test_differences_of_networks(processor_as_gpu: Machine) -> None:
     text = "force_backward: true\n" + SMALL_NETWORK
     first = dumped(processor_as_gpu, "first", text, "-pass", FORWARD_BACKWARD)
-    assert gpu_stages.network_differences(first, first) == (0.0, 0.0)
+    assert stages.network_differences(first, first) == (0.0, 0.0)
     other = dumped(processor_as_gpu, "other", text, "-pass", FORWARD_BACKWARD)
     for name, place, factor in (("renet.data.f32", 0, 1.5), ("renet.param2.diff.f32", 1, -2.0)):
         changed(other, name, factor)
-        difference = gpu_stages.network_differences(other, first)[place]
+        difference = stages.network_differences(other, first)[place]
         assert difference == pytest.approx(abs(factor - 1), rel=1e-5)
     changed(other, "data.data.f32", 2)
     with pytest.raises(ValueError, match=r"data\.data\.f32: the two sides did not begin with equal values"):
-        gpu_stages.network_differences(other, first)
+        stages.network_differences(other, first)
 
 
 NORMALISED = """name: "normalised"
@@ -385,7 +389,7 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "bn" bottom: "label" top: "
 """
 
 
-def changed(result: gpu_stages.Dumped, name: str, factor: float) -> None:
+def changed(result: stages.Dumped, name: str, factor: float) -> None:
     """Multiply the largest value of a dumped file."""
     values = result.values(name)
     largest = max(range(len(values)), key=lambda i: abs(values[i]))
@@ -397,16 +401,16 @@ def test_what_batch_norm_has_met_is_a_result(processor_as_gpu: Machine) -> None:
     options = ("-pass", FORWARD_BACKWARD, "-inputs", "data:2,3,6,5 label:2,1,6,5:4")
     first, other = (dumped(processor_as_gpu, name, NORMALISED, *options) for name in ("first", "other"))
     changed(other, "bn.param1.data.f32", 1.25)
-    assert gpu_stages.network_differences(other, first) == (pytest.approx(0.25), 0.0)
+    assert stages.network_differences(other, first) == (pytest.approx(0.25), 0.0)
     changed(other, "conv.param0.data.f32", 1.25)
     with pytest.raises(ValueError, match=r"conv\.param0\.data\.f32: the two sides did not begin with equal values"):
-        gpu_stages.network_differences(other, first)
+        stages.network_differences(other, first)
 
 
 def test_gradients_may_branch(processor_as_gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Below a ReLU, not elsewhere, and outputs nowhere."""
-    monkeypatch.setattr(gpu_stages, "PRECISIONS", (FLOAT32,))
-    monkeypatch.setattr(gpu_stages, "TRAINING_INPUTS", "data:2,3,6,5 label:2,1,6,5:4")
+    monkeypatch.setattr(stages, "PRECISIONS", (FLOAT32,))
+    monkeypatch.setattr(stages, "TRAINING_INPUTS", "data:2,3,6,5 label:2,1,6,5:4")
     file = processor_as_gpu.bundle / "train_val.prototxt"
     for text, differences, failed in (
         (NORMALISED, (1e-5, 5e-2), False),
@@ -414,15 +418,15 @@ def test_gradients_may_branch(processor_as_gpu: Machine, monkeypatch: pytest.Mon
         (NORMALISED, (1e-2, 0.0), True),
         (NORMALISED.replace('type: "ReLU"', 'type: "TanH"'), (1e-5, 1e-2), True),
     ):
-        monkeypatch.setattr(gpu_stages, "network_differences", lambda *_, differences=differences: differences)
+        monkeypatch.setattr(stages, "network_differences", lambda *_, differences=differences: differences)
         file.write_text(text)
-        checked = gpu_stages.check_network(processor_as_gpu, file, later(60), threading.Event())
+        checked = stages.check_network(processor_as_gpu, file, later(60), threading.Event())
         assert checked.differences == {FLOAT32: differences}
         assert bool(checked.failures) == failed
 
 
 def test_networks_that_differ_in_data_alone_are_one() -> None:
-    chosen = {str(file.relative_to(REPOSITORY)) for file in gpu_stages.different_networks(REPOSITORY / "prototxt")}
+    chosen = {str(file.relative_to(REPOSITORY)) for file in stages.different_networks(REPOSITORY / "prototxt")}
     assert "prototxt/fcn/voc2012/train_val.prototxt" in chosen
     assert "prototxt/fcn/voc2012/deploy_crf.prototxt" in chosen
     assert "prototxt/fcn/voc2012_256x320/train_val.prototxt" not in chosen
@@ -446,29 +450,29 @@ def test_networks_end_when_interrupted(machine: Machine, monkeypatch: pytest.Mon
         file = machine.bundle / "prototxt" / f"model{number}" / "dataset" / "deploy.prototxt"
         file.parent.mkdir(parents=True)
         file.write_text(f'layer {{\n  bottom: "{number}"\n}}\n')
-    monkeypatch.setattr(gpu_stages, "NETWORKS_AT_ONCE", 1)
-    monkeypatch.setattr(gpu_stages, "dumped", run)
+    monkeypatch.setattr(stages, "NETWORKS_AT_ONCE", 1)
+    monkeypatch.setattr(stages, "dumped", run)
     machine.keep = keep
     with pytest.raises(KeyboardInterrupt):
-        gpu_stages.networks(machine, later(60))
+        stages.networks(machine, later(60))
     assert 0 < len(begun) < 10
 
 
 def test_largest_difference() -> None:
-    assert gpu_stages.largest_difference([1.0, -3.0], [1.0, -4.0]) == 0.25
-    assert gpu_stages.largest_difference([0.0], [0.0]) == 0
+    assert stages.largest_difference([1.0, -3.0], [1.0, -4.0]) == 0.25
+    assert stages.largest_difference([0.0], [0.0]) == 0
     for ours, reference in (([1.0], [0.0]), ([math.nan, 0.0], [1.0, 0.0]), ([1.0], [1.0, 1.0])):
-        assert gpu_stages.largest_difference(ours, reference) == math.inf
+        assert stages.largest_difference(ours, reference) == math.inf
 
 
 # --- Memory accesses -------------------------------------------------------------------------------------------------
 
 
 def test_small_network_has_all_layers_and_runs_backward(processor_as_gpu: Machine) -> None:
-    result = dumped(processor_as_gpu, "small", gpu_stages.small_network(), "-pass", FORWARD_BACKWARD)
-    widths = sum(len(each[2]) for each in gpu_stages.UNITS)
+    result = dumped(processor_as_gpu, "small", stages.small_network(), "-pass", FORWARD_BACKWARD)
+    widths = sum(len(each[2]) for each in stages.UNITS)
     with_parameters = {name.split(".")[0] for name in result.shapes if ".param" in name}
-    assert len(with_parameters) == 2 * widths + sum("learn: true" in options for options in gpu_stages.CRFS)
+    assert len(with_parameters) == 2 * widths + sum("learn: true" in options for options in stages.CRFS)
     assert list(result.shapes["upsample.data.f32"][2:]) == [7, 9]
     gradients = [name for name in result.shapes if name.endswith(".diff.f32") and ".param" in name]
     assert all(any(result.values(name)) for name in gradients)
@@ -490,25 +494,25 @@ def test_small_network_has_all_layers_and_runs_backward(processor_as_gpu: Machin
     ],
 )
 def test_what_the_sanitizer_said(status: int | None, output: str, expected: tuple[str, str]) -> None:
-    outcome, line = gpu_stages.sanitizer_outcome(status, output, "words")
+    outcome, line = stages.sanitizer_outcome(status, output, "words")
     assert outcome == expected[0]
     assert line.startswith(expected[1])
 
 
 def test_sanitizer_stage(processor_as_gpu: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_stages, "PRECISIONS", (FLOAT32,))
+    monkeypatch.setattr(stages, "PRECISIONS", (FLOAT32,))
     processor_as_gpu.own_variables = {"PATH": str(tmp_path)}
-    monkeypatch.setattr(gpu_machine.glob, "glob", lambda pattern: [])
-    assert gpu_stages.sanitizer(processor_as_gpu, later(60)).status == SKIPPED
+    monkeypatch.setattr(machine.glob, "glob", lambda pattern: [])
+    assert stages.sanitizer(processor_as_gpu, later(60)).status == SKIPPED
     program = tmp_path / "compute-sanitizer"
     program.write_text(
         '#!/bin/sh\nwhile [ "$1" != 5 ]; do shift; done; shift\n"$@" && echo "========= ERROR SUMMARY: 0 errors"\n'
     )
     program.chmod(0o755)
-    outcome = gpu_stages.sanitizer(processor_as_gpu, later(100))
+    outcome = stages.sanitizer(processor_as_gpu, later(100))
     assert (outcome.status, outcome.summary) == (PASSED, "2 runs of memcheck and racecheck found nothing")
     program.write_text("#!/bin/sh\necho '========= Error: Race reported between Write access'\nexit 99\n")
-    outcome = gpu_stages.sanitizer(processor_as_gpu, later(60))
+    outcome = stages.sanitizer(processor_as_gpu, later(60))
     assert outcome.status == FAILED
     assert "Race reported" in outcome.summary
     assert (processor_as_gpu.out / "racecheck-FLOAT32.log").is_file()
@@ -548,8 +552,8 @@ def timed(processor_as_gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> Machine
     )
     (bundle / "tools").mkdir()
     (bundle / "tools" / "gpu_peer.py").write_text("import json, sys\nDIFFERENCE = 2e-6\n" + PEER)
-    monkeypatch.setattr(gpu_speed, "ENTRIES", (GROUP, NETWORK))
-    monkeypatch.setattr(gpu_speed, "PRECISIONS", (FLOAT32,))
+    monkeypatch.setattr(speed, "ENTRIES", (GROUP, NETWORK))
+    monkeypatch.setattr(speed, "PRECISIONS", (FLOAT32,))
     processor_as_gpu.peer = sys.executable
     return processor_as_gpu
 
@@ -557,12 +561,12 @@ def timed(processor_as_gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> Machine
 def test_benchmark(timed: Machine) -> None:
     kept: list[int] = []
     timed.keep = lambda facts: kept.append(len(facts["rows"]))
-    outcome = gpu_speed.benchmark(timed, later(200))
+    outcome = speed.benchmark(timed, later(200))
     assert outcome.status == PASSED, outcome.summary
     assert kept == [1, 2]
     group, network = outcome.facts["rows"]
     json.dumps(outcome.facts)
-    assert len(group["milliseconds"]) == len(group["pytorch_milliseconds"]) == gpu_speed.ROUNDS
+    assert len(group["milliseconds"]) == len(group["pytorch_milliseconds"]) == speed.ROUNDS
     assert group["ratio"] == pytest.approx(50 / group["median"])
     assert group["pytorch_memory_mib"] == 7
     assert max(group["differences"].values()) == 2e-6
@@ -577,7 +581,7 @@ def test_benchmark(timed: Machine) -> None:
 
 def test_a_result_that_differs_fails(timed: Machine) -> None:
     (timed.bundle / "tools" / "gpu_peer.py").write_text("import json, sys\nDIFFERENCE = 0.5\n" + PEER)
-    outcome = gpu_speed.benchmark(timed, later(200))
+    outcome = speed.benchmark(timed, later(200))
     assert outcome.status == FAILED
     words = (
         "tiny group, forward+backward, FLOAT32: input gradient differs from PyTorch's by 5.0e-01 of the largest value"
@@ -588,7 +592,7 @@ def test_a_result_that_differs_fails(timed: Machine) -> None:
 
 def test_without_pytorch_it_times_alone(timed: Machine) -> None:
     timed.peer = None
-    outcome = gpu_speed.benchmark(timed, later(200))
+    outcome = speed.benchmark(timed, later(200))
     assert outcome.status == PASSED
     assert "no PyTorch sees the GPU" in outcome.summary
     group = outcome.facts["rows"][0]
@@ -600,7 +604,7 @@ def test_a_pytorch_that_dies_does_not_stop_ours(timed: Machine) -> None:
     text = "import json, sys\nprint(json.dumps({}), flush=True)\nsys.stdin.readline()\n"
     text += 'print(json.dumps({"tflops": {"FLOAT32": 1.0}, "terabytes": 1.0}), flush=True)\nsys.exit("out of memory")\n'
     (timed.bundle / "tools" / "gpu_peer.py").write_text(text)
-    outcome = gpu_speed.benchmark(timed, later(200))
+    outcome = speed.benchmark(timed, later(200))
     assert len(outcome.facts["rows"]) == 2
     assert outcome.status == FAILED
     assert "PyTorch: ended with status 1; last line: out of memory" in outcome.summary
@@ -608,7 +612,7 @@ def test_a_pytorch_that_dies_does_not_stop_ours(timed: Machine) -> None:
 
 def test_what_our_side_cannot_do_is_told(timed: Machine) -> None:
     (timed.bundle / "model").write_text('layer { name: "x" type: "NoSuchLayer" top: "x" }')
-    outcome = gpu_speed.benchmark(timed, later(200))
+    outcome = speed.benchmark(timed, later(200))
     assert outcome.status == FAILED
     assert "1 of 2 timed" in outcome.summary
     assert "small network, step, FLOAT32: Check failed: " in outcome.summary
@@ -618,18 +622,18 @@ def test_each_entry_has_its_own_precisions(timed: Machine, monkeypatch: pytest.M
     """The convolutions follow the precision of the row."""
     allowed = {}
 
-    def time_entry(machine: Machine, entry: Entry, precision: str, *rest: object) -> gpu_speed.Row:
+    def time_entry(machine: Machine, entry: Entry, precision: str, *rest: object) -> speed.Row:
         row = timed_entry(machine, entry, precision, *rest)
         allowed[entry.name, precision] = json.loads((rest[1] / "result.json").read_text())["allow_tf32"]
         return row
 
-    timed_entry = gpu_speed.time_entry
-    monkeypatch.setattr(gpu_speed, "time_entry", time_entry)
-    monkeypatch.setattr(gpu_speed, "PRECISIONS", (FLOAT32, TF32, BF16))
-    monkeypatch.setattr(gpu_speed, "ROUNDS", 1)
+    timed_entry = speed.time_entry
+    monkeypatch.setattr(speed, "time_entry", time_entry)
+    monkeypatch.setattr(speed, "PRECISIONS", (FLOAT32, TF32, BF16))
+    monkeypatch.setattr(speed, "ROUNDS", 1)
     few = (GROUP._replace(precisions=(BF16,)), NETWORK._replace(precisions=(FLOAT32, TF32)))
-    monkeypatch.setattr(gpu_speed, "ENTRIES", few)
-    outcome = gpu_speed.benchmark(timed, later(200))
+    monkeypatch.setattr(speed, "ENTRIES", few)
+    outcome = speed.benchmark(timed, later(200))
     assert outcome.summary == "3 of 3 timed"
     assert allowed == {
         ("small network", FLOAT32): False,
@@ -642,13 +646,13 @@ def test_beside_pytorch_itself(
     processor_as_gpu: Machine, peer_command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An entry as on a GPU, with both sides on the processor and a small image."""
-    monkeypatch.setattr(gpu_speed, "ROUNDS", 2)
+    monkeypatch.setattr(speed, "ROUNDS", 2)
     (processor_as_gpu.bundle / "prototxt").symlink_to(REPOSITORY / "prototxt")
-    entry = gpu_speed.segmentation("h_renet_bn_mlfb", 1, FORWARD_BACKWARD)
-    small = tuple(option.replace(gpu_speed.VOC_SIZE, "33,41") for option in entry.options)
+    entry = speed.segmentation("h_renet_bn_mlfb", 1, FORWARD_BACKWARD)
+    small = tuple(option.replace(speed.VOC_SIZE, "33,41") for option in entry.options)
     log = processor_as_gpu.out / "log"
     with Conversation(peer_command, dict(os.environ), processor_as_gpu.bundle, log, later(300)) as peer:
-        row = gpu_speed.time_entry(
+        row = speed.time_entry(
             processor_as_gpu, entry._replace(options=small), FLOAT32, peer, processor_as_gpu.out, later(300)
         )
     assert (row.peer_failure, row.wrong) == (None, None)
@@ -662,7 +666,7 @@ def test_beside_pytorch_itself(
     assert frozen == {f"conv{number}_{index}" for number in (1, 2) for index in (1, 2)}
     row_facts = row.facts(RATES)
     json.dumps(row_facts)
-    assert len(gpu_speed.cells(row_facts)) == len(gpu_speed.COLUMNS)
+    assert len(speed.cells(row_facts)) == len(speed.COLUMNS)
     assert row_facts["microseconds_a_step"] is None
 
 
@@ -670,7 +674,7 @@ def test_what_may_differ() -> None:
     def wrong(types: list[str], precision: str, own: float = 0.0, **differences: float) -> str | None:
         named = {name.replace("_", " "): value for name, value in differences.items()}
         layers = [{"type": kind} for kind in types]
-        return gpu_speed.Row(GROUP, precision, [1.0], [1.0], 1.0, 1.0, named, layers, {"output": own}).wrong
+        return speed.Row(GROUP, precision, [1.0], [1.0], 1.0, 1.0, named, layers, {"output": own}).wrong
 
     assert wrong(["ReNetLSTM"], FLOAT32, output=1e-4, data_gradient=1e-4) is None
     assert wrong(["ReNetLSTM"], FLOAT32, output=1e-4, data_gradient=1e-2).startswith("data gradient differs")
@@ -683,7 +687,7 @@ def test_what_may_differ() -> None:
 
 
 def test_when_the_time_is_up_rows_are_missing(timed: Machine) -> None:
-    outcome = gpu_speed.benchmark(timed, later(-1))
+    outcome = speed.benchmark(timed, later(-1))
     assert outcome.status == UNFINISHED
     assert outcome.facts["rows"] == []
 
@@ -704,12 +708,12 @@ def test_table() -> None:
     alone = facts(name="N-ReNet", passes=FORWARD, shape=None, pytorch_milliseconds=[], ratio=None)
     alone.update(pytorch_memory_mib=None, differences={})
     del alone["floor"], alone["share_of_limit"]
-    heading, first, second = gpu_speed.table([facts(), alone]).splitlines()
+    heading, first, second = speed.table([facts(), alone]).splitlines()
     assert heading.split("  ")[0] == "what"
     expected = "tiny group forward+backward FLOAT32 2.000 5.000 2.50 0.500 m 25% - 12 100 3e-06"
     assert " ".join(first.split()) == expected
     assert " ".join(second.split()) == "N-ReNet forward FLOAT32 2.000 - - - - 17.70 12 - -"
-    no_steps = gpu_speed.table([alone | {"steps": 0, "microseconds_a_step": None}]).splitlines()[1]
+    no_steps = speed.table([alone | {"steps": 0, "microseconds_a_step": None}]).splitlines()[1]
     assert " ".join(no_steps.split()) == "N-ReNet forward FLOAT32 2.000 - - - - - 12 - -"
     assert len(first) == len(heading)
 
@@ -723,36 +727,36 @@ def test_aims() -> None:
         facts(name="N-ReNet", shape=None, passes=FORWARD, aim=1, milliseconds_an_image=1.1),
         facts(name="many iterations", shape=None, passes=FORWARD),
     ]
-    assert [line.split(":")[0] for line in gpu_speed.aims(rows)] == ["aim reached", "aim missed"] * 2
+    assert [line.split(":")[0] for line in speed.aims(rows)] == ["aim reached", "aim missed"] * 2
 
 
 def test_aim_of_h_renet() -> None:
     """The paper's 0.24 s beside 0.21 s."""
 
     def named(model: str, median: float, precision: str = FLOAT32) -> dict:
-        name = gpu_speed.segmentation_name(model, 1)
+        name = speed.segmentation_name(model, 1)
         return facts(name=name, shape=None, passes=FORWARD, median=median, precision=precision)
 
     fcn = named("fcn", 10.0)
-    (line,) = gpu_speed.aims([fcn, named("h_renet_bn_mlfb", 11.0), named("h_renet_bn_mlfb", 99.0, TF32)])
+    (line,) = speed.aims([fcn, named("h_renet_bn_mlfb", 11.0), named("h_renet_bn_mlfb", 99.0, TF32)])
     assert line == (
         "aim reached: h_renet_bn_mlfb 375x500, batch 1: at most 1.14 times fcn's time, as in the paper (1.10 times)"
     )
-    (line,) = gpu_speed.aims([fcn, named("h_renet_bn_mlfb", 12.0)])
+    (line,) = speed.aims([fcn, named("h_renet_bn_mlfb", 12.0)])
     assert line.startswith("aim missed")
-    assert gpu_speed.aims([fcn]) == []
+    assert speed.aims([fcn]) == []
 
 
 def test_precision_of_all_renet_layers() -> None:
     text = (REPOSITORY / "prototxt/n_renet/stanford_background/deploy.prototxt").read_text()
-    assert gpu_speed.with_precision(text, FLOAT32) == text
-    changed = gpu_speed.with_precision(text, BF16)
+    assert speed.with_precision(text, FLOAT32) == text
+    changed = speed.with_precision(text, BF16)
     assert changed.count("precision: BF16") == text.count("renet_param {") == 6
 
 
 def test_entries_are_there(processor_as_gpu: Machine) -> None:
     """Files that entries name lie in the bundle, and their texts are networks."""
-    for entry in gpu_speed.ENTRIES:
+    for entry in speed.ENTRIES:
         for flag in ("-model", "-solver"):
             if flag in entry.options:
                 assert (REPOSITORY / entry.options[entry.options.index(flag) + 1]).is_file()
@@ -767,10 +771,10 @@ def test_entries_are_there(processor_as_gpu: Machine) -> None:
 
 def test_commands_end_at_the_deadline(tmp_path: Path) -> None:
     start = time.monotonic()
-    ended = gpu_machine.run_command(["sh", "-c", "echo begun; sleep 120"], later(5))
+    ended = machine.run_command(["sh", "-c", "echo begun; sleep 120"], later(5))
     assert time.monotonic() - start < 60
     assert (ended.status, ended.output, ended.words) == (None, "begun\n", "stopped: the time was up")
-    missing = gpu_machine.run_command([str(tmp_path / "none")], later(5))
+    missing = machine.run_command([str(tmp_path / "none")], later(5))
     assert missing.status == 127
     assert "No such file" in missing.words
     assert Ended(-6, "F20261122 21:02:14.2 23 a.cpp:1] Check failed: x\n").words == "Check failed: x (a.cpp:1)"
@@ -895,7 +899,7 @@ bundle = Path({bundle!r})
 
 def long(machine, deadline):
     machine.keep({{"begun": True}})
-    gpu_machine.run_commands([["sh", "-c", "echo $$ > {out}/child; sleep 300"]], deadline)
+    machine.run_commands([["sh", "-c", "echo $$ > {out}/child; sleep 300"]], deadline)
 
 gpu_check.BUNDLE = bundle
 gpu_check.gpu_names = lambda: ["A GPU"]
@@ -936,7 +940,7 @@ def test_a_python_whose_pytorch_sees_a_gpu(tmp_path: Path, monkeypatch: pytest.M
         (tmp_path / name / "python3").chmod(0o755)
     none, has = tmp_path / "none", tmp_path / "has"
     monkeypatch.setattr(sys, "executable", "")
-    peer, lacking = gpu_machine.find_peer({"PATH": f"{none}:{has}"}, later(30))
+    peer, lacking = machine.find_peer({"PATH": f"{none}:{has}"}, later(30))
     assert peer == str(has / "python3")
     assert lacking == {str(none / "python3"): "ended with status 1; last line: no torch"}
-    assert gpu_machine.find_peer({"PATH": str(none)}, later(30))[0] is None
+    assert machine.find_peer({"PATH": str(none)}, later(30))[0] is None

@@ -15,13 +15,13 @@ import pytest
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from data_prep.dataset import Dataset, SplitSummary
-from prototxt.h_renet import UNITS, VARIANTS
-from prototxt.models import H_RENETS, MODELS
-from prototxt.network import Options
-from prototxt.network_files import deploy_text
-from prototxt.recurrent_group import GRU, IRNN, group_parameters, units_of_equal_size
-from tools.network_analysis import WHOLE_IMAGE, views, without_data
+from renet.data.dataset import Dataset, SplitSummary
+from renet.networks.h_renet import UNITS, VARIANTS
+from renet.networks.models import H_RENETS, MODELS
+from renet.networks.spec import Options
+from renet.networks.files import deploy_text
+from renet.networks.recurrent_group import GRU, IRNN, group_parameters, units_of_equal_size
+from renet.networks.analysis import WHOLE_IMAGE, views, without_data
 
 # Table 2: type, (kernel, stride, dilation) or (kernel, stride), channels, activation.
 TABLE_2 = {

@@ -1,4 +1,4 @@
-"""data_prep/held_out.py: a tenth of a prepared training split, set aside."""
+"""renet/data/held_out.py: a tenth of a prepared training split, set aside."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from segmentation_helpers import write_dataset_json, write_split
 
-from data_prep.command_line import UserError
-from data_prep.dataset import Dataset
-from data_prep.held_out import held_out_count, held_out_ids, hold_out
-from data_prep.split_reader import SplitReader
+from renet.common.command_line import UserError
+from renet.data.dataset import Dataset
+from renet.data.held_out import held_out_count, held_out_ids, hold_out
+from renet.data.split_reader import SplitReader
 
 
 def samples(names: list[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.command_line import UserError
-from data_prep.image_ids import bare_suffix, file_id, find_images, find_labels, read_ids, read_list
+from renet.common.command_line import UserError
+from renet.data.image_ids import bare_suffix, file_id, find_images, find_labels, read_ids, read_list
 
 
 @pytest.mark.parametrize(

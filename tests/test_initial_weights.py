@@ -13,9 +13,9 @@ import pytest
 from caffe.proto import caffe_pb2
 from segmentation_helpers import write_weights
 
-from data_prep.command_line import UserError
-from tools import initial_weights
-from tools.weights import Filled, load
+from renet.common.command_line import UserError
+from renet.weights import initial_weights
+from renet.weights.weight_files import Filled, load
 
 NETWORK = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 6 dim: 6 } } }

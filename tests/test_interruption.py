@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from hold import Hold
 
-from data_prep.split_reader import SplitReader
-from tools.native_process import children_without_interrupts
+from renet.data.split_reader import SplitReader
+from renet.runtime.worker_process import children_without_interrupts
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}

@@ -9,12 +9,12 @@ import caffe
 import pytest
 from segmentation_helpers import write_split
 
-from data_prep.dataset import IGNORE_LABEL
+from renet.data.dataset import IGNORE_LABEL
 from data_prep.synthetic_scenes import CLASSES, draw
-from prototxt.models import MODELS
-from prototxt.network import Options
-from prototxt.network_files import Data, train_val_text
-from prototxt.solvers import adam, solver_text
+from renet.networks.models import MODELS
+from renet.networks.spec import Options
+from renet.networks.files import Data, train_val_text
+from renet.networks.schedules import adam, solver_text
 
 IMAGES = 8
 CROP = (48, 64)

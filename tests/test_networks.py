@@ -18,11 +18,11 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from segmentation_helpers import CLASSES, write_dataset_json, write_split
 
-from data_prep.command_line import run
-from data_prep.dataset import Dataset, SplitSummary
+from renet.common.command_line import run
+from renet.data.dataset import Dataset, SplitSummary
 from prototxt.generate import main, parser
-from prototxt.models import MODELS
-from prototxt.shipped import SHIPPED, Shipped, shipped_files
+from renet.networks.models import MODELS
+from renet.networks.shipped import SHIPPED, Shipped, shipped_files
 
 
 def generate(repository: Path, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.gpu_limits import FLOAT32, TF32
-from tools.gpu_machine import Conversation, Died
-from tools.gpu_speed import BRANCHING_TOLERANCE, FORWARD, FORWARD_BACKWARD, GRADIENT, group_text
+from renet.gpu_check.work import FLOAT32, TF32
+from renet.gpu_check.machine import Conversation, Died
+from renet.gpu_check.speed import BRANCHING_TOLERANCE, FORWARD, FORWARD_BACKWARD, GRADIENT, group_text
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BENCHMARK = Path(os.environ.get("RENET_BUILD", REPOSITORY / "build" / "cpu")) / "bin" / "benchmark_net"

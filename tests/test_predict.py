@@ -25,15 +25,15 @@ from segmentation_helpers import (
     write_weights,
 )
 
-from data_prep.command_line import UserError
-from data_prep.dataset import Dataset
-from data_prep.known_datasets import VOC2012_CLASSES, bit_interleaved_palette
-from tools.comp6 import SUBFOLDER
-from tools.deploy_network import DeployOptions
-from tools.native_process import last_words
-from tools.overlay import blend, draw_overlay
+from renet.common.command_line import UserError
+from renet.data.dataset import Dataset
+from renet.data.catalog import VOC2012_CLASSES, bit_interleaved_palette
+from renet.evaluation.voc_submission import SUBFOLDER
+from renet.networks.deploy_network import DeployOptions
+from renet.runtime.worker_process import last_words
+from renet.data.overlay import blend, draw_overlay
 from tools.predict import build_parser
-from tools.prediction import PredictionSettings, Predictor
+from renet.prediction.predictor import PredictionSettings, Predictor
 
 caffe = pytest.importorskip("caffe", reason="pycaffe is not built")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from caffe.proto import caffe_pb2
 
-from data_prep.command_line import UserError
-from tools.prototxt_reader import read_network, read_solver
+from renet.common.command_line import UserError
+from renet.runtime.prototxt import read_network, read_solver
 
 FIRST_GENERATION = """
 name: "old"

@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 from segmentation_helpers import CLASSES, call_tool, only_line, save_labels, write_dataset_json, write_split
 
-from data_prep.command_line import UserError
-from data_prep.dataset import Dataset
-from tools.network_drawing import draw_network
+from renet.common.command_line import UserError
+from renet.data.dataset import Dataset
+from renet.visualization.network_drawing import draw_network
 from tools.report import render
-from tools.report_content import Source, gather
-from tools.report_pictures import pictures, spread, worst_first
-from tools.run_record import RunRecord, series
+from renet.visualization.page_content import Source, gather
+from renet.visualization.page_pictures import pictures, spread, worst_first
+from renet.training.run_record import RunRecord, series
 
 VOID = {"meta", "link", "img", "br", "input"}
 

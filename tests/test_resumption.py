@@ -8,7 +8,7 @@ import pytest
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from tools.resumption import starts_again
+from renet.training.resumption import starts_again
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "training.md"
 

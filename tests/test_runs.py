@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from segmentation_helpers import call_tool, only_line
 
-from data_prep.command_line import UserError, run
-from tools.run_folder import RunFolder, note_death, processor_name
-from tools.run_state import RunState, best_test, find_runs, is_run
+from renet.common.command_line import UserError, run
+from renet.training.run_folder import RunFolder, note_death, processor_name
+from renet.training.run_state import RunState, best_test, find_runs, is_run
 from tools.runs import duration, main, make_parser
 
 TESTS = [
@@ -153,7 +153,7 @@ def test_a_look_does_not_keep_a_training_from_starting(tmp_path: Path, monkeypat
     folder = write_run(tmp_path / "run", {})
     log = open(folder / "train.log")  # noqa: SIM115
     fcntl.flock(log, fcntl.LOCK_SH)
-    monkeypatch.setattr("tools.run_folder.time.sleep", lambda _: log.close())  # while the training waits
+    monkeypatch.setattr("renet.training.run_folder.time.sleep", lambda _: log.close())  # while the training waits
     RunFolder(folder).open()
     assert log.closed
 
@@ -203,7 +203,7 @@ def test_a_death_is_noted(tmp_path: Path, state: str, shown: str) -> None:
 
 
 def test_a_processor_without_a_name_is_told_by_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tools.run_folder.PROCESSORS", tmp_path / "cpuinfo")
+    monkeypatch.setattr("renet.training.run_folder.PROCESSORS", tmp_path / "cpuinfo")
     assert processor_name() == platform.machine()
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Processor\n")
     assert processor_name() == "A Processor"

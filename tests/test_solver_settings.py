@@ -8,10 +8,10 @@ import pytest
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from data_prep.command_line import UserError
-from tools import solver_settings
-from tools.prototxt_reader import read_solver
-from tools.training_files import SOLVER, TEST, TrainingFiles, find_file
+from renet.common.command_line import UserError
+from renet.training import solver_settings
+from renet.runtime.prototxt import read_solver
+from renet.training.files import SOLVER, TEST, TrainingFiles, find_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GOOD = 'base_lr: 0.1\nlr_policy: "fixed"\nmax_iter: 4'

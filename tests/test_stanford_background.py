@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from data_prep_helpers import complaint, convert, stock_decodings, succeeded
 
-from data_prep.command_line import UserError
-from data_prep.dataset import Dataset
-from data_prep.fetch import fetch
-from data_prep.split_reader import SplitReader
+from renet.common.command_line import UserError
+from renet.data.dataset import Dataset
+from renet.common.fetch import fetch
+from renet.data.split_reader import SplitReader
 from data_prep.stanford_background import CLASSES, random_folds, read_regions
 
 SCRIPT = "stanford_background.py"

@@ -15,8 +15,8 @@ from data_prep_helpers import DATA_PREP, complaint, convert, succeeded
 from hold import Hold
 from scipy.ndimage import distance_transform_edt
 
-from data_prep.dataset import Dataset
-from data_prep.split_reader import SplitReader
+from renet.data.dataset import Dataset
+from renet.data.split_reader import SplitReader
 from data_prep.synthetic_scenes import (
     BEACH,
     CLASSES,

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from segmentation_helpers import REPOSITORY, only_line, save_labels, write_dataset_json, write_split, write_weights
 
-from data_prep.command_line import UserError
-from tools.native_process import run_native
+from renet.common.command_line import UserError
+from renet.runtime.worker_process import run_native
 
 DEPLOY = """
 layer { name: "data" type: "Input" top: "data" transform_param { mean_value: 100 }

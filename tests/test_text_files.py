@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.command_line import UserError
-from data_prep.text_files import numbered_lines, read_json, read_lines, read_text
+from renet.common.command_line import UserError
+from renet.common.text_files import numbered_lines, read_json, read_lines, read_text
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])

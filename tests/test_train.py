@@ -24,10 +24,10 @@ import pytest
 from caffe.proto import caffe_pb2
 from hold import Hold
 
-from tools import snapshots
-from tools.run_folder import is_held
-from tools.run_state import RunState
-from tools.watched_process import _SECONDS_OF_ONE_PRESS
+from renet.weights import snapshots
+from renet.training.run_folder import is_held
+from renet.training.run_state import RunState
+from renet.runtime.watched_process import _SECONDS_OF_ONE_PRESS
 
 ITERATIONS = 80
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
@@ -510,7 +510,7 @@ def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     program.write_text(
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from tools.watched_process import watched\n"
+        "from renet.runtime.watched_process import watched\n"
         "def work(surroundings):\n"
         "    surroundings.log_to(Path(sys.argv[1]))\n"
         "    print('ready', flush=True)\n"

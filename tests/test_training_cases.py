@@ -18,7 +18,7 @@ import pytest
 from caffe.proto import caffe_pb2
 from segmentation_helpers import only_line, write_dataset_json, write_split
 
-from tools.run_state import RunState
+from renet.training.run_state import RunState
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -417,7 +417,7 @@ def test_few_open_files(things: Path, tmp_path: Path, number: int) -> None:
 
 
 def test_events_that_cannot_be_written_end_the_training(tmp_path: Path) -> None:
-    from tools.tensorboard_events import EventFiles  # its library sets a variable of the environment
+    from renet.training.tensorboard_events import EventFiles  # its library sets a variable of the environment
 
     events = EventFiles(tmp_path / "events", 0, [])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -12,8 +12,8 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from segmentation_helpers import write_dataset_json
 
-from data_prep.command_line import UserError
-from tools.training_scores import Head, check_classes, find_heads, main_head, told, total_loss
+from renet.common.command_line import UserError
+from renet.training.scores import Head, check_classes, find_heads, main_head, told, total_loss
 
 INPUTS = """
 layer { name: "in" type: "DummyData" top: "a" top: "b" top: "label" top: "one" top: "same" dummy_data_param {

@@ -19,9 +19,9 @@ from hold import Hold
 from PIL import Image
 from segmentation_helpers import save_labels
 
-from data_prep.split_reader import SplitReader
-from tools.label_maps import read_label_map
-from tools.snapshots import find
+from renet.data.split_reader import SplitReader
+from renet.data.label_maps import read_label_map
+from renet.weights.snapshots import find
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GUIDE = (REPOSITORY / "docs/troubleshooting.md").read_text(encoding="utf-8")

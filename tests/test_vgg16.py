@@ -19,11 +19,11 @@ from caffe.proto import caffe_pb2
 from data_prep_helpers import complaint, convert, succeeded
 
 from data_prep import vgg16
-from data_prep.array_pickle import ArrayTree, read_array_pickle
-from data_prep.command_line import UserError
-from data_prep.package_archive import PackageArchive, fetch_archive
-from data_prep.vgg16_layers import CHANNELS, POOLED_AFTER, Convolution, Weights, read_caffemodel, to_network
-from data_prep.vgg16_reaction import (
+from renet.weights.array_pickle import ArrayTree, read_array_pickle
+from renet.common.command_line import UserError
+from renet.weights.package_archive import PackageArchive, fetch_archive
+from renet.weights.vgg16_layers import CHANNELS, POOLED_AFTER, Convolution, Weights, read_caffemodel, to_network
+from renet.weights.vgg16_reaction import (
     TORCHVISION_CHANNELS,
     TORCHVISION_REACTION,
     Reactions,

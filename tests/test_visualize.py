@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from segmentation_helpers import REPOSITORY, call_tool, only_line, write_split
 
-from data_prep.command_line import UserError
-from tools.deploy_network import DeployOptions
-from tools.visualization import OpenNetwork, chosen, grey, heat, share_that_matters
+from renet.common.command_line import UserError
+from renet.networks.deploy_network import DeployOptions
+from renet.visualization.open_network import OpenNetwork, chosen, grey, heat, share_that_matters
 
 RENET, CONVOLUTIONAL = (
     REPOSITORY / "prototxt" / name / "synthetic_scenes/deploy.prototxt" for name in ("n_renet_small", "conv_small")

@@ -18,10 +18,10 @@ from data_prep_helpers import complaint, convert, succeeded
 from PIL import ExifTags, Image
 from scipy.io import savemat
 
-from data_prep.command_line import UserError
-from data_prep.dataset import Dataset
-from data_prep.known_datasets import VOC2012_CLASSES, bit_interleaved_palette
-from data_prep.split_reader import SplitReader
+from renet.common.command_line import UserError
+from renet.data.dataset import Dataset
+from renet.data.catalog import VOC2012_CLASSES, bit_interleaved_palette
+from renet.data.split_reader import SplitReader
 from data_prep.voc2012 import IMAGES, SBD_IMAGES, augment, check_counts, read_sbd_label
 
 SCRIPT = "voc2012.py"
@@ -388,7 +388,7 @@ KILLED = textwrap.dedent(
     """
     import os, signal, sys
     from data_prep import split_writer, voc2012
-    from data_prep.command_line import run
+    from renet.common.command_line import run
 
     read = voc2012.read_test_image
     def die_at_the_last(image):

@@ -12,18 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.command_line import UserError, progress, run
-from data_prep.dataset import write_atomically
-from data_prep.prepare import whole_number
-from tools.benchmark_data import data_entries
-from tools.benchmark_kernels import crf_entries, group_entries, machine_entries
-from tools.benchmark_networks import accuracy_entries, growth_entries, has_onednn, layer_entries, network_entries
-from tools.benchmark_settings import CHART, FULL, QUICK, Entry, Settings
-from tools.repository import ROOT, commit
-from tools.run_folder import surroundings, threads
-from tools.speed_charts import growth_chart
-from tools.speed_report import SECTIONS, machine_peaks, section
-from tools.speed_sides import prepare_peer
+from renet.common.command_line import UserError, progress, run
+from renet.data.dataset import write_atomically
+from renet.conversion.prepare import whole_number
+from renet.benchmark.data_parts import data_entries
+from renet.benchmark.kernel_parts import crf_entries, group_entries, machine_entries
+from renet.benchmark.network_parts import accuracy_entries, growth_entries, has_onednn, layer_entries, network_entries
+from renet.benchmark.settings import CHART, FULL, QUICK, Entry, Settings
+from renet.common.repository import ROOT, commit
+from renet.training.run_folder import surroundings, threads
+from renet.benchmark.charts import growth_chart
+from renet.benchmark.tables import SECTIONS, machine_peaks, section
+from renet.benchmark.sides import prepare_peer
 
 MACHINE, GROWTH = "machine", "growth"
 PARTS: dict[str, Callable[[Settings], list[Entry]]] = {

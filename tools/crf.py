@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from data_prep.command_line import CommandParser, progress, run
-from data_prep.known_datasets import KNOWN_NAMES
-from data_prep.prepare import whole_number
-from tools.crf_job import CrfJob, check_probabilities_exist, perform_together, prediction_record
-from tools.crf_parameters import add_parameter_options, parameters_of
-from tools.crf_search import BEST, MEASURES, RESULTS, Result, ResultFile, open_job, search, table, write_best
-from tools.crf_search_chart import draw_search
-from tools.labelling_job import begin, find_dataset, items_of_files, items_of_split, record_time
+from renet.common.command_line import CommandParser, progress, run
+from renet.data.catalog import KNOWN_NAMES
+from renet.conversion.prepare import whole_number
+from renet.prediction.crf_job import CrfJob, check_probabilities_exist, perform_together, prediction_record
+from renet.prediction.crf_parameters import add_parameter_options, parameters_of
+from renet.prediction.crf_search import BEST, MEASURES, RESULTS, Result, ResultFile, open_job, search, table, write_best
+from renet.prediction.crf_search_chart import draw_search
+from renet.prediction.image_job import begin, find_dataset, items_of_files, items_of_split, record_time
 
 EXAMPLES = """examples:
   tools/predict.py ... --split data/x/val --out runs/x/val --probabilities

@@ -16,12 +16,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from data_prep.command_line import run
-from data_prep.dataset import Dataset
-from tools import snapshots
-from tools.repository import ROOT
-from tools.run_folder import read_facts
-from tools.script_command import Stopped, command
+from renet.common.command_line import run
+from renet.data.dataset import Dataset
+from renet.weights import snapshots
+from renet.common.repository import ROOT
+from renet.training.run_folder import read_facts
+from renet.common.script_command import Stopped, command
 
 MODELS = ("n_renet_small", "conv_small")
 SHORT_SCENES = ("--train", "8", "--test", "3", "--size", "48x64")

@@ -15,8 +15,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data_prep.command_line import UserError, run
-from tools.bundle_libraries import (
+from renet.common.command_line import UserError, run
+from renet.packaging.libraries import (
     C_LIBRARY,
     CUDA_LIBRARY,
     DRIVER,
@@ -28,7 +28,7 @@ from tools.bundle_libraries import (
     resolved,
     versions_wanted,
 )
-from tools.repository import ROOT, VERSION, commit, version
+from renet.common.repository import ROOT, VERSION, commit, version
 
 NOT_PACKED = {"caffe-tests"}  # needs Caffe's source beside it
 REPOSITORY_PARTS = ("data_prep", "docs", "prototxt", "solvers", "tools", "LICENSE", "README.md", "requirements.txt")

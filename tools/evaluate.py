@@ -8,15 +8,15 @@ import os
 import sys
 from pathlib import Path
 
-from data_prep.command_line import UserError, progress, run
-from data_prep.dataset import Dataset, write_atomically
-from data_prep.image_ids import bare_suffix, find_labels, read_ids
-from data_prep.known_datasets import KNOWN_NAMES, load_dataset
-from data_prep.split_reader import IMAGES, SplitReader
-from tools.comp6 import check_is_voc2012, image_sizes, write_submission
-from tools.evaluation import Evaluation, LabelSource, evaluate_images
-from tools.paper_results import PaperResults, paper_results
-from tools.text_table import aligned
+from renet.common.command_line import UserError, progress, run
+from renet.data.dataset import Dataset, write_atomically
+from renet.data.image_ids import bare_suffix, find_labels, read_ids
+from renet.data.catalog import KNOWN_NAMES, load_dataset
+from renet.data.split_reader import IMAGES, SplitReader
+from renet.evaluation.voc_submission import check_is_voc2012, image_sizes, write_submission
+from renet.evaluation.scores import Evaluation, LabelSource, evaluate_images
+from renet.evaluation.paper_results import PaperResults, paper_results
+from renet.common.text_table import aligned
 
 EXAMPLES = """examples:
   tools/evaluate.py --predictions runs/n_renet/predictions --labels data/stanford_background/fold0/test \\

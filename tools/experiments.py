@@ -15,21 +15,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data_prep.command_line import UserError, run
-from data_prep.dataset import FILE_NAME, Dataset
-from data_prep.prepare import whole_number
+from renet.common.command_line import UserError, run
+from renet.data.dataset import FILE_NAME, Dataset
+from renet.conversion.prepare import whole_number
 from prototxt.generate import crop_size, mean_bgr, positive
-from prototxt.models import N_RENETS, VGG16_WEIGHTS
-from prototxt.network_files import product_path
-from tools.experiment_figures import Shown, draw
-from tools.experiment_listing import check_everything, commands, count_runs, listing
-from tools.experiment_plan import DATASETS, EXPERIMENTS, Choice, Experiment, Row, expected_dataset
-from tools.experiment_report import Report, RowResult
-from tools.experiment_runs import Runs
-from tools.experiment_table import write_report
-from tools.experiment_training import Settings
-from tools.repository import ROOT
-from tools.script_command import Stopped, command
+from renet.networks.models import N_RENETS, VGG16_WEIGHTS
+from renet.networks.files import product_path
+from renet.experiments.figures import Shown, draw
+from renet.experiments.listing import check_everything, commands, count_runs, listing
+from renet.experiments.plan import DATASETS, EXPERIMENTS, Choice, Experiment, Row, expected_dataset
+from renet.experiments.results import Report, RowResult
+from renet.experiments.runs import Runs
+from renet.experiments.page import write_report
+from renet.experiments.training import Settings
+from renet.common.repository import ROOT
+from renet.common.script_command import Stopped, command
 
 NO_WEIGHTS = "none"
 INTERRUPTED = 130

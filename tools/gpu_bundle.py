@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from data_prep.command_line import UserError, run
-from data_prep.prepare import whole_number
-from tools.bundle_libraries import (
+from renet.common.command_line import UserError, run
+from renet.conversion.prepare import whole_number
+from renet.packaging.libraries import (
     CUDA_LIBRARY,
     NAME,
     Closure,
@@ -24,7 +24,7 @@ from tools.bundle_libraries import (
     pack,
     versions_wanted,
 )
-from tools.repository import ROOT, commit
+from renet.common.repository import ROOT, commit
 
 PROGRAMS = ("caffe", "caffe-tests", "benchmark_net")
 TOOLS = (
@@ -86,7 +86,7 @@ def fill(folder: Path, build: Path, source: Path) -> dict[str, Any]:
         new.mkdir(parents=True)
     for program in programs:
         shutil.copy2(program, folder / "programs" / program.name)
-        (folder / "bin" / program.name).symlink_to("../tools/gpu_launcher.py")
+        (folder / "bin" / program.name).symlink_to("../renet/gpu_check/launcher.py")
     copy_libraries(closure, libraries)
     for name in COMPILER_LIBRARIES:
         (libraries / name).rename(compiler_libraries / name)

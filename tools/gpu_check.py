@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.gpu_launcher import Environment, Unusable, find_environment, read_manifest
-from tools.gpu_machine import FAILED, PASSED, SKIPPED, Machine, Outcome, facts_of, find_peer, gpu_names, only_gpu
-from tools.gpu_speed import benchmark, table
-from tools.gpu_stages import AGREEMENT, networks, sanitizer, test_stage
+from renet.gpu_check.launcher import Environment, Unusable, find_environment, read_manifest
+from renet.gpu_check.machine import FAILED, PASSED, SKIPPED, Machine, Outcome, facts_of, find_peer, gpu_names, only_gpu
+from renet.gpu_check.speed import benchmark, table
+from renet.gpu_check.stages import AGREEMENT, networks, sanitizer, test_stage
 
 BUNDLE = Path(__file__).resolve().parents[1]
 EXIT_FAILED, EXIT_BAD_USE, EXIT_INTERRUPTED = 1, 2, 130

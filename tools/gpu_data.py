@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data_prep.command_line import UserError, run
-from data_prep.dataset import Dataset
-from data_prep.prepare import part_of_size
-from tools.bundle_libraries import NAME, pack
-from tools.repository import ROOT
+from renet.common.command_line import UserError, run
+from renet.data.dataset import Dataset
+from renet.conversion.prepare import part_of_size
+from renet.packaging.libraries import NAME, pack
+from renet.common.repository import ROOT
 
 LIMIT_MB = 20
 FIRST_FOLD = ("fold0/train", "fold0/test")

@@ -13,15 +13,15 @@ import caffe
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from data_prep.command_line import UserError, progress, run
-from data_prep.dataset import write_atomically
-from data_prep.prepare import whole_number
+from renet.common.command_line import UserError, progress, run
+from renet.data.dataset import write_atomically
+from renet.conversion.prepare import whole_number
 from prototxt.generate import crop_size
-from tools.native_process import NativeCrash, run_native
-from tools.network_analysis import LayerCost, Measured, compared_shapes, losses, measure, without_data
-from tools.network_state import layers_in, state_of
-from tools.prototxt_reader import read_network
-from tools.text_table import aligned, markdown
+from renet.runtime.worker_process import NativeCrash, run_native
+from renet.networks.analysis import LayerCost, Measured, compared_shapes, losses, measure, without_data
+from renet.networks.net_state import layers_in, state_of
+from renet.runtime.prototxt import read_network
+from renet.common.text_table import aligned, markdown
 
 DEFAULT_SIZE = (375, 500)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data_prep.command_line import UserError, run
-from data_prep.dataset import Dataset, write_atomically
-from data_prep.image_ids import find_labels
-from data_prep.prepare import whole_number
-from data_prep.split_reader import SplitReader
-from tools.label_maps import read_label_map
+from renet.common.command_line import UserError, run
+from renet.data.dataset import Dataset, write_atomically
+from renet.data.image_ids import find_labels
+from renet.conversion.prepare import whole_number
+from renet.data.split_reader import SplitReader
+from renet.data.label_maps import read_label_map
 
 MARGIN = 8  # pixels between pictures
 LINE = 22  # pixels of a line of text

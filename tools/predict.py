@@ -9,14 +9,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from data_prep.command_line import UserError, progress, run
-from data_prep.known_datasets import KNOWN_NAMES
-from data_prep.prepare import part_of_size
-from tools.comp6 import check_is_voc2012, image_sizes, write_submission
-from tools.crf_parameters import CrfParameters, read_crf_parameters
-from tools.deploy_network import add_deploy_options, deploy_options
-from tools.gpu_build import import_gpu_build
-from tools.labelling_job import (
+from renet.common.command_line import UserError, progress, run
+from renet.data.catalog import KNOWN_NAMES
+from renet.conversion.prepare import part_of_size
+from renet.evaluation.voc_submission import check_is_voc2012, image_sizes, write_submission
+from renet.prediction.crf_parameters import CrfParameters, read_crf_parameters
+from renet.networks.deploy_network import add_deploy_options, deploy_options
+from renet.runtime.builds import import_gpu_build
+from renet.prediction.image_job import (
     Finished,
     Started,
     begin,
@@ -25,9 +25,9 @@ from tools.labelling_job import (
     items_of_split,
     record_time,
 )
-from tools.native_process import NativeCrash, run_native
-from tools.prediction import PredictionSettings
-from tools.prediction_job import PredictionJob, perform
+from renet.runtime.worker_process import NativeCrash, run_native
+from renet.prediction.predictor import PredictionSettings
+from renet.prediction.prediction_job import PredictionJob, perform
 
 RELEASED = Path()  # of --crf without a file
 

@@ -13,14 +13,14 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from data_prep.command_line import UserError, run
-from data_prep.dataset import Dataset, write_atomically
-from data_prep.prepare import whole_number
-from tools.curves import learning_rate_curves, loss_curves, score_curves
-from tools.network_drawing import draw_network
-from tools.paper_results import PaperResults, paper_results
+from renet.common.command_line import UserError, run
+from renet.data.dataset import Dataset, write_atomically
+from renet.conversion.prepare import whole_number
+from renet.visualization.curves import learning_rate_curves, loss_curves, score_curves
+from renet.visualization.network_drawing import draw_network
+from renet.evaluation.paper_results import PaperResults, paper_results
 from tools.predict import find_dataset
-from tools.report_content import (
+from renet.visualization.page_content import (
     ClassGroup,
     Entry,
     Source,
@@ -29,7 +29,7 @@ from tools.report_content import (
     description_lines,
     gather,
 )
-from tools.report_pictures import (
+from renet.visualization.page_pictures import (
     BUDGET,
     Picture,
     check_is_ours,
@@ -39,7 +39,7 @@ from tools.report_pictures import (
     remove_beside,
     write_beside,
 )
-from tools.run_record import RunRecord
+from renet.training.run_record import RunRecord
 
 TEMPLATES = Path(__file__).with_name("templates")
 DRAWN = "deploy.prototxt"

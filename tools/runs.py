@@ -11,11 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from data_prep.command_line import UserError, run
-from prototxt.network_files import product_path
-from tools.repository import ROOT
-from tools.run_state import RunState, find_runs
-from tools.text_table import aligned
+from renet.common.command_line import UserError, run
+from renet.networks.files import product_path
+from renet.common.repository import ROOT
+from renet.training.run_state import RunState, find_runs
+from renet.common.text_table import aligned
 
 HEADER = ["run", "state", "iteration", "best test", "at", "trained", "last sign"]
 

@@ -16,17 +16,18 @@ from typing import Any
 import caffe
 from caffe.proto import caffe_pb2
 
-from data_prep.command_line import UserError, naming, run
-from data_prep.prepare import whole_number
-from tools import initial_weights, snapshots
-from tools.gpu_build import check_gpu, restart_with_gpu_build, training_asks_for_gpu
-from tools.python_layers import check_python_layers
-from tools.repository import ROOT
-from tools.resumption import starts_again
-from tools.run_folder import EVENTS, LOG, SNAPSHOTS, RunFolder, note_death
-from tools.training import Training
-from tools.training_files import SOLVER, TrainingFiles, find_file, path_for_caffe
-from tools.watched_process import Work, watched
+from renet.common.command_line import UserError, naming, run
+from renet.conversion.prepare import whole_number
+from renet.weights import initial_weights
+from renet.weights import snapshots
+from renet.runtime.builds import check_gpu, restart_with_gpu_build, training_asks_for_gpu
+from renet.runtime.python_layers import check_python_layers
+from renet.common.repository import ROOT
+from renet.training.resumption import starts_again
+from renet.training.run_folder import EVENTS, LOG, SNAPSHOTS, RunFolder, note_death
+from renet.training.loop import Training
+from renet.training.files import SOLVER, TrainingFiles, find_file, path_for_caffe
+from renet.runtime.watched_process import Work, watched
 
 
 def newest_snapshot(folder: RunFolder, solver_type: str) -> snapshots.Snapshot | None:
@@ -203,7 +204,7 @@ def train(
     training.check()
     with ExitStack() as stack:
         if arguments.tensorboard:
-            from tools.tensorboard_events import EventFiles  # most trainings do without
+            from renet.training.tensorboard_events import EventFiles  # most trainings do without
 
             events = stack.enter_context(closing(EventFiles(folder.path / EVENTS, folder.iteration, metrics)))
             folder.listener = events.add

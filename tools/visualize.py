@@ -12,16 +12,16 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data_prep.command_line import CommandParser, UserError, run
-from data_prep.dataset import write_atomically
-from data_prep.known_datasets import load_dataset
-from data_prep.prepare import whole_number
-from data_prep.split_reader import IMAGES, SplitReader
-from tools.deploy_network import add_deploy_options, deploy_options
-from tools.native_process import NativeCrash, run_native
+from renet.common.command_line import CommandParser, UserError, run
+from renet.data.dataset import write_atomically
+from renet.data.catalog import load_dataset
+from renet.conversion.prepare import whole_number
+from renet.data.split_reader import IMAGES, SplitReader
+from renet.networks.deploy_network import add_deploy_options, deploy_options
+from renet.runtime.worker_process import NativeCrash, run_native
 from tools.picture_sheet import sheet
-from tools.probabilities import check_probabilities
-from tools.visualization import OpenNetwork, chosen, grey, heat, share_that_matters
+from renet.prediction.probabilities import check_probabilities
+from renet.visualization.open_network import OpenNetwork, chosen, grey, heat, share_that_matters
 
 EXAMPLES = """examples:
   tools/visualize.py maps --model runs/n/deploy.prototxt --weights runs/n/snapshots/n_iter_600.caffemodel \\

@@ -1,0 +1,179 @@
+"""Work on data as tasks of renet.benchmark.worker: converting, loading and scoring, and what others do instead.
+
+The argument is a JSON file with what the tasks of the part need: see renet.benchmark.data_parts.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _tool(*arguments: str | Path) -> None:
+    """Run one of the project's tools; its complaint is raised where it fails."""
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no word"])[-1])
+
+
+def convert(source: Path, out: Path) -> int:
+    """Convert `source`'s images/ and labels/ (classes.txt beside them) to `out`; the number of images."""
+    options = ["--images", source / "images", "--labels", source / "labels", "--classes", source / "classes.txt"]
+    _tool(ROOT / "data_prep" / "folder.py", *options, "--out", out)
+    return sum(split["count"] for split in json.loads((out / "dataset.json").read_text())["splits"].values())
+
+
+class Conversion:
+    """data_prep/folder.py, from pictures and label PNGs to a split, verified."""
+
+    def __init__(self, job_file: str, backward: bool, threads: int) -> None:
+        self.version = platform.python_version()
+        self._job = json.loads(Path(job_file).read_text())
+        self._converted = 0
+
+    def run(self) -> None:
+        """All images, into a folder of its own."""
+        with tempfile.TemporaryDirectory() as scratch:
+            self._converted = convert(Path(self._job["folder"]), Path(scratch) / "data")
+
+    def results(self) -> dict[str, np.ndarray]:
+        """How many images there were."""
+        return {"images": np.array([self._converted])}
+
+
+class CaffeLoading:
+    """A SegmentationData layer: batches decoded, the mean taken off, by threads of its own."""
+
+    def __init__(self, job_file: str, backward: bool, threads: int) -> None:
+        import caffe
+
+        self.version = caffe.__version__
+        job = json.loads(Path(job_file).read_text())
+        height, width = job["size"]
+        means = " ".join(f"mean_value: {value}" for value in job["mean"])
+        with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
+            file.write(
+                'layer { name: "data" type: "SegmentationData" top: "data" top: "label" segmentation_data_param { '
+                f'source: "{job["split"]}" batch_size: {job["batch"]} crop_height: {height} crop_width: {width} '
+                f"{means} prefetch_threads: {threads} }} }}\n"
+            )
+            file.flush()
+            self._net = caffe.Net(file.name, caffe.TRAIN)
+        self._batches = job["batches"]
+
+    def run(self) -> None:
+        """Some batches."""
+        for _ in range(self._batches):
+            self._net.forward()
+
+    def results(self) -> dict[str, np.ndarray]:
+        """The last batch."""
+        return {"data": self._net.blobs["data"].data, "label": self._net.blobs["label"].data}
+
+
+class PyTorchLoading:
+    """A DataLoader over the same pictures and label PNGs, read by Pillow in processes of its own."""
+
+    def __init__(self, job_file: str, backward: bool, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.version = torch.__version__
+        job = json.loads(Path(job_file).read_text())
+        pairs = [tuple(pair) for pair in job["pairs"]]
+        loader = torch.utils.data.DataLoader(
+            PictureFolder(pairs, job["mean"]),
+            batch_size=job["batch"],
+            sampler=list(range(len(pairs))) * 10_000,  # no epoch ends, so that the processes never wait
+            num_workers=threads,
+        )
+        self._loader, self._batches = iter(loader), job["batches"]
+
+    def run(self) -> None:
+        """Some batches."""
+        for _ in range(self._batches):
+            self._data, self._label = next(self._loader)
+
+    def results(self) -> dict[str, np.ndarray]:
+        """The last batch."""
+        return {"data": self._data.numpy(), "label": self._label.numpy()}
+
+
+class PictureFolder:
+    """A data set as PyTorch's users write it: pairs of a picture's and a label's file."""
+
+    def __init__(self, pairs: list[tuple[str, str]], mean: list[float]) -> None:
+        self._pairs, self._mean = pairs, np.array(mean, np.float32)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        import torch
+        from PIL import Image
+
+        picture, label = self._pairs[index]
+        pixels = np.asarray(Image.open(picture).convert("RGB"))[:, :, ::-1] - self._mean  # BGR, as Caffe has it
+        classes = np.asarray(Image.open(label))
+        return (
+            torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+            torch.from_numpy(classes[None].astype(np.float32)),
+        )
+
+
+class Evaluation:
+    """tools/evaluate.py, with as many processes as threads."""
+
+    def __init__(self, job_file: str, backward: bool, threads: int) -> None:
+        self.version = platform.python_version()
+        self._job, self._threads = json.loads(Path(job_file).read_text()), threads
+        self._confusion: list[list[int]] = []
+
+    def run(self) -> None:
+        """Score the set."""
+        job = self._job
+        with tempfile.TemporaryDirectory() as scratch:
+            scores = Path(scratch) / "scores.json"
+            options = ["--predictions", job["predictions"], "--labels", job["truth"], "--dataset", job["dataset"]]
+            options += ["--processes", str(self._threads), "--json", str(scores)]
+            _tool(ROOT / "tools" / "evaluate.py", *options)
+            self._confusion = json.loads(scores.read_text())["confusion"]
+
+    def results(self) -> dict[str, np.ndarray]:
+        """The confusion matrix."""
+        return {"confusion": np.array(self._confusion, np.float64)}
+
+
+class NumPyEvaluation:
+    """The same as the loop that goes round: a histogram of truth and prediction, image by image, in one process."""
+
+    def __init__(self, job_file: str, backward: bool, threads: int) -> None:
+        self.version = np.__version__
+        self._job = json.loads(Path(job_file).read_text())
+
+    def run(self) -> None:
+        """Score the set."""
+        from PIL import Image
+
+        classes = self._job["class_count"]
+        confusion = np.zeros((classes, classes), np.int64)
+        for file in sorted(Path(self._job["truth"]).glob("*.png")):
+            truth = np.asarray(Image.open(file)).ravel().astype(int)
+            prediction = np.asarray(Image.open(Path(self._job["predictions"]) / file.name)).ravel()
+            counted = truth < classes
+            pairs = classes * truth[counted] + prediction[counted]
+            confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+        self._confusion = confusion
+
+    def results(self) -> dict[str, np.ndarray]:
+        """As Evaluation.results."""
+        return {"confusion": self._confusion.astype(np.float64)}

@@ -1,0 +1,123 @@
+"""What a run of the benchmark is made of: its sides' names, its sizes, and what each part is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from renet.benchmark.worker import CrfShape, Shape
+
+# Names of sides in the results.
+CAFFE, RELEASING, PLAIN = "caffe", "caffe with release_maps", "caffe without oneDNN"
+DIRECT, STOCK, PYTORCH = "caffe without winograd", "stock caffe", "pytorch"
+PYDENSECRF, NUMPY = "pydensecrf", "numpy"
+SIDE_TITLES = {
+    CAFFE: "Caffe",
+    RELEASING: "maps released",
+    DIRECT: "without Winograd's",
+    PLAIN: "without oneDNN",
+    STOCK: "stock Caffe",
+    PYTORCH: "PyTorch",
+    PYDENSECRF: "pydensecrf",
+    NUMPY: "NumPy loop",
+}
+
+CHART = "images/speed_growth.svg"  # beside a document or results
+
+SHAPES = (
+    Shape(10, 12, 120, 160, 40),  # N-ReNet's first group in training: three channels in patches of 2x2
+    Shape(10, 240, 50, 63, 120),
+    Shape(1, 1024, 47, 63, 120),  # H-ReNet's group on an image of 375x500
+)
+
+
+class Scale(NamedTuple):
+    """The sizes of everything.
+
+    Attributes:
+        groups: shapes of the ReNet groups.
+        crfs: shapes of the CRFs.
+        image: height and width of an image of the networks and of the data.
+        batch: images of a training step.
+        crop: height and width of a training step's images, and of the growing batch's.
+        sizes: heights and widths of the growing image.
+        batches: numbers of images of the growing batch.
+        growth_runs: timed runs of each point of the growth.
+        converted: images that are converted and loaded.
+        loaded: batches of a run of the loading.
+        scored: label maps that are scored.
+    """
+
+    groups: tuple[Shape, ...]
+    crfs: tuple[CrfShape, ...]
+    image: tuple[int, int]
+    batch: int
+    crop: tuple[int, int]
+    sizes: tuple[tuple[int, int], ...]
+    batches: tuple[int, ...]
+    growth_runs: int
+    converted: int
+    loaded: int
+    scored: int
+
+
+FULL = Scale(
+    groups=SHAPES,
+    crfs=(CrfShape(21, 375, 500, 2), CrfShape(21, 375, 500, 10)),
+    image=(375, 500),
+    batch=2,
+    crop=(240, 320),
+    sizes=((125, 167), (250, 333), (375, 500), (500, 667)),
+    batches=(1, 2, 4, 8),
+    growth_runs=3,
+    converted=200,
+    loaded=40,
+    scored=1449,
+)
+QUICK = Scale(
+    groups=(Shape(2, 3, 11, 9, 5),),
+    crfs=(CrfShape(3, 20, 31, 2),),
+    image=(49, 67),
+    batch=2,
+    crop=(32, 40),
+    sizes=((32, 40), (49, 67)),
+    batches=(1, 2),
+    growth_runs=1,
+    converted=20,
+    loaded=2,
+    scored=30,
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a part is given.
+
+    Attributes:
+        scale: sizes.
+        runs: timed runs of each side.
+        threads: of every library.
+        python: the Python that imports Caffe.
+        build: our build's folder; None for the one that `python` imports by itself.
+        stock: stock Caffe's build folder, or None.
+        peer: the Python that has PyTorch and pydensecrf, or None.
+        onednn: whether our build computes by oneDNN.
+    """
+
+    scale: Scale
+    runs: int
+    threads: int
+    python: Path | str
+    build: Path | None
+    stock: Path | None
+    peer: Path | None
+    onednn: bool
+
+
+class Entry(NamedTuple):
+    """One measurement: its name within its part, and what takes it (a JSON object)."""
+
+    name: str
+    measure: Callable[[], dict[str, Any]]

@@ -1,0 +1,155 @@
+"""What every converter does: splits written, dataset.json beside them."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from renet.data.bad_samples import LabelAdvice
+from renet.data.dataset import IGNORE_LABEL, Dataset, check_unedited
+from renet.data.images import LabelFrame
+from renet.data.split_writer import Sample, Settings, WrittenSplit, exclusive, write_split
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of every converter of source files: --out, --skip-bad, --image-scale, --label-frame."""
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the prepared dataset goes")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave bad samples out; they are listed here and in dataset.json"
+    )
+    parser.add_argument(
+        "--image-scale",
+        type=part_of_size,
+        default=1.0,
+        metavar="S",
+        help="shrink images (area averages) and labels (nearest pixel centre) to this part of their size, "
+        "for a quicker training; default 1: as they are",
+    )
+    parser.add_argument(
+        "--label-frame",
+        choices=[frame.value for frame in LabelFrame],
+        default=LabelFrame.BY_SIZE.value,
+        help="which way up the labels of pictures with an EXIF rotation are: as the picture is seen (upright), as its "
+        "pixels are stored (stored), or as the label's size tells beyond doubt, and otherwise an error (by-size, the "
+        "default)",
+    )
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """An argparse type: a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return parse
+
+
+def part_of_size(text: str) -> float:
+    """An argparse type: a factor over 0 and up to 1."""
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = 0.0
+    if not 0.0 < scale <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no factor over 0 and up to 1")
+    return scale
+
+
+def prepare(
+    out: Path,
+    *,
+    name: str,
+    classes: Sequence[str],
+    palette: np.ndarray,
+    splits: Mapping[str, Sequence[Sample]],
+    training: Iterable[str],
+    image_scale: float = 1.0,
+    skip_bad: bool = False,
+    label_advice: LabelAdvice | None = None,
+    distant_context_classes: Sequence[str] = (),
+) -> Dataset:
+    """Write every split that is not there yet, then dataset.json.
+
+    Args:
+        out: the dataset's folder.
+        name: the dataset's name.
+        classes: names of the labels 0 .. C-1.
+        palette: C x 3, RGB.
+        splits: samples by split name.
+        training: the splits whose pixels give the mean.
+        image_scale: see `Settings`.
+        skip_bad: leave bad samples out; otherwise they are errors.
+        label_advice: see `write_split`.
+        distant_context_classes: see `Dataset`.
+
+    Raises:
+        UserError: bad samples, or `out` holds something else, or a dataset.json that a person has edited.
+    """
+    with exclusive(out):
+        check_unedited(out)  # before the work
+        settings = Settings(classes=len(classes), ignore_label=IGNORE_LABEL, image_scale=image_scale)
+        written = {
+            split: write_split(out / split, samples, settings, skip_bad, label_advice)
+            for split, samples in splits.items()
+        }
+        trained_on = [written[split] for split in training]
+        sums = np.sum([split.channel_sums for split in trained_on], axis=0)
+        blue, green, red = (round(float(s) / sum(split.pixels for split in trained_on), 4) for s in sums)
+        dataset = Dataset(
+            name=name,
+            classes=tuple(classes),
+            palette=np.asarray(palette, np.uint8),
+            mean=(blue, green, red),
+            ignore_label=IGNORE_LABEL,
+            splits={split: result.summary for split, result in written.items()},
+            folder=out,
+            image_scale=image_scale,
+            distant_context_classes=tuple(distant_context_classes),
+            skipped={split: result.skipped for split, result in written.items()},
+        )
+        dataset.save()
+    report(dataset, written)
+    return dataset
+
+
+def report(dataset: Dataset, written: Mapping[str, WrittenSplit]) -> None:
+    """Print what there is now, and what is not."""
+    for split, result in written.items():
+        print(f"{dataset.folder / split}: {result.summary.count} images")
+        for reason, count in result.left_out.items():
+            print(f"{dataset.folder / split}: {count} images left out: {reason}")
+        absent = [name for name, pixels in zip(dataset.classes, result.label_pixels) if not pixels]
+        if absent:
+            print(f"{dataset.folder / split}: no pixel is labelled {', '.join(absent)}")
+    for split, lines in dataset.skipped.items():
+        for line in lines:
+            print(f"{split}: skipped {line}")
+    print(f"{dataset.folder / 'dataset.json'}: {len(dataset.classes)} classes, mean BGR {dataset.mean}")
+
+
+def shuffled(ids: Iterable[str], seed: int) -> list[str]:
+    """The ids in an order that depends on the seed and the ids alone, whatever the machine and the libraries."""
+    return sorted(ids, key=lambda one: hashlib.sha256(f"{seed}/{one}".encode(errors="surrogateescape")).digest())
+
+
+def file_fingerprint(*files: Path) -> str:
+    """Size and time of each file (or that it is missing): changes when a file is mended."""
+    parts = []
+    for file in files:
+        try:
+            status = file.stat()
+            parts.append(f"{status.st_size},{status.st_mtime_ns}")
+        except OSError:
+            parts.append("missing")
+    return ";".join(parts)
+
+
+def framed(fingerprint: str, label_frame: LabelFrame) -> str:
+    """A sample's fingerprint that changes with --label-frame, but not where that is left at its default."""
+    return fingerprint if label_frame is LabelFrame.BY_SIZE else f"{label_frame}/{fingerprint}"

@@ -1,0 +1,80 @@
+"""What is wrong with the samples of a split: each kind of complaint told once, with how many images it concerns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from renet.common.command_line import UserError
+
+_NAMED = 10  # images that a complaint names
+
+# What to say of labels with numbers that are no class: all values that occur in them, and the number of classes, to the
+# option of the converter that mends it.
+LabelAdvice = Callable[[Collection[int], int], str]
+
+
+class SampleError(UserError):
+    """A complaint about a sample that others may share: `what` is the same in all of a kind, the file and the detail
+    are the sample's own."""
+
+    def __init__(self, where: object, what: str, detail: str = "") -> None:
+        super().__init__(f"{where}: {what}{detail}")
+        self.what = what
+
+
+class LabelRangeError(SampleError):
+    """A label holds numbers that are no class; `present` are all that it holds."""
+
+    def __init__(self, where: object, what: str, present: Collection[int]) -> None:
+        super().__init__(where, what)
+        self.present = frozenset(present)
+
+
+@dataclass
+class BadSamples:
+    """The complaints of one split.
+
+    Attributes:
+        samples: how many the split would have.
+        classes: number of classes C.
+        advice: what a converter has to say of numbers that are no class.
+        may_skip: whether the caller has --skip-bad.
+    """
+
+    samples: int
+    classes: int
+    advice: LabelAdvice | None = None
+    may_skip: bool = True
+    _messages: dict[str, str] = field(default_factory=dict)
+    _ids: dict[str, list[str]] = field(default_factory=dict)
+    _present: set[int] = field(default_factory=set)
+
+    def add(self, sample_id: str, error: UserError) -> None:
+        """Note one sample's complaint."""
+        what = error.what if isinstance(error, SampleError) else str(error).partition(": ")[2]
+        self._messages.setdefault(what, str(error))
+        self._ids.setdefault(what, []).append(sample_id)
+        if isinstance(error, LabelRangeError):
+            self._present |= error.present
+
+    def __len__(self) -> int:
+        return sum(len(ids) for ids in self._ids.values())
+
+    def lines(self) -> list[str]:
+        """One line for each kind of complaint."""
+        return [message + self._others(self._ids[what][1:]) for what, message in self._messages.items()]
+
+    def _others(self, ids: list[str]) -> str:
+        if not ids:
+            return ""
+        more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+        return f"; the same in {', '.join(ids[:_NAMED])}{more}"
+
+    def told(self) -> str:
+        """The end of the message: how many there are, and what mends it."""
+        advice = [self.advice(self._present, self.classes)] if self._present and self.advice else []
+        if self.may_skip and len(self) < self.samples:
+            advice.append("mend it or leave it out with --skip-bad")
+        count = f" ({len(self)} of {self.samples} samples are bad)" if len(self) > 1 else ""
+        return count + "".join(f"; {part}" for part in advice)

@@ -1,0 +1,211 @@
+"""A prepared dataset's description: dataset.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from renet.common.command_line import UserError, naming
+from renet.common.text_files import read_json
+
+FILE_NAME = "dataset.json"
+IGNORE_LABEL = 255
+_CHECKSUM = "written_sha256"  # of everything else in the file: tells whether a person has edited it
+MOST_CLASSES = 255  # labels are 8 bits and one value is the ignored one
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What a complete split holds.
+
+    Attributes:
+        count: images.
+        sha256: over all records in the order of their keys (see `split_reader.records_sha256`), the same wherever and
+            however often the split is built from the same source.
+    """
+
+    count: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared dataset.
+
+    Attributes:
+        name: short name, as in file names.
+        classes: names of the labels 0 .. C-1.
+        palette: C x 3 uint8, RGB.
+        mean: of the training split's pixels, in the order B, G, R, 0..255.
+        ignore_label: the label of pixels that count nowhere.
+        splits: by name, such as `train` or `fold0/test`; a split's folder is `folder / name`.
+        folder: where dataset.json lies.
+        image_scale: factor by which the source's pictures and labels were shrunk.
+        distant_context_classes: classes that only what lies far away in the picture tells apart; often empty.
+        skipped: by split, one line for each sample left out with `--skip-bad`.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    palette: np.ndarray
+    mean: tuple[float, float, float]
+    ignore_label: int
+    splits: dict[str, SplitSummary]
+    folder: Path
+    image_scale: float = 1.0
+    distant_context_classes: tuple[str, ...] = ()
+    skipped: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Dataset:
+        """Read a dataset.json, named itself or by its folder.
+
+        Raises:
+            UserError: there is none, or what it says is not a dataset; names the file.
+        """
+        file = Path(path)
+        if file.is_dir():
+            file = file / FILE_NAME
+        if not file.exists():
+            raise UserError(f"{file}: no such file; a prepared dataset has one (data_prep/*.py write it)")
+        content = read_json(file)
+        try:
+            return cls._from_json(content, file.parent)
+        except KeyError as error:
+            raise UserError(f"{file}: the key {error} is missing") from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"{file}: not a dataset description: {error}") from None
+
+    @classmethod
+    def _from_json(cls, content: dict[str, Any], folder: Path) -> Dataset:
+        if not isinstance(content["classes"], list):
+            raise ValueError("classes must be a list of names")
+        classes = tuple(str(name) for name in content["classes"])
+        palette = np.array(content["palette"])
+        if not 1 <= len(classes) <= MOST_CLASSES:
+            raise ValueError(f"classes must be 1 to {MOST_CLASSES} names, not {len(classes)}")
+        if len(set(classes)) < len(classes):
+            twice = next(name for name in classes if classes.count(name) > 1)
+            raise ValueError(f"classes has {twice!r} twice")
+        if palette.shape != (len(classes), 3) or not np.all((palette >= 0) & (palette <= 255)):  # nor NaN
+            raise ValueError(f"palette must be {len(classes)} x 3 numbers of 0..255")
+        mean = tuple(float(value) for value in content["mean"])
+        if len(mean) != 3 or not all(0.0 <= value <= 255.0 for value in mean):
+            raise ValueError("mean must be three numbers (B, G, R) of 0..255")
+        ignore_label = int(content["ignore_label"])
+        if not len(classes) <= ignore_label <= 255:
+            raise ValueError(
+                f"ignore_label must lie in {len(classes)}..255, not {ignore_label}, which is a class's number; "
+                f"prepare the data with --map {ignore_label}=255 (data_prep/folder.py)"
+                if 0 <= ignore_label < len(classes)
+                else f"ignore_label must lie in {len(classes)}..255, not {ignore_label}"
+            )
+        image_scale = float(content.get("image_scale", 1.0))
+        if not 0.0 < image_scale <= 1.0:
+            raise ValueError(f"image_scale must be over 0 and up to 1, not {image_scale}")
+        distant = tuple(content.get("distant_context_classes", ()))
+        unknown = sorted(set(distant) - set(classes))
+        if unknown:
+            raise ValueError(f"distant_context_classes has {unknown[0]!r}, which is no class")
+        return cls(
+            name=str(content["name"]),
+            classes=classes,
+            palette=palette.astype(np.uint8),
+            mean=mean,
+            ignore_label=ignore_label,
+            splits={
+                name: SplitSummary(count=int(split["count"]), sha256=str(split["sha256"]))
+                for name, split in content["splits"].items()
+            },
+            folder=folder,
+            image_scale=image_scale,
+            distant_context_classes=distant,
+            skipped={name: list(lines) for name, lines in content.get("skipped", {}).items()},
+        )
+
+    def save(self) -> None:
+        """Write dataset.json into `folder`, whole or not at all.
+
+        Raises:
+            UserError: a person has edited the one that is there.
+            OSError: the folder cannot be written.
+        """
+        check_unedited(self.folder)
+        content = {
+            "name": self.name,
+            "classes": list(self.classes),
+            "palette": self.palette.tolist(),
+            "ignore_label": self.ignore_label,
+            "mean": list(self.mean),
+            "image_scale": self.image_scale,
+            "splits": {name: {"count": s.count, "sha256": s.sha256} for name, s in self.splits.items()},
+        }
+        if self.distant_context_classes:
+            content["distant_context_classes"] = list(self.distant_context_classes)
+        if any(self.skipped.values()):
+            content["skipped"] = {name: lines for name, lines in self.skipped.items() if lines}
+        content[_CHECKSUM] = _checksum(content)
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        # Lists of numbers (colours, the mean) on one line each, for the person who opens the file.
+        text = re.sub(r"\[\s*(-?[\d.]+(?:,\s*-?[\d.]+)*)\s*\]", lambda m: "[" + " ".join(m[1].split()) + "]", text)
+        write_atomically(self.folder / FILE_NAME, (text + "\n").encode())
+
+    def full_palette(self) -> list[int]:
+        """256 RGB triples in one list for PIL's `putpalette`: classes, then black; the ignored label is white."""
+        colours = np.zeros((256, 3), np.uint8)
+        colours[: len(self.classes)] = self.palette
+        colours[self.ignore_label] = 255
+        return colours.reshape(-1).tolist()
+
+
+def check_unedited(folder: Path) -> None:
+    """Make sure that a dataset.json in `folder`, if there is one, is as it was written, so that it may be replaced.
+
+    Raises:
+        UserError: a person has changed it.
+    """
+    file = folder / FILE_NAME
+    if not file.exists():
+        return
+    content = read_json(file)
+    stated = content.pop(_CHECKSUM, None) if isinstance(content, dict) else ""
+    if stated is not None and stated != _checksum(content):  # earlier versions stated none
+        raise UserError(
+            f"{file}: was edited, and would be written anew; move it away (your changes can go into the new one), "
+            "or choose another --out"
+        )
+
+
+def _checksum(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write `file` so that at any moment it is the old one or the new one, also after a power cut."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        with naming(file), open(beside, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(beside, file)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename within `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

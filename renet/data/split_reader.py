@@ -1,0 +1,188 @@
+"""Reading a prepared split: pictures and labels by number."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import lmdb
+import numpy as np
+
+from renet.common.command_line import UserError
+from renet.data.datum import unpack_encoded
+
+IMAGES = "images.lmdb"
+LABELS = "labels.lmdb"
+KEY_DIGITS = 8
+
+
+def make_key(number: int, image_id: str) -> str:
+    """The key of sample `number`: `00000000_<image id>`, so that the byte order of the keys is that of the numbers."""
+    return f"{number:0{KEY_DIGITS}d}_{image_id}"
+
+
+def id_of_key(key: str) -> str:
+    """The image id within a key."""
+    return key[KEY_DIGITS + 1 :]
+
+
+def decode_image(encoded: bytes) -> np.ndarray | None:
+    """H x W x 3 uint8, BGR, as every reader here decodes (EXIF orientation ignored); None where it is no picture."""
+    return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def decode_label(encoded: bytes) -> np.ndarray | None:
+    """H x W uint8; None where it is no 8-bit picture of one channel."""
+    label = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    return label if label is not None and label.ndim == 2 and label.dtype == np.uint8 else None
+
+
+class SplitReader:
+    """One prepared split, for reading; several processes may read it at once.
+
+    A context manager. Samples are numbered 0 .. len-1 in the order of their keys.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Open the split in `folder`; labels are optional.
+
+        Raises:
+            UserError: `folder` is no prepared split, or its labels are not those of its images.
+        """
+        self.folder = Path(folder)
+        self._images = _open(self.folder / IMAGES)
+        self._labels: lmdb.Environment | None = None
+        try:
+            self._keys = _keys(self._images)
+            if (self.folder / LABELS).is_dir():
+                self._labels = _open(self.folder / LABELS)
+                if _keys(self._labels) != self._keys:
+                    raise UserError(f"{self.folder}: {LABELS} and {IMAGES} have different keys; prepare the split anew")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> SplitReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the databases; nothing can be read after that."""
+        self._images.close()
+        if self._labels is not None:
+            self._labels.close()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the split holds labels."""
+        return self._labels is not None
+
+    def keys(self) -> list[str]:
+        """The keys, `00000000_<image id>`, in order."""
+        return list(self._keys)
+
+    def ids(self) -> list[str]:
+        """The image ids, in the order of the keys."""
+        return [id_of_key(key) for key in self._keys]
+
+    def image_bytes(self, index: int) -> bytes:
+        """The encoded picture of sample `index`.
+
+        Raises:
+            UserError: the record is damaged.
+        """
+        return self._picture(self._images, index)
+
+    def image(self, index: int) -> np.ndarray:
+        """The picture of sample `index`: H x W x 3 uint8, BGR.
+
+        Raises:
+            UserError: the record is damaged.
+        """
+        image = decode_image(self.image_bytes(index))
+        if image is None:
+            raise UserError(f"{self.folder / IMAGES}: record {self._keys[index]} is not a picture that can be decoded")
+        return image
+
+    def label(self, index: int) -> np.ndarray | None:
+        """The labels of sample `index`: H x W uint8; None in a split without labels.
+
+        Raises:
+            UserError: the record is damaged.
+        """
+        if self._labels is None:
+            return None
+        label = decode_label(self._picture(self._labels, index))
+        if label is None:
+            raise UserError(f"{self.folder / LABELS}: record {self._keys[index]} is not an 8-bit grey picture")
+        return label
+
+    def records(self) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """Every sample's key, image Datum and label Datum (empty without labels), in order."""
+        for key in self._keys:
+            name = key.encode()
+            yield name, _record(self._images, name), b"" if self._labels is None else _record(self._labels, name)
+
+    def _picture(self, environment: lmdb.Environment, index: int) -> bytes:
+        key = self._keys[index]
+        try:
+            return unpack_encoded(_record(environment, key.encode()))
+        except ValueError as error:
+            raise UserError(f"{environment.path()}: record {key}: {error}") from None
+
+
+def records_sha256(reader: SplitReader) -> str:
+    """SHA-256 over key, image record and label record of each sample in order, each led by its length in 8 bytes.
+
+    LMDB's own file is no measure: its pages depend on how the transactions were cut.
+    """
+    digest = hashlib.sha256()
+    for record in reader.records():
+        for part in record:
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _open(folder: Path) -> lmdb.Environment:
+    if not (folder / "data.mdb").is_file():
+        raise UserError(f"{folder.parent}: not a prepared split: {folder.name} is missing")
+    try:
+        # A prepared split never changes, so readers need no lock file and work on read-only media.
+        return lmdb.open(str(folder), readonly=True, lock=False, readahead=False, subdir=True)
+    except lmdb.Error as error:
+        raise UserError(f"{folder}: not a readable LMDB database ({error})") from None
+
+
+def _keys(environment: lmdb.Environment) -> list[str]:
+    try:
+        with environment.begin() as transaction, transaction.cursor() as cursor:
+            keys = [bytes(key).decode("utf-8") for key in cursor.iternext(keys=True, values=False)]
+    except (lmdb.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{environment.path()}: damaged ({error})") from None
+    for key in keys:
+        if len(key) <= KEY_DIGITS or not key[:KEY_DIGITS].isdigit() or key[KEY_DIGITS] != "_":
+            raise UserError(f"{environment.path()}: the key {key!r} does not read {make_key(0, '<image id>')}")
+    return keys
+
+
+def _record(environment: lmdb.Environment, key: bytes) -> bytes:
+    try:
+        with environment.begin() as transaction:
+            value = transaction.get(key)
+    except lmdb.Error as error:
+        raise UserError(f"{environment.path()}: damaged at {key.decode()} ({error})") from None
+    if value is None:
+        raise UserError(f"{environment.path()}: the record {key.decode()} is missing")
+    return bytes(value)

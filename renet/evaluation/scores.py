@@ -1,0 +1,361 @@
+"""Scores of semantic segmentation, as the VOC development kit and the paper (section 4.1) define them.
+
+Every score comes from one confusion matrix over all pixels of all images, rows the truth and columns the prediction;
+pixels that the truth leaves unlabelled count nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from renet.common.command_line import UserError
+from renet.data.image_ids import find_labels
+from renet.data.split_reader import LABELS, SplitReader
+from renet.data.label_maps import read_label_map
+from renet.runtime.worker_process import children_without_interrupts
+
+# Starting processes costs more than it saves below this many images for each.
+_IMAGES_WORTH_A_PROCESS = 50
+
+
+def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, classes: int, ignore_label: int = 255) -> np.ndarray:
+    """Count the pixels of one image by true and predicted class.
+
+    Args:
+        truth: H x W uint8, class indices or `ignore_label`.
+        prediction: H x W uint8, class indices.
+        classes: number of classes C.
+        ignore_label: the truth's value for "counts nowhere"; it may be the number of a class.
+
+    Returns:
+        C x C int64, rows the truth, columns the prediction.
+
+    Raises:
+        ValueError: the sizes differ, or a value is neither a class nor (in the truth) the ignored label. A prediction
+            must name a class everywhere, also where the truth is ignored, as in the development kit.
+    """
+    if truth.shape != prediction.shape:
+        raise ValueError(f"the prediction is {size_text(prediction)}, the truth {size_text(truth)}")
+    pairs = truth.astype(np.uint16) << 8 | prediction
+    counts = np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
+    in_prediction = counts.sum(axis=0)
+    if in_prediction[classes:].any():
+        value = classes + int(np.flatnonzero(in_prediction[classes:])[0])
+        raise ValueError(
+            f"the prediction has the value {value} at {in_prediction[value]} pixels; classes are 0 to {classes - 1}"
+        )
+    if 0 <= ignore_label < len(counts):
+        counts[ignore_label] = 0  # also where it is the number of a class
+    in_truth = counts.sum(axis=1)
+    if in_truth[classes:].any():
+        value = classes + int(np.flatnonzero(in_truth[classes:])[0])
+        raise ValueError(
+            f"the truth has the value {value} at {in_truth[value]} pixels; "
+            f"labels are 0 to {classes - 1} and {ignore_label} (ignored)"
+        )
+    return counts[:classes, :classes].astype(np.int64)
+
+
+def size_text(image: np.ndarray) -> str:
+    """Width x height of an H x W array, as people say it."""
+    return f"{image.shape[1]} x {image.shape[0]}"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one confusion matrix; all are fractions.
+
+    Attributes:
+        pixel_accuracy: share of the labelled pixels that are predicted right.
+        class_accuracy: mean recall over the classes that the truth holds (the paper's "class accuracy").
+        mean_iou: mean of TP / (truth + predicted - TP) over the classes in truth or prediction.
+        frequency_weighted_iou: the same mean, each class weighted by its share of the labelled pixels.
+        recall: for each class; None where the truth does not hold it.
+        iou: for each class; None where neither truth nor prediction holds it.
+    """
+
+    pixel_accuracy: float
+    class_accuracy: float
+    mean_iou: float
+    frequency_weighted_iou: float
+    recall: tuple[float | None, ...]
+    iou: tuple[float | None, ...]
+
+
+def scores(confusion: np.ndarray) -> Scores:
+    """The scores of a C x C confusion matrix (rows the truth).
+
+    Raises:
+        ValueError: it holds no pixel at all, so nothing can be said.
+    """
+    right = np.diag(confusion).astype(np.float64)
+    truth = confusion.sum(axis=1).astype(np.float64)
+    union = truth + confusion.sum(axis=0) - right
+    total = truth.sum()
+    if total == 0:
+        raise ValueError("no labelled pixel in the truth: there is nothing to score")
+    recall = tuple(float(r / t) if t else None for r, t in zip(right, truth))
+    iou = tuple(float(r / u) if u else None for r, u in zip(right, union))
+    weighted = sum(float(t / total) * i for t, i in zip(truth, iou) if i is not None)
+    return Scores(float(right.sum() / total), _mean(recall), _mean(iou), weighted, recall, iou)
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    return float(np.mean([value for value in values if value is not None]))
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """Where the truth comes from: a prepared split, or a folder of label PNGs.
+
+    Attributes:
+        folder: the split's or the PNGs' folder.
+        ids: image ids to score, in order.
+        files: the label PNG of each; none of a prepared split.
+    """
+
+    folder: Path
+    ids: tuple[str, ...]
+    files: Mapping[str, Path]
+
+    @property
+    def is_split(self) -> bool:
+        """Whether `folder` is a prepared split."""
+        return not self.files
+
+    @classmethod
+    def open(cls, folder: Path, ids: Sequence[str] | None = None, suffix: str = "") -> LabelSource:
+        """Look into `folder`.
+
+        Args:
+            folder: a prepared split or label PNGs.
+            ids: restricts it to these images, in this order.
+            suffix: what the PNGs' names end in after the image's id, such as `_gtFine_labelTrainIds`.
+
+        Raises:
+            UserError: no labels are there, or one of `ids` has none; names the folder.
+        """
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder of labels")
+        files: Mapping[str, Path] = {}
+        if (folder / LABELS).is_dir():
+            if suffix:
+                raise UserError(f"{folder}: a prepared split, whose labels have no suffix such as {suffix}")
+            with SplitReader(folder) as reader:
+                present = reader.ids()
+        else:
+            files = find_labels(folder, suffix)
+            present = list(files)
+        if not present:
+            raise UserError(f"{folder}: an empty split")
+        if ids is None:
+            return cls(folder, tuple(present), files)
+        known = set(present)
+        missing = [image_id for image_id in ids if image_id not in known]
+        if missing:
+            raise UserError(f"{folder}: no label of {missing[0]!r}" + _and_more(len(missing)))
+        return cls(folder, tuple(ids), files)
+
+
+def _and_more(count: int) -> str:
+    return f" (and of {count - 1} more)" if count > 1 else ""
+
+
+def predicted_files(predictions: Path, ids: Sequence[str], suffix: str = "") -> dict[str, Path]:
+    """The predicted label map of every image, `<image id><suffix>.png`, looked for before the work begins.
+
+    Raises:
+        UserError: no such folder, or there are none; or names the first that is missing and counts the others.
+    """
+    if not predictions.is_dir():
+        raise UserError(f"{predictions}: no such folder of predictions")
+    present = find_labels(predictions, suffix)
+    missing = [image_id for image_id in ids if image_id not in present]
+    if missing:
+        raise UserError(
+            f"{predictions / missing[0]}{suffix}.png: missing; {len(missing)} of {len(ids)} images have no prediction"
+            " (an image id list restricts the scoring)"
+        )
+    return {image_id: present[image_id] for image_id in ids}
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image to score: its truth is a PNG, or (None) in the task's split."""
+
+    image_id: str
+    truth: Path | None
+    prediction: Path
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A run of images for one process."""
+
+    folder: Path
+    images: tuple[_Image, ...]
+    classes: int
+    ignore_label: int
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """One scored image.
+
+    Attributes:
+        image_id: its id.
+        prediction: the file of its prediction.
+        confusion: C x C int64, rows the truth.
+        ignored_pixels: pixels that the truth leaves unlabelled.
+    """
+
+    image_id: str
+    prediction: Path
+    confusion: np.ndarray
+    ignored_pixels: int
+
+
+def _evaluate_task(task: _Task) -> list[ImageResult]:
+    if task.images[0].truth is not None:
+        return [_evaluate_image(task, image, read_label_map(image.truth), image.truth) for image in task.images]
+    with SplitReader(task.folder) as reader:
+        index_of = {image_id: index for index, image_id in enumerate(reader.ids())}
+        results = []
+        for image in task.images:
+            truth = reader.label(index_of[image.image_id])
+            assert truth is not None, "LabelSource.open saw labels"
+            results.append(_evaluate_image(task, image, truth, task.folder / image.image_id))
+        return results
+
+
+def _evaluate_image(task: _Task, image: _Image, truth: np.ndarray, where: Path) -> ImageResult:
+    prediction = read_label_map(image.prediction)
+    try:
+        confusion = confusion_matrix(truth, prediction, task.classes, task.ignore_label)
+    except ValueError as error:
+        message = str(error)
+        raise UserError(f"{where if message.startswith('the truth') else image.prediction}: {message}") from None
+    return ImageResult(image.image_id, image.prediction, confusion, int(truth.size - confusion.sum()))
+
+
+def evaluate_images(
+    predictions: Path,
+    source: LabelSource,
+    classes: int,
+    ignore_label: int = 255,
+    processes: int = 1,
+    suffix: str = "",
+) -> Iterator[ImageResult]:
+    """Score every image of `source` against `predictions/<image id><suffix>.png`, in the order of the ids.
+
+    Args:
+        predictions: folder of palette or 8-bit grey PNGs.
+        source: the truth.
+        classes: number of classes C.
+        ignore_label: the truth's value for "counts nowhere".
+        processes: how many may work at once; few images are done in this one.
+        suffix: what the predictions' names end in after the image's id.
+
+    Raises:
+        UserError: a missing, broken, colour-coded or wrongly sized file, or a value out of range; names the file.
+    """
+    files = predicted_files(predictions, source.ids, suffix)
+    images = [_Image(image_id, source.files.get(image_id), files[image_id]) for image_id in source.ids]
+    processes = min(processes, len(images) // _IMAGES_WORTH_A_PROCESS)
+    chunk = 8 if processes > 1 else 1
+    tasks = [
+        _Task(source.folder, tuple(images[start : start + chunk]), classes, ignore_label)
+        for start in range(0, len(images), chunk)
+    ]
+    if processes <= 1:
+        for task in tasks:
+            yield from _evaluate_task(task)
+        return
+    # Spawned, not forked: the caller may have threads (progress bar, OpenCV), and a fork in their midst can hang.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        try:
+            with children_without_interrupts():
+                found = pool.map(_evaluate_task, tasks)
+            for results in found:
+                yield from results
+        except BrokenProcessPool:
+            raise UserError(
+                f"{predictions}: a process that scored them has ended, for want of memory or file handles "
+                "(--processes 1 does without it)"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of a whole set.
+
+    Attributes:
+        classes: names of the C classes.
+        confusion: C x C int64 over all images, rows the truth.
+        images: number of images.
+        ignored_pixels: pixels that the truth leaves unlabelled.
+        scores: scores of `confusion`.
+    """
+
+    classes: tuple[str, ...]
+    confusion: np.ndarray
+    images: int
+    ignored_pixels: int
+    scores: Scores
+
+    @classmethod
+    def of(cls, results: Iterable[ImageResult], classes: Sequence[str]) -> Evaluation:
+        """Add up the results of single images.
+
+        Raises:
+            ValueError: there is no labelled pixel.
+        """
+        confusion = np.zeros((len(classes), len(classes)), np.int64)
+        images = ignored = 0
+        for result in results:
+            confusion += result.confusion
+            images += 1
+            ignored += result.ignored_pixels
+        return cls(tuple(classes), confusion, images, ignored, scores(confusion))
+
+    def as_json(self) -> dict[str, Any]:
+        """What `evaluate.py --json` writes; fractions, null for a class without a score."""
+        return {
+            "pixel_accuracy": self.scores.pixel_accuracy,
+            "class_accuracy": self.scores.class_accuracy,
+            "mean_iou": self.scores.mean_iou,
+            "frequency_weighted_iou": self.scores.frequency_weighted_iou,
+            "iou": dict(zip(self.classes, self.scores.iou)),
+            "recall": dict(zip(self.classes, self.scores.recall)),
+            "confusion": self.confusion.tolist(),
+            "images": self.images,
+            "ignored_pixels": self.ignored_pixels,
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Evaluation:
+        """The inverse of `as_json`; the scores are computed anew from the confusion matrix.
+
+        Raises:
+            ValueError: the content is not an evaluation.
+        """
+        try:
+            classes = tuple(content["iou"])
+            confusion = np.array(content["confusion"], dtype=np.int64)
+            images, ignored = int(content["images"]), int(content["ignored_pixels"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not an evaluation: {error}") from None
+        if confusion.shape != (len(classes), len(classes)):
+            raise ValueError(f"not an evaluation: a {confusion.shape} confusion matrix of {len(classes)} classes")
+        return cls(classes, confusion, images, ignored, scores(confusion))

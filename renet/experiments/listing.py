@@ -1,0 +1,114 @@
+"""What experiments need, before anything is done: is it there, what is missing, and which commands would make it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from renet.data.split_reader import LABELS
+from renet.networks.files import product_path
+from renet.experiments.plan import Experiment, Labelling
+from renet.experiments.runs import Runs
+from renet.experiments.training import Training, difference
+from renet.training.run_folder import read_facts
+from renet.common.script_command import command_line
+from renet.common.text_table import aligned
+
+
+def check_everything(runs: Runs, experiments: Sequence[Experiment]) -> None:
+    """Before anything begins: is all there that will be needed, and is what is there of the same options?
+
+    Raises:
+        UserError: it is not.
+    """
+    for experiment in experiments:
+        for training in (*experiment.trainings().values(), *later_trainings(experiment)):
+            runs.check(training)
+        for labelling in experiment.labellings():
+            runs.check_labelling(labelling)
+
+
+def later_trainings(experiment: Experiment) -> Iterator[Training]:
+    """Those of which the experiment's choice takes one (for each seed)."""
+    for _, row in experiment.choice.candidates.values() if experiment.choice else ():
+        for of_seed in row.labellings.values():
+            yield from (labelling.training for labelling in of_seed)
+
+
+def count_runs(experiments: Sequence[Experiment]) -> int:
+    """How many runs the experiments have together; what several share counts once."""
+    names = {name for experiment in experiments for name in experiment.trainings()}
+    return len(names) + sum(experiment.later_trainings() for experiment in experiments)
+
+
+def listing(runs: Runs, experiment: Experiment, data_is_there: bool = True) -> list[str]:
+    """The experiment's runs as lines: what each is, and how far.
+
+    Args:
+        runs: where to look.
+        experiment: whose.
+        data_is_there: without the data nothing can be compared.
+    """
+    rows = [
+        ["run", "iterations", "training", "predictions"],
+        *(_run_row(runs, experiment, training, data_is_there) for training in experiment.trainings().values()),
+    ]
+    later = [training.name for training in later_trainings(experiment)]
+    if later:
+        rows.append([f"one of {', '.join(later)}", "", "later", ""])
+    return aligned(rows, left=4, underline=False)
+
+
+def _run_row(runs: Runs, experiment: Experiment, training: Training, data_is_there: bool) -> list[str]:
+    labellings = [labelling for labelling in experiment.labellings() if labelling.training.name == training.name]
+    states = [_prediction_state(runs, labelling) for labelling in {each.key: each for each in labellings}.values()]
+    state = _training_state(runs, training, data_is_there)
+    return [training.name, f"{training.iterations:,}", state, ", ".join(states)]
+
+
+def _training_state(runs: Runs, training: Training, data_is_there: bool) -> str:
+    if not runs.is_begun(training):
+        return "missing"
+    if data_is_there and difference(training, runs.settings.out) is not None:
+        return "of other options"
+    if runs.is_trained(training):
+        return "finished"
+    return f"at iteration {read_facts(runs.folder(training)).get('iteration', 0):,}"
+
+
+def _prediction_state(runs: Runs, labelling: Labelling) -> str:
+    name = "with CRF" if labelling.crf else "without CRF"
+    return f"{name}: {'missing' if runs.result(labelling) is None else 'done'}"
+
+
+def commands(runs: Runs, experiments: Sequence[Experiment]) -> list[str]:
+    """What is going to be run, as a person types it; lines that begin with # say what this tool does itself."""
+    lines: list[str] = []
+    for experiment in experiments:
+        lines.append(f"# {experiment.name}: {experiment.title}")
+        for training in experiment.trainings().values():
+            lines += _training_lines(runs, training)
+        for labelling in experiment.labellings():
+            lines += _prediction_lines(runs, labelling)
+        later = [training.name for training in later_trainings(experiment)]
+        if later:
+            lines.append(f"# then, after the choice, the same for one of {', '.join(later)}")
+    return list(dict.fromkeys(lines))
+
+
+def _training_lines(runs: Runs, training: Training) -> Iterator[str]:
+    if runs.is_trained(training):
+        return
+    begun = runs.is_begun(training)
+    if not begun:
+        if training.held_out is not None:
+            yield f"# writes {product_path(training.held_out.folder)}"
+        yield f"# writes {product_path(training.solver_file(runs.settings.out).parent)}"
+    yield command_line(*runs.training_command(training, begun))
+
+
+def _prediction_lines(runs: Runs, labelling: Labelling) -> Iterator[str]:
+    if runs.result(labelling) is not None:
+        return
+    yield command_line(*runs.prediction_command(labelling))
+    if (labelling.split / LABELS).is_dir() or labelling.training.held_out is not None:
+        yield command_line(*runs.scoring_command(labelling))

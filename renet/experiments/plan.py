@@ -1,0 +1,477 @@
+"""The paper's experiments: which networks each needs, trained and predicting on what, for given settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from renet.data.dataset import Dataset, SplitSummary
+from renet.data.held_out import HELD_OUT, LEARN, held_out_count
+from renet.data.catalog import load_dataset
+from renet.data.split_reader import IMAGES, LABELS
+from renet.networks.splits import affordable_test_images, chosen_data
+from renet.networks.models import AFTER_COCO_ITERATIONS, BEST, COCO_ITERATIONS, COCO_STEP, MODELS
+from renet.networks.files import Data, product_path
+from renet.networks.schedules import h_renet_sgd
+from renet.experiments.training import HeldOut, Settings, Training, in_order, split_summary
+from renet.common.repository import ROOT
+
+SCALES = (100, 1000, 10000)
+FULL_SIZE = (400, 500)
+SIZES = ((256, 320), (320, 400), FULL_SIZE)
+# Splits that a prepared copy of the paper's datasets has, so that a list needs none.
+_EXPECTED = {
+    "voc2012": ("train", "val", "test", "trainaug", "trainvalaug"),
+    "stanford_background": tuple(f"fold{number}/{part}" for number in range(5) for part in ("train", "test")),
+}
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """A trained network's predictions of a split.
+
+    Attributes:
+        training: gives the network.
+        split: the prepared split.
+        crf: a dense CRF comes after the network.
+    """
+
+    training: Training
+    split: Path
+    crf: bool = False
+
+    @property
+    def key(self) -> tuple[str, bool]:
+        """What tells it from others: a run predicts one split."""
+        return self.training.name, self.crf
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        name: what the table calls it.
+        paper: name of the paper's row to stand beside; empty: it has none.
+        labellings: by seed; several are folds, whose scores are averaged.
+    """
+
+    name: str
+    paper: str
+    labellings: Mapping[int, tuple[Labelling, ...]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Rows of which the one with the best mean IoU decides what is trained then.
+
+    Attributes:
+        what: is chosen.
+        candidates: by name the row that is compared, and the one that follows.
+    """
+
+    what: str
+    candidates: Mapping[str, tuple[Row, Row]]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A figure.
+
+    Attributes:
+        split: whose images are shown.
+        columns: title and predictions.
+        others: whether predictions of other systems may stand beside.
+        features: the N-ReNet whose feature maps are shown instead.
+    """
+
+    split: Path
+    columns: tuple[tuple[str, Labelling], ...] = ()
+    others: bool = False
+    features: Training | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What has a name on the command line.
+
+    Attributes:
+        name: that.
+        title: what it is in the paper.
+        rows: of its table.
+        notes: what is to be said about it.
+        choice: made first; its row then comes first.
+        pictures: of a figure.
+        tree: whether predictions are also written as a submission to the VOC server.
+        folds: by the position in a row's labellings, where there are several.
+    """
+
+    name: str
+    title: str
+    rows: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = ()
+    choice: Choice | None = None
+    pictures: Pictures | None = None
+    tree: bool = False
+    folds: tuple[str, ...] = ()
+
+    def labellings(self) -> Iterator[Labelling]:
+        """All that is to be predicted; of a choice, what is compared."""
+        compared = [compared for compared, _ in self.choice.candidates.values()] if self.choice else []
+        for row in (*compared, *self.rows):
+            for of_seed in row.labellings.values():
+                yield from of_seed
+        if self.pictures:
+            yield from (labelling for _, labelling in self.pictures.columns)
+
+    def trainings(self) -> Mapping[str, Training]:
+        """All that is to be trained by name, in order; of a choice, what is compared."""
+        features = [self.pictures.features] if self.pictures and self.pictures.features else []
+        return in_order([*(labelling.training for labelling in self.labellings()), *features])
+
+    def later_trainings(self) -> int:
+        """How many trainings come in addition once the choice is made."""
+        if self.choice is None:
+            return 0
+        _, row = next(iter(self.choice.candidates.values()))
+        return sum(len(of_seed) for of_seed in row.labellings.values())
+
+
+# ------------------------------------------------------------------------------------------------------- trainings
+
+
+def training(
+    settings: Settings,
+    model: str,
+    seed: int,
+    *,
+    name: str = "",
+    data: Data | None = None,
+    paper_iterations: int | None = None,
+    start: Training | None = None,
+    held_out: HeldOut | None = None,
+    sgd: Any = None,
+    **options: Any,
+) -> Training:
+    """A model's training on the usual splits, with the paper's options where `settings` have no others.
+
+    Args:
+        settings: of all.
+        model: of `MODELS`.
+        seed: of it; others than 0 are in the run's name.
+        name: of the run, in place of the model's.
+        data: in place of the usual splits.
+        paper_iterations: in place of the model's.
+        start: what it starts from, in place of VGG-16.
+        held_out: what is to be made first.
+        sgd: a schedule in place of the model's.
+        options: of the network, which go over the settings.
+    """
+    paper = paper_iterations or MODELS[model].sgd(None).iterations
+    data = data or usual_data(settings)
+    network_options = settings.options(model, **options)
+    schedule = settings.schedule(model, paper, sgd)
+    tested = settings.test_images or affordable_test_images(data, network_options, schedule, settings.iter_size)
+    return Training(
+        (name or model) + (f"_seed{seed}" if seed else ""),
+        model,
+        replace(data, tested_images=min(tested, data.test_images)),
+        network_options,
+        schedule,
+        paper,
+        settings.iter_size,
+        seed,
+        settings.weights if MODELS[model].weights is not None and start is None else None,
+        start,
+        held_out,
+    )
+
+
+def usual_data(settings: Settings, train: Sequence[str] = (), test: str | None = None) -> Data:
+    """The splits of the command line, else those named here, else the generator's usual ones.
+
+    Raises:
+        UserError: the dataset has no such split.
+    """
+    return chosen_data(settings.dataset, settings.train_split or train or None, settings.test_split or test)
+
+
+def _row(
+    settings: Settings, label: str, paper: str, train: Callable[[int], Training], split: Path, crf: bool = False
+) -> Row:
+    """A row of one labelling for each seed."""
+    return Row(label, paper, {seed: (Labelling(train(seed), split, crf),) for seed in settings.seeds})
+
+
+def _usual_row(settings: Settings, label: str, paper: str, model: str, crf: bool = False, **options: Any) -> Row:
+    split = ROOT / usual_data(settings).test
+    return _row(settings, label, paper, lambda seed: training(settings, model, seed, **options), split, crf)
+
+
+# ----------------------------------------------------------------------------------------------------- experiments
+
+
+def _folds(settings: Settings) -> Mapping[str, tuple[str, str] | None]:
+    """Training and test split by the fold's name; without folds, or with splits chosen, one without a name."""
+    splits = settings.dataset.splits
+    found = sorted(int(match[1]) for name in splits if (match := re.fullmatch(r"fold(\d+)/train", name)))
+    names = {f"fold{number}": (f"fold{number}/train", f"fold{number}/test") for number in found}
+    names = {fold: pair for fold, pair in names.items() if pair[1] in splits}
+    return {"": None} if settings.train_split or settings.test_split or not names else names
+
+
+def _n_renet(settings: Settings, seed: int, fold: str, pair: tuple[str, str] | None) -> Training:
+    data = usual_data(settings, *(((pair[0],), pair[1]) if pair else ()))
+    return training(settings, settings.n_renet, seed, name=f"{settings.n_renet}_{fold}".rstrip("_"), data=data)
+
+
+def table1(settings: Settings) -> Experiment:
+    """N-ReNet on Stanford Background."""
+    folds = _folds(settings)
+    labellings = {}
+    for seed in settings.seeds:
+        trainings = [_n_renet(settings, seed, fold, pair) for fold, pair in folds.items()]
+        labellings[seed] = tuple(Labelling(each, ROOT / each.data.test) for each in trainings)
+    if len(folds) == 5:
+        note = "Each figure is the mean of five folds, as the paper's."
+    elif "" in folds:
+        note = "One division into training and test images; the paper's figure is the mean of five folds."
+    else:
+        note = f"The dataset has {_list_of(folds)} alone; the paper's figure is the mean of five folds."
+    row = Row("N-ReNet", "N-ReNet", labellings)
+    named = tuple(folds) if len(folds) > 1 else ()
+    return Experiment("table1", "Table 1: N-ReNet on raw pixels", (row,), (note,), folds=named)
+
+
+def _list_of(names: Sequence[str] | Mapping[str, Any]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def table4(settings: Settings) -> Experiment:
+    """The baseline FCN and H-ReNet's variants."""
+    rows = (
+        ("(a) baseline FCN", "a", "fcn", False),
+        ("(b) H-ReNet", "b", "h_renet", False),
+        ("(c) H-ReNet, BN", "c", "h_renet_bn", False),
+        ("(d) H-ReNet, BN, MLFB", "d", BEST, False),
+        ("(e) baseline FCN, DenseCRF", "e", "fcn", True),
+        ("(f) H-ReNet, BN, DenseCRF", "f", "h_renet_bn", True),
+        ("(g) H-ReNet, BN, MLFB, DenseCRF", "g", BEST, True),
+    )
+    return Experiment(
+        "table4",
+        "Table 4: the baseline FCN and H-ReNet",
+        tuple(_usual_row(settings, *row) for row in rows),
+        ("BN: batch normalisation. MLFB: multi-layer feature combination. (e) to (g) are (a), (c), (d) and the CRF.",),
+    )
+
+
+def table5(settings: Settings) -> Experiment:
+    """What the recurrent group sees."""
+    rows = (
+        ("pool4", "pool4", "h_renet_bn_from_pool4"),
+        ("pool5", "pool5", "h_renet_bn_from_pool5"),
+        ("conv7", "conv7", "h_renet_bn"),
+        ("conv7 and pool5", "conv7+pool5", "h_renet_bn_conv7_pool5"),
+        ("conv7, pool5 and pool4", "conv7+pool5+pool4", BEST),
+    )
+    title = "Table 5: what H-ReNet's recurrent group sees"
+    return Experiment("table5", title, tuple(_usual_row(settings, *row) for row in rows))
+
+
+def table6(settings: Settings) -> Experiment:
+    """Testing time beside accuracy."""
+    crf = "H-ReNet + DenseCRF (2 iterations)"
+    rows = (
+        _usual_row(settings, "baseline FCN", "baseline FCN", "fcn"),
+        _usual_row(settings, "H-ReNet", "H-ReNet", BEST),
+        _usual_row(settings, crf, crf, BEST, crf=True),
+    )
+    note = (
+        "Seconds are from the pixels of one image, at its own size, to its probabilities: the median over the images."
+    )
+    return Experiment("table6", "Table 6: testing time and accuracy", rows, (note,))
+
+
+def _table7_data(settings: Settings) -> tuple[Data, Path, tuple[str, ...]]:
+    """What Table 7 learns from (tested on a labelled split while it learns), what it predicts, and notes."""
+    splits = settings.dataset.splits
+    notes = []
+    train = ("trainvalaug",) if "trainvalaug" in splits else ()
+    data = usual_data(settings, train)
+    if not train and not settings.train_split:
+        notes.append("The dataset has no split trainvalaug, which the paper learns from here.")
+    predicted = settings.test_split or ("test" if "test" in splits else None)
+    split = settings.dataset.folder / predicted if predicted else ROOT / data.test
+    if not (ROOT / data.test / LABELS).is_dir():
+        usual = [name for name in ("val", "test", "fold0/test") if (settings.dataset.folder / name / LABELS).is_dir()]
+        tested = product_path(settings.dataset.folder / usual[0]) if usual else data.train[0]
+        summary = split_summary(Path(tested))
+        data = replace(data, test=tested, test_images=summary.count if summary else data.test_images)
+    return data, split, tuple(notes)
+
+
+def _table7(
+    settings: Settings, name: str, title: str, train: Callable[[int], Training], notes: Sequence[str] = ()
+) -> Experiment:
+    _, split, more = _table7_data(settings)
+    rows = (
+        _row(settings, "H-ReNet", "H-ReNet", train, split),
+        _row(settings, "H-ReNet + DenseCRF", "H-ReNet+ DenseCRF", train, split, crf=True),
+    )
+    return Experiment(name, title, rows, (*more, *notes), tree=True)
+
+
+def table7a(settings: Settings) -> Experiment:
+    """The test server's images, learnt from VOC alone."""
+    data = _table7_data(settings)[0]
+    train = partial(training, settings, BEST, name=f"{BEST}_trainval", data=data)
+    title = "Table 7 (a): VOC 2012's test images"
+    return _table7(settings, "table7a", title, train)
+
+
+def _coco_source(settings: Settings, split: Path) -> Sequence[str]:
+    """The split as prototxts name it; that it is missing is told when a run needs it."""
+    if (split / IMAGES).is_dir():
+        return chosen_data(settings.dataset, [str(split)], settings.test_split).train
+    return [product_path(split)]
+
+
+def table7b(settings: Settings) -> Experiment:
+    """As `table7a`, with COCO first."""
+    data = _table7_data(settings)[0]
+    coco = [source for split in settings.coco for source in _coco_source(settings, split)]
+    both = replace(data, name=f"coco_{data.name}", train=(*data.train, *coco))
+    iterations = settings.iterations(COCO_ITERATIONS)
+    step = max(1, round(iterations * COCO_STEP / COCO_ITERATIONS))
+    steps = h_renet_sgd(iterations, step, ", before VOC 2012 alone")
+
+    def train(seed: int) -> Training:
+        first = training(
+            settings, BEST, seed, name=f"{BEST}_coco", data=both, paper_iterations=COCO_ITERATIONS, sgd=steps
+        )
+        name, paper = f"{BEST}_after_coco", AFTER_COCO_ITERATIONS
+        return training(settings, BEST, seed, name=name, data=data, paper_iterations=paper, start=first)
+
+    note = "First COCO and VOC together, then VOC alone."
+    return _table7(settings, "table7b", "Table 7 (b): VOC 2012's test images, with COCO", train, (note,))
+
+
+def l2_scale(settings: Settings) -> Experiment:
+    """L2 normalisation's scale, chosen on held-out images, beside batch normalisation."""
+    model = "h_renet_l2_mlfb"
+    usual = usual_data(settings)
+    folder = settings.out / "held_out"
+    counts = [summary.count for split in usual.train if (summary := split_summary(Path(split)))]
+    data = replace(
+        usual,
+        train=(product_path(folder / LEARN),),
+        test=product_path(folder / HELD_OUT),
+        test_images=held_out_count(sum(counts)),
+    )
+    held_out = HeldOut(tuple(ROOT / split for split in usual.train), folder)
+
+    def compared(scale: int, seed: int) -> Training:
+        name = f"{model}_scale{scale}_held_out"
+        return training(settings, model, seed, name=name, data=data, held_out=held_out, l2_scale=scale)
+
+    candidates = {
+        str(scale): (
+            _row(settings, f"scale {scale}", "", partial(compared, scale), folder / HELD_OUT),
+            _usual_row(
+                settings, f"L2 normalisation, scale {scale}", "", model, name=f"{model}_scale{scale}", l2_scale=scale
+            ),
+        )
+        for scale in SCALES
+    }
+    note = (
+        "The scale is chosen by the mean IoU on a tenth of the training images, which those networks did not learn "
+        "from; the network with the chosen scale learns from all of them."
+    )
+    return Experiment(
+        "l2_scale",
+        "Section 4.2: L2 normalisation's scale, and batch normalisation beside it",
+        (_usual_row(settings, "batch normalisation", "batch normalisation", BEST),),
+        (note,),
+        Choice("scale", candidates),
+    )
+
+
+def training_size(settings: Settings) -> Experiment:
+    """Sizes of the training crops."""
+    rows = []
+    for model, label in (("fcn", "baseline FCN"), (BEST, "H-ReNet")):
+        full = settings.crop or MODELS[model].crop
+        for size in SIZES:
+            crop = tuple(max(1, round(side * part / whole)) for side, part, whole in zip(full, size, FULL_SIZE))
+            name = model if crop == full else f"{model}_{crop[0]}x{crop[1]}"
+            paper = f"{model} {size[0]}x{size[1]}"
+            row = f"{label}, {crop[0]} x {crop[1]}"
+            rows.append(_usual_row(settings, row, paper, model, name=name, crop=crop))
+    notes = ()
+    if settings.crop is not None:
+        notes = ("The crops are to the largest as the paper's 256 x 320, 320 x 400 and 400 x 500 are.",)
+    return Experiment("training_size", "Section 4.2: size of the training crops", tuple(rows), notes)
+
+
+def irnn(settings: Settings) -> Experiment:
+    """Kinds of recurrent units."""
+    rows = (
+        ("LSTM (H-ReNet, BN)", "LSTM", "h_renet_bn"),
+        ("IRNN", "IRNN", "h_renet_bn_irnn"),
+        ("GRU", "", "h_renet_bn_gru"),
+    )
+    note = "IRNN and GRU groups have as many parameters as the LSTM group. The paper has no GRU."
+    title = "Section 4.2: IRNN and GRU units in the LSTM's place"
+    return Experiment("irnn", title, tuple(_usual_row(settings, *row) for row in rows), (note,))
+
+
+def figure2(settings: Settings) -> Experiment:
+    """Feature maps of N-ReNet."""
+    fold, pair = next(iter(_folds(settings).items()))
+    network = _n_renet(settings, settings.seeds[0], fold, pair)
+    title = "Figure 2: feature maps of N-ReNet"
+    return Experiment("figure2", title, pictures=Pictures(ROOT / network.data.test, features=network))
+
+
+def _columns(settings: Settings, *columns: tuple[str, str, bool]) -> Pictures:
+    split = ROOT / usual_data(settings).test
+    seed = settings.seeds[0]
+    return Pictures(
+        split,
+        tuple((title, Labelling(training(settings, model, seed), split, crf)) for title, model, crf in columns),
+    )
+
+
+def figure4(settings: Settings) -> Experiment:
+    """The baseline FCN's and H-ReNet's predictions."""
+    pictures = _columns(settings, ("baseline FCN", "fcn", False), ("H-ReNet", BEST, False))
+    return Experiment("figure4", "Figure 4: the baseline FCN and H-ReNet", pictures=pictures)
+
+
+def figure5(settings: Settings) -> Experiment:
+    """H-ReNet with the CRF beside other systems."""
+    pictures = replace(_columns(settings, ("H-ReNet + DenseCRF", BEST, True)), others=True)
+    return Experiment("figure5", "Figure 5: other systems and H-ReNet", pictures=pictures)
+
+
+EXPERIMENTS: dict[str, Callable[[Settings], Experiment]] = {
+    function.__name__: function
+    for function in (
+        table1, table4, table5, table6, table7a, table7b, l2_scale, training_size, irnn, figure2, figure4, figure5,
+    )
+}  # fmt: skip
+DATASETS = dict.fromkeys(EXPERIMENTS, "voc2012") | dict.fromkeys(("table1", "figure2"), "stanford_background")
+
+
+def expected_dataset(folder: Path) -> Dataset | None:
+    """What a prepared copy of one of the paper's datasets in `folder` will be; None for other names."""
+    if folder.name not in _EXPECTED:
+        return None
+    splits = {name: SplitSummary(0, "") for name in _EXPECTED[folder.name]}
+    return replace(load_dataset(folder.name), splits=splits, folder=folder)

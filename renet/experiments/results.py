@@ -1,0 +1,143 @@
+"""What is known of an experiment: its rows' figures, its runs, and what it is to be compared with."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from renet.networks.files import product_path
+from renet.experiments.plan import Experiment, Row
+from renet.experiments.runs import Result, Runs
+from renet.experiments.training import Settings, Training
+from renet.evaluation.paper_results import PaperExperiment, paper_experiment
+from renet.common.repository import ROOT
+from renet.training.run_folder import read_facts
+
+MEASURES = {
+    "pixel_accuracy": "pixel accuracy %",
+    "class_accuracy": "class accuracy %",
+    "mean_iou": "mean IoU %",
+    "seconds": "seconds an image",
+}
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """What is known of a row.
+
+    Attributes:
+        row: which.
+        results: as the row's labellings; None before they are there.
+    """
+
+    row: Row
+    results: Mapping[int, tuple[Result | None, ...]]
+
+    @classmethod
+    def of(cls, row: Row, runs: Runs) -> RowResult:
+        """What the run folders hold of the row."""
+        return cls(row, {seed: tuple(map(runs.result, of_seed)) for seed, of_seed in row.labellings.items()})
+
+    def of_seed(self, seed: int, measure: str) -> float | None:
+        """A figure of one seed, the mean of its folds; None where one is missing."""
+        values = [None if result is None else result.measure(measure) for result in self.results[seed]]
+        return None if None in values else mean(values)
+
+    def figures(self, measure: str) -> list[float]:
+        """The figures of all seeds, as far as they are there."""
+        found = (self.of_seed(seed, measure) for seed in self.results)
+        return [value for value in found if value is not None]
+
+    def fold(self, position: int, measure: str) -> list[float]:
+        """The figures of one fold for all seeds, as far as they are there."""
+        results = (of_seed[position] for of_seed in self.results.values())
+        found = (None if result is None else result.measure(measure) for result in results)
+        return [value for value in found if value is not None]
+
+    def is_complete(self) -> bool:
+        """Whether all of it is predicted, and scored where there is a truth."""
+        return all(result is not None for of_seed in self.results.values() for result in of_seed)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is told of an experiment.
+
+    Attributes:
+        experiment: which.
+        runs: where its runs are.
+        rows: of its table.
+        compared: what a choice was made from.
+        chosen: the choice.
+        trainings: that it needed.
+        picture: a figure's file.
+    """
+
+    experiment: Experiment
+    runs: Runs
+    rows: tuple[RowResult, ...]
+    compared: tuple[RowResult, ...] = ()
+    chosen: str | None = None
+    trainings: tuple[Training, ...] = ()
+    picture: Path | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """What the command line says."""
+        return self.runs.settings
+
+    @property
+    def paper(self) -> PaperExperiment | None:
+        """The paper's figures."""
+        return paper_experiment(self.experiment.name)
+
+    def facts(self, training: Training) -> dict[str, Any]:
+        """What the run's folder says of it."""
+        return read_facts(self.runs.folder(training))
+
+
+def same_images(report: Report, paper: PaperExperiment) -> bool:
+    """Whether the paper's figures were measured on the images that ours were."""
+    if report.settings.dataset.name != paper.dataset:
+        return False
+    return not paper.split or scored_splits(report) == [paper.split]
+
+
+def scored_splits(report: Report) -> list[str]:
+    """The splits that the rows predict."""
+    labellings = [each for row in report.rows for of_seed in row.row.labellings.values() for each in of_seed]
+    return list(dict.fromkeys(short_name(report.settings, labelling.split) for labelling in labellings))
+
+
+def short_name(settings: Settings, split: Path) -> str:
+    """A split of the dataset, or one made beside the runs, by its name; another one by its path."""
+    split = ROOT / split
+    for folder in (settings.dataset.folder, settings.out):
+        if split.is_relative_to(folder):
+            return split.relative_to(folder).as_posix()
+    return product_path(split)
+
+
+def published(paper: PaperExperiment | None, name: str, measures: Sequence[str]) -> tuple[float | None, ...]:
+    """The paper's figures of a row, None where it gives none."""
+    return (None,) * len(measures) if paper is None else paper.rows.get(name, (None,) * len(measures))
+
+
+def class_iou(result: Result | None) -> dict[str, float | None]:
+    """IoU of each class, a fraction; empty where there is no score."""
+    return result.evaluation["iou"] if result is not None and result.evaluation is not None else {}
+
+
+def gpu_name(number: int | None) -> str | None:
+    """What the driver calls the GPU; None for the CPU, or where nobody says."""
+    if number is None:
+        return None
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", f"--id={number}"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

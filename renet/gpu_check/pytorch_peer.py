@@ -1,0 +1,153 @@
+"""PyTorch's side of the comparison on a GPU: `python gpu_peer.py cuda` answers each line of JSON with a line of JSON.
+
+    {"do": "rates"} -> {"tflops": {...}, "terabytes": ...}
+    {"do": "prepare", "model": FILE, "inputs": "data:10,3,240,320 label:10,1,240,320:8", "backward": true,
+     "precision": "TF32", "chain": 4} -> {"memory_mib": ...}
+    {"do": "run"} -> {"milliseconds": ...}
+    {"do": "compare", "folder": ..., "model": FILE, "inputs": ..., "backward": true, "precision": "TF32"}
+        -> {"differences": {name: ...}, "own": {name: ...}}
+
+A network is a prototxt, its inputs are as benchmark_net -inputs has them, and the folder is what benchmark_net -dump
+wrote for the same ones. Differences are to PyTorch's float32; `own` are those of PyTorch's in the precision asked for,
+which tell how far rounding carries in that network (empty for float32). A failed question is answered {"error": ...}.
+With `cpu` it computes on the processor, in float32, and knows no rates and no memory. It needs PyTorch and the standard
+library, and any Python from 3.8 on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from renet.gpu_check.work import BF16, FLOAT32, TF32
+from renet.gpu_check.pytorch_networks import Work, parse_inputs
+
+WARM_UP = 3
+COPY_BYTES = 1 << 30
+PRODUCT_SIZE = 8192
+PRODUCT_TIMES = 8
+
+
+@contextlib.contextmanager
+def precision_of_products(precision: str) -> Iterator[None]:
+    """Matrix products of cuBLAS and cuDNN in `precision`; BF16 by autocast, as PyTorch's users have it."""
+    torch.backends.cuda.matmul.allow_tf32 = precision == TF32
+    torch.backends.cudnn.allow_tf32 = precision == TF32
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=precision == BF16):
+        yield
+
+
+def milliseconds(work: Any, times: int) -> float:
+    """Mean time of `times` calls in a row, by events on the GPU; by the clock where there is none."""
+    if not torch.cuda.is_initialized():
+        begun = time.perf_counter()
+        for _ in range(times):
+            work()
+        return (time.perf_counter() - begun) / times * 1e3
+    start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(times):
+        work()
+    stop.record()
+    stop.synchronize()
+    return start.elapsed_time(stop) / times
+
+
+def rates() -> dict[str, Any]:
+    """The GPU's rates as measured: large matrix products, and a copy within its memory (bytes read and written)."""
+    tflops = {}
+    a = torch.randn(PRODUCT_SIZE, PRODUCT_SIZE, device="cuda")
+    b = torch.randn(PRODUCT_SIZE, PRODUCT_SIZE, device="cuda")
+    for precision in (FLOAT32, TF32, BF16):
+        kind = torch.bfloat16 if precision == BF16 else torch.float32
+        x, y = a.to(kind), b.to(kind)
+        with precision_of_products(precision):
+            milliseconds(lambda x=x, y=y: x @ y, 2)
+            time = milliseconds(lambda x=x, y=y: x @ y, PRODUCT_TIMES)
+        tflops[precision] = 2 * PRODUCT_SIZE**3 / time / 1e9
+    source = torch.empty(COPY_BYTES // 4, device="cuda").normal_()
+    target = torch.empty_like(source)
+    milliseconds(lambda: target.copy_(source), 2)
+    terabytes = 2 * COPY_BYTES / milliseconds(lambda: target.copy_(source), PRODUCT_TIMES) / 1e9
+    return {"tflops": tflops, "terabytes": terabytes}
+
+
+class Peer:
+    """Answers questions; holds the network that was prepared last."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._work: Work | None = None
+        self._precision = FLOAT32
+        self._chain = 1
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a question (see the module's text)."""
+        if question["do"] == "rates":
+            return rates()
+        if question["do"] == "run":
+            return {"milliseconds": milliseconds(self._run, self._chain)}
+        self._forget()
+        text, inputs = Path(question["model"]).read_text(), parse_inputs(question["inputs"])
+        if question["do"] == "compare":
+            folder = Path(question["folder"])
+            self._work, self._precision = Work(text, inputs, question["backward"], self._device), FLOAT32
+            self._work.load(folder)
+            self._run()
+            differences, own = self._work.differences(folder), {}
+            if question["precision"] != FLOAT32:
+                exact, self._precision = self._work.compared(), question["precision"]
+                self._run()
+                own = self._work.own_differences(exact)
+            self._forget()
+            return {"differences": differences, "own": own}
+        on_gpu = self._device == "cuda"
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+        self._work, self._precision = Work(text, inputs, question["backward"], self._device), question["precision"]
+        self._chain = question["chain"]
+        milliseconds(self._run, WARM_UP)
+        return {"memory_mib": (torch.cuda.max_memory_allocated() - before) / 2**20 if on_gpu else None}
+
+    def _forget(self) -> None:
+        """Leave the memory to others."""
+        self._work = None
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
+
+    def _run(self) -> None:
+        with precision_of_products(self._precision):
+            self._work.run()
+
+
+def main(device: str) -> None:
+    """Answer until the input ends."""
+    # Only answers go to the pipe, whatever a library prints.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    peer = Peer(device)
+    versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    print(json.dumps({"versions": versions, "device": name}), file=answers)
+    for line in sys.stdin:
+        try:
+            answer = peer.answer(json.loads(line))
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
+        print(json.dumps(answer), file=answers)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

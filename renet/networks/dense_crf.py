@@ -1,0 +1,68 @@
+"""The dense CRF at the end of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from caffe import layers as L
+from caffe.proto import caffe_pb2
+
+from renet.networks.spec import Network, Options
+
+# The positional kernel's and the bilateral kernel's weights and spreads in the authors' release; it iterates 5 times,
+# but the paper's Table 6 has 2.
+PAPER_CRF = {"max_iter": 2, "pos_w": 3, "pos_xy_std": 3, "bi_w": 5, "bi_xy_std": 80, "bi_rgb_std": 3}
+RELEASED_CRF = {**PAPER_CRF, "max_iter": 5}
+# For small drawn pictures with noise: colours within one thing differ by more than 3, and things are nearer.
+SCENES_CRF = {"max_iter": 2, "pos_w": 1, "pos_xy_std": 3, "bi_w": 3, "bi_xy_std": 30, "bi_rgb_std": 12}
+
+
+def dense_crf(network: Network, options: Options, parameters: Mapping[str, Any], learn: bool, train: bool) -> None:
+    """A dense CRF over the scores of the last layer, at the end of a network.
+
+    Args:
+        network: to add to; the image is its `data`.
+        options: say what was taken off the image.
+        parameters: of `dense_crf_param`.
+        learn: the kernels' weights and the labels' compatibility are parameter blobs.
+        train: the top is `crf`, log probabilities for the loss; else `prob`, probabilities.
+    """
+    output = caffe_pb2.DenseCRFParameter.LOG_PROBABILITY if train else caffe_pb2.DenseCRFParameter.PROBABILITY
+    text = (
+        "Fully connected CRF over the scores (section 4.2), mean field over the permutohedral lattice. mean_value and\n"
+    )
+    text += "scale say how the layer gets the image's own colours back from `data`."
+    iterations = "Table 4 (e) to (g) and Table 6: two iterations"
+    if parameters["max_iter"] != PAPER_CRF["max_iter"]:
+        iterations = f"{parameters['max_iter']} iterations, where the paper's Table 6 has {PAPER_CRF['max_iter']}"
+    if learn:
+        text += (
+            "\nlearn: the weights of the two kernels (one for each label) and the C x C compatibility of the labels\n"
+            "are parameters, which start at pos_w, bi_w and Potts; the spreads stay. They are few, so decay would\n"
+            "only pull them to 0; the weights may move ten times as fast, as they start at units, not at tenths."
+        )
+    else:
+        text += (
+            f"\n{iterations}; the kernels are those of the authors' release. Nothing\n"
+            "of it is learned: the network's weights serve as they are, and tools/crf.py searches better settings."
+        )
+    if train:
+        text += (
+            "\nThe loss takes the softmax of the top, and that of log probabilities is the probabilities: exact.\n"
+            "Backward keeps Q of every iteration: max_iter x C x H x W numbers, of one image at a time."
+        )
+    fast, slow = {"lr_mult": 10, "decay_mult": 0}, {"lr_mult": 1, "decay_mult": 0}
+    layer = L.DenseCRF(
+        network.last,
+        network.spec.data,
+        **({"param": [fast, fast, slow]} if learn else {}),
+        dense_crf_param={
+            **parameters,
+            "output": output,
+            "mean_value": list(options.mean),
+            "scale": network.input_scale,
+            **({"learn": True} if learn else {}),
+        },
+    )
+    network.add("crf" if train else "prob", layer, text)

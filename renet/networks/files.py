@@ -1,0 +1,210 @@
+"""The files of one model and dataset: train_val.prototxt, deploy.prototxt, deploy_crf.prototxt and a solver."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import caffe
+from caffe import layers as L
+
+from renet.networks.dense_crf import dense_crf
+from renet.networks.models import Model
+from renet.networks.spec import Network, Options, comment_lines
+from renet.networks.schedules import Schedule, solver_text
+from renet.networks.written_files import sealed
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAIN_VAL = "train_val.prototxt"
+WEIGHTS_COMMENT = (
+    "VGG-16's convolutions, by their layers' names: data_prep/vgg16.py makes this file. The other layers start anew."
+)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where a network's pictures come from.
+
+    Attributes:
+        name: of the dataset, as in file names.
+        classes: number of labels C.
+        ignore_label: label that counts nowhere.
+        train: folders of the splits that it learns from, read as one.
+        test: folder of the split that it is tested on.
+        test_images: number of images there.
+        tested_images: how many of them, from the first on, are tested while training; None: all.
+        test_comment: what else is to be said about the test.
+    """
+
+    name: str
+    classes: int
+    ignore_label: int
+    train: tuple[str, ...]
+    test: str
+    test_images: int
+    tested_images: int | None = None
+    test_comment: str = ""
+
+
+def train_val_text(model: Model, name: str, data: Data, options: Options) -> str:
+    """The training and testing network as prototxt; `name` is the network's."""
+    common: dict[str, Any] = {"mean_value": list(options.mean), "ignore_label": data.ignore_label}
+    if model.input_scale != 1:
+        common["scale"] = model.input_scale
+    train = Network(data.classes)
+    train_data, _ = L.SegmentationData(
+        ntop=2,
+        include={"phase": caffe.TRAIN},
+        segmentation_data_param={
+            "source": list(data.train),
+            "batch_size": options.batch,
+            "crop_height": options.crop[0],
+            "crop_width": options.crop[1],
+            "mirror": True,
+            "shuffle": True,
+            "seed": 0,
+            **common,
+        },
+    )
+    train.add("data", train_data, "Random crops, flipped left to right half of the time (section 4, training).")
+    train.spec.label = train_data.fn.tops[1]
+
+    network = Network(data.classes, model.input_scale)
+    test_data, label = L.SegmentationData(
+        ntop=2,
+        include={"phase": caffe.TEST},
+        segmentation_data_param={"source": [data.test], "batch_size": 1, **common},
+    )
+    network.add("data", test_data, f"Whole images at their own size (section 4, testing).\n{data.test_comment}")
+    network.spec.label = label
+    model.build(network, options)
+    _upsample(network)
+    if model.trained_crf is not None:
+        dense_crf(network, options, model.trained_crf, learn=True, train=True)
+    scores = network.last
+    network.add(
+        "loss",
+        L.SoftmaxWithLoss(scores, label, loss_param={"ignore_label": data.ignore_label}),
+        "Pixelwise cross entropy, all labels weighted alike (section 4); unlabelled pixels count nowhere.",
+    )
+    network.add(
+        "accuracy",
+        L.Accuracy(
+            scores,
+            label,
+            include={"phase": caffe.TEST},
+            accuracy_param={"ignore_label": data.ignore_label},
+        ),
+        "Share of right pixels, image by image.",
+    )
+    return comment_lines(model.headline) + f'name: "{name}"\n\n' + train.text() + "\n" + network.text()
+
+
+def deploy_text(model: Model, name: str, classes: int, options: Options, crf: bool = False) -> str:
+    """The network for new pictures as prototxt: input `data`, output `prob` (N x C x H x W).
+
+    Args:
+        model: of `MODELS`.
+        name: the network's.
+        classes: number of labels C.
+        options: of the network.
+        crf: a dense CRF takes the softmax's place; a model that is trained with one always ends in it.
+    """
+    network = Network(classes, model.input_scale)
+    transform: dict[str, Any] = {"mean_value": list(options.mean)}
+    if model.input_scale != 1:
+        transform["scale"] = model.input_scale
+    scaled = ", times the scale" if "scale" in transform else ""
+    network.add(
+        "data",
+        L.Input(input_param={"shape": {"dim": [1, 3, *options.crop]}}, transform_param=transform),
+        f"Images of any size: reshape this blob. BGR 0..255, minus the mean{scaled}; Caffe itself does not\n"
+        "apply transform_param here, tools/predict.py does.",
+    )
+    model.build(network, options)
+    _upsample(network)
+    learned = model.trained_crf is not None
+    if crf or learned:
+        dense_crf(network, options, model.trained_crf or model.deploy_crf, learn=learned, train=False)
+    else:
+        network.add("prob", L.Softmax(network.last))
+    return comment_lines(model.headline) + f'name: "{name}"\n\n' + network.text()
+
+
+def _upsample(network: Network) -> None:
+    network.add(
+        "upsample",
+        L.BilinearInterpolation(network.last, network.spec.data),
+        "Bilinear interpolation back to the input's own size (sections 4.1 and 4.2).",
+    )
+
+
+def solver_file_text(
+    name: str,
+    headline: str,
+    model: Model,
+    data: Data,
+    options: Options,
+    schedule: Schedule,
+    net: str,
+    *,
+    iter_size: int = 1,
+    weights: str | None = None,
+    weights_comment: str = WEIGHTS_COMMENT,
+) -> str:
+    """The solver of a model as prototxt.
+
+    Args:
+        name: of the training.
+        headline: what it trains on what.
+        model: of `MODELS`.
+        data: gives the number of test images.
+        options: of the network.
+        schedule: how it learns.
+        net: the train_val network's file, from the solver's folder or, for the shipped ones, the repository's root.
+        iter_size: passes to an iteration.
+        weights: what it starts from, in place of the model's own.
+        weights_comment: above it.
+    """
+    height, width = options.crop
+    lines = [f"{headline}: crops of {height} x {width}, batches of {options.batch}."]
+    if model.weights is not None and iter_size == 1:
+        lines.append(
+            "Where memory is short, a smaller batch_size (in the network) with iter_size (here) keeps the images of\n"
+            "an iteration."
+            + (" Batch normalisation then sees the smaller batch: no longer the paper's setting." * model.batch_norm)
+        )
+    return sealed(
+        solver_text(
+            "\n".join(lines),
+            net,
+            schedule,
+            name,
+            data.test_images,
+            tested_images=data.tested_images,
+            weights=weights or model.weights,
+            weights_comment=weights_comment,
+            iter_size=iter_size,
+            batch_norm=model.batch_norm,
+        )
+    )
+
+
+def network_texts(model: Model, name: str, data: Data, options: Options) -> Mapping[str, str]:
+    """The texts of a model's networks by file name, sealed against overwriting edits."""
+    files = {
+        TRAIN_VAL: train_val_text(model, name, data, options),
+        "deploy.prototxt": deploy_text(model, name, data.classes, options),
+    }
+    if model.trained_crf is None:
+        files["deploy_crf.prototxt"] = deploy_text(model, name, data.classes, options, crf=True)
+    return {file: sealed(text) for file, text in files.items()}
+
+
+def product_path(path: Path) -> str:
+    """`path` as prototxts name it: from the repository's root where it lies inside, else in full."""
+    absolute = Path(os.path.abspath(path))
+    return str(absolute.relative_to(ROOT)) if absolute.is_relative_to(ROOT) else str(absolute)

@@ -1,0 +1,287 @@
+"""The baseline FCN (Table 2), H-ReNet (Table 3) and its variants (Tables 4 and 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from caffe import layers as L
+from caffe.proto import caffe_pb2
+
+from renet.networks.spec import Network, Options, convolution, weights_and_free_bias
+from renet.networks.recurrent_group import GRU, IRNN, LSTM, Unit, group_parameters, renet_group, units_of_equal_size
+
+UNITS = 120  # d of one scan: Table 3 has 240 channels
+RELEASED_UNITS = 160
+CHANNELS = {"pool4": 512, "pool5": 512, "conv7": 1024}
+
+FROM_VGG = {"type": "msra"}  # without VGG-16's weights the network can still be trained, from scratch
+CLASSIFIER = {"type": "gaussian", "std": 0.1}
+STAYS = [{"lr_mult": 0, "decay_mult": 0}] * 2
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A column of Table 2: convolutions of VGG-16, each with a ReLU, and the pooling after them.
+
+    Attributes:
+        number: 1 to 5.
+        depth: number of convolutions.
+        channels: of each.
+        dilation: of each, and its padding.
+        halves: the pooling is 2x2 with stride 2; else 3x3 with stride 1.
+    """
+
+    number: int
+    depth: int
+    channels: int
+    dilation: int
+    halves: bool
+
+
+STAGES = (
+    Stage(1, 2, 64, 1, True),
+    Stage(2, 2, 128, 1, True),
+    Stage(3, 3, 256, 1, True),
+    Stage(4, 3, 512, 1, False),
+    Stage(5, 3, 512, 2, False),
+)
+STAGE_COMMENTS = {
+    1: "Table 2: VGG-16's convolutions and poolings, weights from VGG-16 (section 4.2).",
+    4: "Table 2: pool4 and pool5 have stride 1 and a 3x3 window here, so that maps stay at 1/8 of the image.",
+    5: "Table 2: dilation 2 gives conv5 the view that it has in VGG-16 behind a pool4 of stride 2.",
+}
+FROZEN_COMMENT = (
+    "The layers with lr_mult 0 keep their weights: backpropagation skips conv{last} and what lies before\n"
+    "(section 4.2 skips conv1 and conv2)."
+)
+
+
+def vgg16(network: Network, options: Options, stages: int = 5) -> None:
+    """conv1_1 to pool4 or pool5: the part with pretrained weights."""
+    for stage in STAGES[:stages]:
+        frozen = stage.number <= options.frozen
+        for index in range(1, stage.depth + 1):
+            comment = STAGE_COMMENTS.get(stage.number, "") if index == 1 and stage.number != 4 else ""
+            if stage.number == index == 1 and options.frozen:
+                comment += "\n" + FROZEN_COMMENT.format(last=options.frozen)
+            convolution(
+                network,
+                f"conv{stage.number}_{index}",
+                stage.channels,
+                3,
+                FROM_VGG,
+                comment,
+                STAYS if frozen else None,
+                pad=[stage.dilation],
+                **({"dilation": [stage.dilation]} if stage.dilation > 1 else {}),
+            )
+            network.add(f"relu{stage.number}_{index}", L.ReLU(network.last, in_place=True))
+        window = {"kernel_size": 2, "stride": 2} if stage.halves else {"kernel_size": 3, "stride": 1, "pad": 1}
+        network.add(
+            f"pool{stage.number}",
+            L.Pooling(network.last, pooling_param={"pool": caffe_pb2.PoolingParameter.MAX, **window}),
+            STAGE_COMMENTS[4] if stage.number == 4 else "",
+        )
+
+
+@dataclass(frozen=True)
+class Conv7:
+    """The layer that Table 2 and the text's receptive field of 604 pixels disagree about.
+
+    Attributes:
+        kernel: height and width.
+        dilation: of the kernel.
+        comment: says why.
+    """
+
+    kernel: int = 3
+    dilation: int = 1
+    comment: str = "Table 2: 3x3, not dilated."
+
+
+def head(network: Network, options: Options, conv7: Conv7) -> None:
+    """conv6 and conv7 with their ReLUs, on top of pool5."""
+    std = options.gaussian_std
+    filler = {"type": "gaussian", "std": std}
+    comment = "Table 2: 3x3, dilation 12, which widens the view without a loss of resolution.\n" + (
+        "Weights start Gaussian, with the paper's deviation of 0.1 (section 4.2)."
+        if std == 0.1
+        else f"Weights start Gaussian with a deviation of {std:g}, as in the authors' release: with 4,608 inputs\n"
+        "the paper's 0.1 lets the sums explode (generate.py --gaussian-std 0.1 writes it)."
+    )
+    rates = weights_and_free_bias(options.new_rate)
+    convolution(network, "conv6", 1024, 3, filler, comment, rates, pad=[12], dilation=[12])
+    network.add("relu6", L.ReLU(network.last, in_place=True))
+    more = {"pad": [conv7.dilation * (conv7.kernel // 2)]} if conv7.kernel > 1 else {}
+    if conv7.dilation > 1:
+        more["dilation"] = [conv7.dilation]
+    convolution(network, "conv7", CHANNELS["conv7"], conv7.kernel, filler, conv7.comment, rates, **more)
+    network.add("relu7", L.ReLU(network.last, in_place=True))
+
+
+def classifier(network: Network, options: Options) -> None:
+    """conv8 on top of the last layer."""
+    comment = "Tables 2 and 3: 1x1 to the labels, no activation. Weights start Gaussian, 0.1 (section 4.2)."
+    convolution(network, "conv8", network.classes, 1, CLASSIFIER, comment, weights_and_free_bias(options.new_rate))
+
+
+def fcn(network: Network, options: Options, conv7: Conv7 = Conv7()) -> None:
+    """The baseline of Table 2."""
+    vgg16(network, options)
+    head(network, options, conv7)
+    classifier(network, options)
+
+
+def fcn_rf604(network: Network, options: Options) -> None:
+    """The baseline with conv7 dilated, too, so that its receptive field is the 604 pixels that the text states."""
+    comment = (
+        "Table 2 has no dilation here, and a receptive field of 428 x 428 pixels; with dilation 12 it is the\n"
+        "604 x 604 of section 4.2."
+    )
+    fcn(network, options, Conv7(dilation=12, comment=comment))
+
+
+# ------------------------------------------------------------------------------------------------- normalisation
+
+
+def batch_norm(network: Network, options: Options, name: str) -> None:
+    """BatchNorm and a learned Scale over `name`."""
+    batch_norm_layer(network, options, name)
+    scale = L.Scale(
+        network.last,
+        param=weights_and_free_bias(options.new_rate),
+        scale_param={"bias_term": True},
+    )
+    network.add(f"{name}_scale", scale)
+
+
+def batch_norm_layer(network: Network, options: Options, name: str) -> None:
+    """BatchNorm alone over `name`."""
+    comment = (
+        f"Batch normalisation (section 4.2) of {name}: every channel over the batch and all positions, in a test with\n"
+        "the running mean and variance."
+    )
+    memory = options.batch_norm_memory
+    parameter = {} if memory == 0.999 else {"batch_norm_param": {"moving_average_fraction": memory}}
+    # Its three blobs (mean, variance, count) are no weights: Caffe itself gives them lr_mult 0.
+    network.add(f"{name}_bn", L.BatchNorm(network.spec[name], **parameter), comment)
+
+
+def batch_norm_relu(network: Network, options: Options, name: str) -> None:
+    """As released: BatchNorm without Scale, then a ReLU."""
+    batch_norm_layer(network, options, name)
+    network.add(f"{name}_bn_relu", L.ReLU(network.last, in_place=True))
+
+
+def l2_normalisation(network: Network, options: Options, name: str) -> None:
+    """The C x H x W map of each image to one norm."""
+    comment = (
+        f"L2 normalisation (section 4.2) of {name}: each image's C x H x W map to unit norm, times scale (the paper\n"
+        "chooses it from 100, 1000, 10000 on held-out images)."
+    )
+    layer = L.L2Normalization(network.spec[name], l2_normalization_param={"scale": options.l2_scale})
+    network.add(f"{name}_l2", layer, comment)
+
+
+NORMALISATIONS = {
+    "batch norm": batch_norm,
+    "batch norm, ReLU": batch_norm_relu,
+    "L2": l2_normalisation,
+}
+
+
+# ------------------------------------------------------------------------------------------------------- H-ReNet
+
+
+@dataclass(frozen=True)
+class HReNet:
+    """A variant: what the recurrent layer group sees, and of what it is made. Calling it adds its layers.
+
+    Attributes:
+        inputs: of pool4, pool5, conv7.
+        normalisation: of each input, a key of NORMALISATIONS; empty: none.
+        unit: kind of recurrent unit; other kinds than LSTM get the d that keeps the number of parameters.
+        units: d of the LSTM.
+        conv7: its kernel.
+    """
+
+    inputs: Sequence[str] = ("conv7",)
+    normalisation: str = ""
+    unit: Unit = LSTM
+    units: int = UNITS
+    conv7: Conv7 = Conv7()
+
+    def __call__(self, network: Network, options: Options) -> None:
+        """Add the layers between `data` and the scores."""
+        vgg16(network, options, 4 if tuple(self.inputs) == ("pool4",) else 5)
+        if "conv7" in self.inputs:
+            head(network, options, self.conv7)
+        tops = []
+        for name in self.inputs:
+            if self.normalisation:
+                NORMALISATIONS[self.normalisation](network, options, name)
+                tops.append(network.last)
+            else:
+                tops.append(network.spec[name])
+        if len(tops) > 1:
+            network.add("features", L.Concat(*tops), "Multi-layer feature combination (Figure 3).")
+        self._group(network, options)
+        classifier(network, options)
+
+    @property
+    def channels(self) -> int:
+        """Channels that the group sees."""
+        return sum(CHANNELS[name] for name in self.inputs)
+
+    @property
+    def group_units(self) -> int:
+        """The group's own d."""
+        if self.unit is LSTM:
+            return self.units
+        return units_of_equal_size(self.channels, self.units, self.unit.gates)
+
+    def group_text(self) -> str:
+        """What the group is, with its number of parameters."""
+        d = self.group_units
+        count = group_parameters(self.channels, d, 1, self.unit.gates)
+        text = f"d = {d} in each of the two scans, so {2 * d} channels; the group has {count:,} parameters"
+        if self.unit is not LSTM:
+            rival = group_parameters(self.channels, self.units)
+            text += f",\nas close as can be to the {rival:,} of the LSTM group with d = {self.units}"
+        return text
+
+    def _group(self, network: Network, options: Options) -> None:
+        source = "conv7" if tuple(self.inputs) == ("conv7",) else " and ".join(self.inputs)
+        renet_group(
+            network,
+            1,
+            self.group_units,
+            unit=self.unit,
+            forget_bias=options.forget_bias,
+            rate=options.new_rate,
+            comment=f"Table 3: the recurrent layer group between {source} and conv8, over single positions.\n"
+            f"{self.group_text()}.\n{self.unit.initialisation}",
+            sweep_comment="The orthogonal sweep: from here on each position has seen the whole image (section 3).",
+        )
+
+
+MLFB = ("pool4", "pool5", "conv7")
+BN = "batch norm"
+VARIANTS = {
+    "h_renet": HReNet(),
+    "h_renet_bn": HReNet(normalisation=BN),
+    "h_renet_bn_mlfb": HReNet(MLFB, BN),
+    "h_renet_l2_mlfb": HReNet(MLFB, "L2"),
+    "h_renet_bn_irnn": HReNet(normalisation=BN, unit=IRNN),
+    "h_renet_bn_gru": HReNet(normalisation=BN, unit=GRU),
+    "h_renet_bn_from_pool4": HReNet(("pool4",), BN),
+    "h_renet_bn_from_pool5": HReNet(("pool5",), BN),
+    "h_renet_bn_conv7_pool5": HReNet(("pool5", "conv7"), BN),
+    "h_renet_released": HReNet(
+        MLFB,
+        "batch norm, ReLU",
+        units=RELEASED_UNITS,
+        conv7=Conv7(kernel=1, comment="1x1 in the authors' release, 3x3 in Table 2."),
+    ),
+}

@@ -1,0 +1,159 @@
+"""The models that the generator knows: which layers each has, and how it learns by default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from renet.networks import h_renet
+from renet.networks import n_renet
+from renet.networks.dense_crf import PAPER_CRF, RELEASED_CRF, SCENES_CRF
+from renet.networks.spec import Network, Options
+from renet.networks.schedules import Schedule, adam, h_renet_sgd, n_renet_sgd
+
+PAPER = "Combining the Best of Convolutional Layers and Recurrent Layers, arXiv 1603.04871"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that the generator knows.
+
+    Attributes:
+        build: adds its layers to a network, the last of them gives the scores.
+        headline: what the written files say first.
+        crop: default training crop (height, width).
+        batch: default batch.
+        sgd: its SGD schedule over so many iterations, None for the usual number.
+        adam: its schedule for little time, likewise.
+        solver: which of them is the default.
+        trained_crf: parameters of a dense CRF that is trained together with the network; None: it is trained alone.
+        deploy_crf: parameters of the dense CRF in deploy_crf.prototxt.
+        input_scale: what the image is multiplied with after its mean was taken off.
+        weights: what it starts from; None: from nothing.
+        batch_norm: whether it has BatchNorm layers.
+    """
+
+    build: Callable[[Network, Options], None]
+    headline: str
+    crop: tuple[int, int]
+    batch: int
+    sgd: Callable[[int | None], Schedule] = n_renet_sgd
+    adam: Callable[[int | None], Schedule] = adam
+    solver: str = "sgd"
+    trained_crf: Mapping[str, Any] | None = None
+    deploy_crf: Mapping[str, Any] = field(default_factory=lambda: PAPER_CRF)
+    input_scale: float = 1
+    weights: str | None = None
+    batch_norm: bool = False
+
+    def schedule(self, solver: str | None = None, iterations: int | None = None) -> Schedule:
+        """The schedule `sgd` or `adam` (default: the model's), over so many iterations (default: the usual)."""
+        return {"sgd": self.sgd, "adam": self.adam}[solver or self.solver](iterations)
+
+
+# ------------------------------------------------------------------------------------------------------- N-ReNet
+
+_FROM_PIXELS = partial(Model, input_scale=n_renet.INPUT_SCALE)
+_SMALL = partial(_FROM_PIXELS, crop=(96, 128), batch=10, solver="adam")
+
+N_RENETS = {
+    "n_renet": _FROM_PIXELS(
+        n_renet.n_renet,
+        f"N-ReNet: three recurrent layer groups on raw pixels.\n{PAPER}, sections 3 and 4.1.",
+        (240, 320),
+        10,
+    ),
+    # Crops smaller than most images shift the patches' grid over them from sample to sample.
+    "n_renet_quarter": _FROM_PIXELS(
+        n_renet.n_renet_quarter,
+        f"N-ReNet with 4x4 patches first, for training on a CPU.\nAfter {PAPER}, sections 3 and 4.1.",
+        (208, 288),
+        10,
+        solver="adam",
+    ),
+    "n_renet_released": _FROM_PIXELS(
+        n_renet.n_renet_released,
+        "N-ReNet as in the authors' code of 2015, which differs from the paper's text where the comments say so.\n"
+        f"{PAPER}.",
+        (240, 321),
+        20,
+    ),
+    "n_renet_small": _SMALL(
+        n_renet.n_renet_small,
+        f"N-ReNet with two small groups, for small pictures on a CPU.\nAfter {PAPER}, section 3.",
+    ),
+    "conv_small": _SMALL(
+        n_renet.conv_small,
+        "A small fully convolutional network to hold beside n_renet_small: as many parameters, the same resolution,\n"
+        "but it sees only the near surroundings of a position.",
+    ),
+    "conv_small_crf": _SMALL(
+        n_renet.conv_small,
+        "conv_small and a dense CRF, trained together, which the paper leaves as future work (section 4.2).\n"
+        "It may start from conv_small's weights (tools/train.py --weights), whose layers have the same names.",
+        trained_crf=SCENES_CRF,
+    ),
+}
+
+# ------------------------------------------------------------------------------------------------ FCN and H-ReNet
+
+VGG16_WEIGHTS = "models/vgg16.caffemodel"
+# Section 4.2: iterations without a recurrent group, with one, and with multi-layer feature combination.
+BASELINE_ITERATIONS, PLAIN_ITERATIONS, MLFB_ITERATIONS = 12_000, 30_000, 40_000
+# The network of Tables 6 and 7. With COCO it learns from both datasets first, the rate divided by 10 every step, and
+# then from VOC 2012 alone.
+BEST = "h_renet_bn_mlfb"
+COCO_ITERATIONS, COCO_STEP, AFTER_COCO_ITERATIONS = 120_000, 50_000, 30_000
+# Adam moves every weight by about its rate: what VGG-16 learnt must not be lost.
+FINE_TUNING_RATE = 1e-4
+
+
+def _fine_tuned(build: Callable[[Network, Options], None], headline: str, iterations: int, **more: Any) -> Model:
+    """A model that starts from VGG-16."""
+    return Model(
+        build,
+        f"{headline}\n{PAPER}, section 4.2.",
+        (400, 500),
+        10,
+        sgd=lambda wanted: h_renet_sgd(wanted or iterations),
+        adam=lambda wanted: adam(wanted, FINE_TUNING_RATE),
+        weights=VGG16_WEIGHTS,
+        **more,
+    )
+
+
+_HEADLINES = {
+    "h_renet": "H-ReNet (Table 3, Table 4 b): one recurrent layer group between conv7 and conv8 of the baseline FCN.",
+    "h_renet_bn": "H-ReNet with batch normalisation (Table 4 c, Table 5 conv7) of what its recurrent group sees.",
+    "h_renet_bn_mlfb": "H-ReNet with batch normalisation and multi-layer feature combination (Table 4 d, Figure 3).",
+    "h_renet_l2_mlfb": "H-ReNet with multi-layer feature combination and L2 normalisation (section 4.2).",
+    "h_renet_bn_irnn": "H-ReNet with batch normalisation and IRNN units of as many parameters in the LSTM's place.",
+    "h_renet_bn_gru": "H-ReNet with batch normalisation and GRU units of as many parameters in the LSTM's place.",
+    "h_renet_bn_from_pool4": "H-ReNet whose recurrent group sees pool4; without conv5 to conv7 (Table 5).",
+    "h_renet_bn_from_pool5": "H-ReNet whose recurrent group sees pool5; without conv6 and conv7 (Table 5).",
+    "h_renet_bn_conv7_pool5": "H-ReNet whose recurrent group sees conv7 and pool5 (Table 5).",
+    "h_renet_released": "H-ReNet as in the authors' release: d = 160, conv7 of 1x1, ReLU after normalisation.",
+}
+
+H_RENETS = {
+    "fcn": _fine_tuned(h_renet.fcn, "The baseline FCN of Table 2.", BASELINE_ITERATIONS),
+    "fcn_rf604": _fine_tuned(
+        h_renet.fcn_rf604,
+        "The baseline FCN with the receptive field of 604 pixels that section 4.2 states.",
+        BASELINE_ITERATIONS,
+    ),
+    **{
+        name: _fine_tuned(
+            variant,
+            _HEADLINES[name],
+            MLFB_ITERATIONS if len(variant.inputs) > 1 else PLAIN_ITERATIONS,
+            batch_norm=variant.normalisation.startswith(h_renet.BN),
+        )
+        for name, variant in h_renet.VARIANTS.items()
+    },
+}
+H_RENETS["h_renet_released"] = replace(H_RENETS["h_renet_released"], deploy_crf=RELEASED_CRF)
+
+MODELS: dict[str, Model] = {**N_RENETS, **H_RENETS}

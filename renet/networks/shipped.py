@@ -1,0 +1,121 @@
+"""The files that come with the repository."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from renet.data.dataset import IGNORE_LABEL
+from renet.data.catalog import load_dataset
+from data_prep.synthetic_scenes import CLASSES as SCENE_CLASSES
+from renet.networks.models import AFTER_COCO_ITERATIONS, BEST, COCO_ITERATIONS, COCO_STEP, H_RENETS, MODELS
+from renet.networks.spec import Options
+from renet.networks.files import ROOT, TRAIN_VAL, Data, network_texts, product_path, solver_file_text
+from renet.networks.schedules import Schedule, adam, h_renet_sgd
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """One training whose solver, and one network whose files, come with the repository.
+
+    Attributes:
+        model: of `MODELS`.
+        data: the network's; its name is that of the network's folder.
+        schedule: in place of the model's own.
+        crop: in place of the model's own.
+        solver: what the solver's name has in place of the data's.
+        weights: what the solver starts from, in place of the model's own.
+        weights_comment: above it.
+    """
+
+    model: str
+    data: Data
+    schedule: Schedule | None = None
+    crop: tuple[int, int] | None = None
+    solver: str | None = None
+    weights: str | None = None
+    weights_comment: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the training."""
+        return f"{self.model}_{self.solver or self.data.name}"
+
+    @property
+    def folder(self) -> Path:
+        """Of the network's files."""
+        return ROOT / "prototxt" / self.model / self.data.name
+
+    def files(self) -> dict[Path, str]:
+        """The texts by absolute path."""
+        model = MODELS[self.model]
+        options = Options(self.crop or model.crop, model.batch)
+        networks = network_texts(model, f"{self.model}_{self.data.name}", self.data, options)
+        solver = solver_file_text(
+            self.name,
+            f"{self.model} on {self.solver or self.data.name}",
+            model,
+            self.data,
+            options,
+            self.schedule or model.schedule(),
+            product_path(self.folder / TRAIN_VAL),
+            weights=self.weights,
+            **({} if self.weights_comment is None else {"weights_comment": self.weights_comment}),
+        )
+        return {
+            **{self.folder / file: text for file, text in networks.items()},
+            ROOT / "solvers" / f"{self.name}.prototxt": solver,
+        }
+
+
+def _data(name: str, classes: int, train: str, test: str, test_images: int) -> Data:
+    return Data(name, classes, IGNORE_LABEL, (f"data/{name}/{train}",), f"data/{name}/{test}", test_images)
+
+
+_STANFORD_CLASSES = len(load_dataset("stanford_background").classes)
+_STANFORD = _data("stanford_background", _STANFORD_CLASSES, "fold0/train", "fold0/test", 143)
+_SCENES = _data("synthetic_scenes", len(SCENE_CLASSES), "train", "test", 100)
+_VOC = _data("voc2012", len(load_dataset("voc2012").classes), "trainaug", "val", 1449)
+_SEEN = "They are among the images that it learns from: the score says how far learning has come, and no more."
+_VOC_ALL = replace(_VOC, name="voc2012_trainval", train=("data/voc2012/trainvalaug",), test_comment=_SEEN)
+_COCO = replace(_VOC_ALL, name="coco_voc2012", train=("data/voc2012/trainvalaug", "data/coco/train"))
+
+
+def _training_sizes() -> Iterator[Shipped]:
+    """The two smaller crops of section 4.2, for the two networks that the paper compares."""
+    for model in ("fcn", BEST):
+        for crop in ((256, 320), (320, 400)):
+            data = replace(_VOC, name=f"voc2012_{crop[0]}x{crop[1]}")
+            yield Shipped(model, data, crop=crop)
+
+
+SHIPPED = (
+    Shipped("n_renet", _STANFORD),
+    Shipped("n_renet_released", _STANFORD),
+    Shipped("n_renet_quarter", _STANFORD, schedule=adam(4500)),
+    Shipped("n_renet_small", _SCENES, schedule=adam(600)),
+    Shipped("conv_small", _SCENES, schedule=adam(600)),
+    Shipped("conv_small_crf", _SCENES, schedule=adam(600)),
+    *(Shipped(model, _VOC) for model in H_RENETS),
+    *_training_sizes(),
+    # Table 7: for the test server the network learns from val, too; with COCO first and then, finer, from VOC alone.
+    Shipped(BEST, _VOC_ALL),
+    Shipped(BEST, _COCO, h_renet_sgd(COCO_ITERATIONS, COCO_STEP, ", before VOC 2012 alone")),
+    Shipped(
+        BEST,
+        _VOC_ALL,
+        h_renet_sgd(AFTER_COCO_ITERATIONS),
+        solver="voc2012_after_coco",
+        weights=f"runs/{BEST}_coco_voc2012/snapshots/{BEST}_coco_voc2012_iter_{COCO_ITERATIONS}.caffemodel",
+        weights_comment="What the training on COCO and VOC 2012 together has learnt.",
+    ),
+)
+
+
+def shipped_files() -> dict[Path, str]:
+    """Every file that the repository ships, by absolute path, as the generator writes it."""
+    files: dict[Path, str] = {}
+    for item in SHIPPED:
+        files |= item.files()
+    return files

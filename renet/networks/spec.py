@@ -1,0 +1,154 @@
+"""What every network is written with: a NetSpec whose layers carry comments, its text, and the choices of a person."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import caffe
+from caffe import layers as L
+from google.protobuf import text_format
+from google.protobuf.message import Message
+
+from renet.data.catalog import MEAN_BGR
+
+WIDEST_LINE = 110
+ZERO = {"type": "constant", "value": 0}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may choose about a network; crops and batch are of the training.
+
+    Attributes:
+        crop: height and width in pixels.
+        batch: images of one forward pass.
+        forget_bias: initial bias of the LSTMs' forget gates.
+        mean: taken off the channels B, G, R (0..255) before the scaling.
+        frozen: convolution groups from the first on whose weights stay as they are (H-ReNet and FCN; conv1 is 1).
+        new_rate: what multiplies the learning rate of layers without pretrained weights (H-ReNet and FCN).
+        gaussian_std: of the initial weights of conv6 and conv7 (H-ReNet and FCN).
+        l2_scale: the norm that L2 normalisation gives each map.
+        batch_norm_memory: the share of the running mean and variance that a BatchNorm layer keeps at each iteration.
+    """
+
+    crop: tuple[int, int]
+    batch: int
+    forget_bias: float = 2
+    mean: tuple[float, float, float] = MEAN_BGR
+    frozen: int = 2
+    new_rate: float = 1
+    gaussian_std: float = 0.01
+    l2_scale: float = 1000
+    batch_norm_memory: float = 0.999
+
+
+class Network:
+    """A NetSpec in which every layer may carry a comment.
+
+    Attributes:
+        spec: the NetSpec; the layers are added in the order in which they are to be written.
+        classes: number of labels C.
+        input_scale: what the image is multiplied with after its mean was taken off.
+    """
+
+    def __init__(self, classes: int, input_scale: float = 1) -> None:
+        self.spec = caffe.NetSpec()
+        self.classes = classes
+        self.input_scale = input_scale
+        self._comments: dict[str, str] = {}
+        self._last: str | None = None
+
+    def add(self, name: str, layer: Any, comment: str = "") -> Any:
+        """Name a layer made by `caffe.layers` (its top takes the same name) and return its top."""
+        self.spec[name] = layer
+        self._comments[name] = comment
+        self._last = name
+        return layer
+
+    @property
+    def last(self) -> Any:
+        """The top that was added last."""
+        return self.spec[self._last]
+
+    def text(self) -> str:
+        """The layers as prototxt, each under its comment."""
+        return "\n".join(
+            comment_lines(self._comments.get(layer.name, "")) + f"layer {{\n{field_lines(layer)}}}\n"
+            for layer in self.spec.to_proto().layer
+        )
+
+
+def weights_and_free_bias(rate: float = 1) -> list[dict[str, float]]:
+    """`param` of a layer with weights and a bias: the bias learns at twice the rate and does not decay."""
+    return [{"lr_mult": rate, "decay_mult": 1}, {"lr_mult": 2 * rate, "decay_mult": 0}]
+
+
+def convolution(
+    network: Network,
+    name: str,
+    channels: int,
+    kernel: int,
+    filler: Mapping[str, Any],
+    comment: str = "",
+    param: Sequence[Mapping[str, float]] | None = None,
+    **more: Any,
+) -> None:
+    """A convolution on top of the last layer; its bias starts at 0.
+
+    Args:
+        network: to add to.
+        name: of the layer and its top.
+        channels: of the top.
+        kernel: height and width.
+        filler: of the weights.
+        comment: above it in the prototxt.
+        param: rates of weights and bias; None: the bias learns at twice the rate and does not decay.
+        more: other fields of `convolution_param`.
+    """
+    layer = L.Convolution(
+        network.last,
+        param=weights_and_free_bias() if param is None else list(param),
+        convolution_param={
+            "num_output": channels,
+            "kernel_size": [kernel],
+            "weight_filler": filler,
+            "bias_filler": ZERO,
+            **more,
+        },
+    )
+    network.add(name, layer, comment)
+
+
+def comment_lines(text: str, indent: str = "") -> str:
+    """`text` as comment lines, broken at its own line ends."""
+    return "".join(f"{indent}# {line}".rstrip() + "\n" for line in text.splitlines())
+
+
+def field_lines(
+    message: Message, comments: Mapping[str, str] | None = None, indent: str = "  ", order: tuple[str, ...] = ()
+) -> str:
+    """The fields of `message` in text format, short messages on one line, with comments above some of the fields.
+
+    Fields come in the order of their numbers, or in `order`, which then names them all.
+    """
+    out = []
+    fields = message.ListFields()
+    if order:
+        fields.sort(key=lambda field: order.index(field[0].name))
+    for descriptor, value in fields:
+        values = value if isinstance(value, (list, tuple)) or hasattr(value, "extend") else [value]
+        out.append(comment_lines((comments or {}).get(descriptor.name, ""), indent))
+        for item in values:
+            if isinstance(item, Message):
+                line = f"{indent}{descriptor.name} {{ {text_format.MessageToString(item, as_one_line=True)} }}\n"
+                if len(line) > WIDEST_LINE:
+                    line = f"{indent}{descriptor.name} {{\n{field_lines(item, indent=indent + '  ')}{indent}}}\n"
+            else:
+                scalar = io.StringIO()
+                text_format.PrintFieldValue(descriptor, item, scalar)
+                line = f"{indent}{descriptor.name}: {scalar.getvalue()}\n"
+            out.append(line)
+    return "".join(out)

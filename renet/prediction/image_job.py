@@ -1,0 +1,321 @@
+"""Labelling many pictures into a folder: what is to be done, what is done already, and how a result is written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from renet.common.command_line import UserError
+from renet.data.dataset import FILE_NAME, Dataset, write_atomically
+from renet.data.images import normalise
+from renet.data.catalog import load_dataset
+from renet.data.split_reader import SplitReader, decode_image
+from renet.common.text_files import read_json
+from renet.data.label_maps import write_label_map
+from renet.data.overlay import draw_overlay
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+RECORD = "prediction.json"
+OVERLAYS = "overlay"
+PROBABILITY_MAPS = "probabilities"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture: a file, or a sample of the job's split.
+
+    Attributes:
+        image_id: names the outputs.
+        file: the picture's file; None where it is in the split.
+        index: its number in the split; -1 where it is a file.
+    """
+
+    image_id: str
+    file: Path | None = None
+    index: int = -1
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Let what is wrong with this picture be told with its name."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"{self.file or self.image_id}: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabellingJob(ABC):
+    """Pictures to label and what to write of each.
+
+    Attributes:
+        dataset: names and colours of the classes.
+        out: folder of the results.
+        items: pictures to label.
+        split: prepared split that `items` number into; None for files.
+        overlay: write overlays, too.
+        probabilities: write probability maps, too.
+    """
+
+    dataset: Dataset
+    out: Path
+    items: tuple[Item, ...]
+    split: Path | None = None
+    overlay: bool = False
+    probabilities: bool = False
+
+    @abstractmethod
+    def origin(self) -> dict[str, Any]:
+        """What makes the labels, as JSON: model, model_sha256, weights, weights_sha256, settings.
+
+        Raises:
+            UserError: a file of it is missing.
+        """
+
+    def outputs(self, image_id: str) -> list[Path]:
+        """The files that one picture's prediction consists of; the label map comes last, when all else is written."""
+        files = []
+        if self.probabilities:
+            files.append(self.out / PROBABILITY_MAPS / f"{image_id}.npz")
+        if self.overlay:
+            files.append(self.out / OVERLAYS / f"{image_id}.jpg")
+        return [*files, self.out / f"{image_id}.png"]
+
+    def is_done(self, item: Item) -> bool:
+        """Whether all of the picture's outputs exist (each is written whole or not at all)."""
+        return all(file.is_file() for file in self.outputs(item.image_id))
+
+
+@dataclass(frozen=True)
+class Started:
+    """The network is about to see this picture."""
+
+    image_id: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The picture's outputs are written; `seconds` is the time from pixels to probabilities."""
+
+    image_id: str
+    seconds: float
+
+
+def items_of_files(inputs: Sequence[Path]) -> tuple[Item, ...]:
+    """The pictures among files and folders (a folder's own files, not those of its subfolders), by file name.
+
+    Raises:
+        UserError: a path does not exist, a folder holds no picture, or two pictures have one id.
+    """
+    files: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            found = sorted(
+                f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")
+            )
+            if not found:
+                raise UserError(f"{path}: no pictures in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            files += found
+        elif path.exists():
+            files.append(path)
+        else:
+            raise UserError(f"{path}: no such file or folder")
+    by_id: dict[str, Path] = {}
+    for file in files:
+        other = by_id.setdefault(file.stem, file)
+        if other is not file:
+            raise UserError(f"{file}: has the same image id as {other}, so both would be {file.stem}.png")
+    return tuple(Item(image_id, file=file) for image_id, file in by_id.items())
+
+
+def items_of_split(split: Path) -> tuple[Item, ...]:
+    """The samples of a prepared split, in order.
+
+    Raises:
+        UserError: `split` is no prepared split.
+    """
+    with SplitReader(split) as reader:
+        return tuple(Item(image_id, index=index) for index, image_id in enumerate(reader.ids()))
+
+
+def find_dataset(name_or_path: str | None, split: Path | None) -> Dataset:
+    """The dataset that is named, or the one that the split belongs to (the nearest dataset.json above it).
+
+    Raises:
+        UserError: there is none.
+    """
+    if name_or_path is not None:
+        return load_dataset(name_or_path)
+    if split is None:
+        raise UserError("--dataset is needed with --input: it gives the classes' names and colours")
+    dataset = dataset_of_split(split)
+    if dataset is None:
+        raise UserError(f"{split}: no {FILE_NAME} in the folders above it; name one with --dataset")
+    return dataset
+
+
+def dataset_of_split(split: Path) -> Dataset | None:
+    """The dataset that a split belongs to: that of the nearest dataset.json above it; None where there is none.
+
+    Raises:
+        UserError: the dataset.json is damaged.
+    """
+    for folder in split.resolve().parents:
+        if (folder / FILE_NAME).is_file():
+            return Dataset.load(folder)
+    return None
+
+
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: no such file")
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def open_folder(job: LabellingJob, overwrite: bool) -> tuple[Item, ...]:
+    """Make the output folder, record in it what predicts, and say which pictures are still to do.
+
+    Predictions of two networks must not mix in one folder, so what an earlier call with other settings left there is an
+    error, or is removed with `overwrite`.
+
+    Raises:
+        UserError: the folder holds other predictions, or a source picture would be overwritten.
+    """
+    for item in job.items:
+        for file in job.outputs(item.image_id):
+            if item.file is not None and file.exists() and file.samefile(item.file):
+                raise UserError(f"{item.file}: the prediction would overwrite the picture; choose another --out")
+    record_file = job.out / RECORD
+    record = {**job.origin(), "dataset": job.dataset.name, "classes": list(job.dataset.classes)}
+    earlier = read_record(job.out)
+    if earlier is not None and not any(job.out.glob("*.png")):
+        earlier = None  # that call failed before its first picture
+    if overwrite:
+        _remove_predictions(job, everything=earlier is not None)
+    elif earlier is None:
+        present = [item for item in job.items if (job.out / f"{item.image_id}.png").exists()]
+        if present:
+            raise UserError(
+                f"{job.out / present[0].image_id}.png: exists and is not known to be a prediction of this network; "
+                "choose another --out, or say --overwrite"
+            )
+    elif identity(earlier) != identity(record):
+        raise UserError(
+            f"{job.out}: holds predictions of another network or with other settings ({RECORD} says which); "
+            "choose another --out, or say --overwrite"
+        )
+    for file in job.outputs("any"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    if overwrite or earlier is None:
+        write_atomically(record_file, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+    return tuple(item for item in job.items if not job.is_done(item))
+
+
+def begin(job: LabellingJob, overwrite: bool) -> tuple[Item, ...]:
+    """As `open_folder`, and tell a person what is done already.
+
+    Raises:
+        UserError: as `open_folder` does.
+    """
+    left = open_folder(job, overwrite)
+    if len(left) < len(job.items):
+        print(f"{len(job.items) - len(left)} of {len(job.items)} pictures are done already")
+    if not left:
+        print(f"nothing left to do in {job.out}")
+    return left
+
+
+def record_time(out: Path, seconds: Sequence[float], device: str) -> None:
+    """Add to the folder's record how long one picture took (the median) and where."""
+    record = read_record(out)
+    if record is None or not seconds:
+        return
+    record.update(seconds_per_image=round(float(np.median(seconds)), 5), timed_images=len(seconds), device=device)
+    write_atomically(out / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What a folder of predictions says of how they were made; None where it says nothing.
+
+    Raises:
+        UserError: the record is damaged.
+    """
+    file = folder / RECORD
+    if not file.is_file():
+        return None
+    try:
+        record = read_json(file)
+    except UserError as error:
+        raise UserError(f"{error}; remove it together with the predictions beside it") from None
+    return record if isinstance(record, dict) else None
+
+
+def identity(record: dict[str, Any]) -> tuple[Any, ...]:
+    """The part of a record that tells whether two predictions of a picture are the same."""
+    settings = record.get("settings")
+    if isinstance(settings, dict):  # an older record lacks what was added later, whose default is null
+        settings = {name: value for name, value in settings.items() if value is not None}
+    return (*(record.get(key) for key in ("model_sha256", "weights_sha256", "classes")), settings)
+
+
+def _remove_predictions(job: LabellingJob, everything: bool) -> None:
+    """Remove this job's outputs; `everything` also those of other pictures (the folder is known to be predict's)."""
+    files = [file for item in job.items for file in job.outputs(item.image_id)]
+    if everything:
+        files += [
+            *job.out.glob("*.png"),
+            *job.out.glob(f"{OVERLAYS}/*.jpg"),
+            *job.out.glob(f"{PROBABILITY_MAPS}/*.npz"),
+        ]
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def read_picture(item: Item, reader: SplitReader | None) -> np.ndarray:
+    """One picture, H x W x 3 uint8, BGR: from the job's split, or from its file.
+
+    Raises:
+        UserError: the picture is broken; names it.
+    """
+    if reader is not None:
+        return reader.image(item.index)
+    assert item.file is not None, "an item of a job without a split is a file"
+    image = decode_image(normalise(item.file.read_bytes(), str(item.file)).data)
+    assert image is not None, "normalise() gives pictures that can be decoded"
+    return image
+
+
+def write_outputs(job: LabellingJob, item: Item, image: np.ndarray, probabilities: np.ndarray) -> None:
+    """Write what the job asks for of one picture, each file whole or not at all.
+
+    Args:
+        job: says which outputs, and where.
+        item: the picture.
+        image: H x W x 3 uint8, BGR.
+        probabilities: C x H x W float32.
+    """
+    labels = probabilities.argmax(axis=0).astype(np.uint8)
+    files = job.outputs(item.image_id)
+    if job.probabilities:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, probabilities=probabilities.astype(np.float16))
+        write_atomically(files[0], buffer.getvalue())
+    if job.overlay:
+        buffer = io.BytesIO()
+        draw_overlay(image, labels, job.dataset).save(buffer, format="JPEG", quality=92, subsampling=0)
+        write_atomically(files[-2], buffer.getvalue())
+    write_label_map(files[-1], labels, job.dataset)

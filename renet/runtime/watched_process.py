@@ -1,0 +1,193 @@
+"""Run work that may abort the process, and tell in one line why it did.
+
+Caffe ends the whole process where a CHECK fails. So the work is done by a forked process whose messages (file
+descriptor 2, where Caffe logs) go to a log file, and this process waits: it passes signals on, and where the work dies
+it finds the line that says why.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from renet.common.command_line import draws_bars, told
+from renet.runtime.worker_process import last_words
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SENT_BY_KERNEL = 0x80  # si_code of a signal from the terminal: the whole process group has it already
+_PR_SET_PDEATHSIG = 1
+_BYTES_OF_NOTES = 1 << 16  # for a few paths, however long
+_SECONDS_OF_ONE_PRESS = 0.5  # `timeout` and shells deliver one interruption twice
+
+
+@dataclass
+class Work:
+    """What the working process knows of its surroundings.
+
+    Attributes:
+        stop: the signal that asked it to stop, or None.
+    """
+
+    stop: int | None = None
+    _notes: mmap.mmap | None = field(default=None, repr=False)
+    _log: tuple[int, str] | None = field(default=None, repr=False)
+
+    def log_to(self, file: Path) -> None:
+        """Append to `file` all that is written to file descriptor 2; `sys.stderr` goes on to where it went."""
+        sys.stderr.flush()
+        log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._log = os.fstat(log).st_size, str(file.resolve())
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+        os.dup2(log, 2)
+        os.close(log)
+        self._note("")
+
+    @contextmanager
+    def during(self, what: str, *unfinished: Path) -> Iterator[None]:
+        """Where the work dies in here, `what` is told with the reason, and the files `unfinished` are deleted; after
+        `log_to`."""
+        self._note(what, *unfinished)
+        try:
+            yield
+        finally:
+            self._note("")
+
+    def _note(self, what: str, *unfinished: Path) -> None:
+        """Leave where the log is, and what is being done, where the waiting process finds it."""
+        if self._notes is not None:
+            self._notes[:] = (
+                json.dumps([self._log, what, [str(file.resolve()) for file in unfinished]])
+                .encode()
+                .ljust(len(self._notes), b"\0")
+            )
+
+
+def watched(work: Callable[[Work], int], on_death: Callable[[Path, str, str], None] | None = None) -> int:
+    """Call `work` in a process of its own and return its exit status.
+
+    SIGINT, SIGTERM and SIGHUP only set `Work.stop`: the work is to end by itself. A second SIGINT kills it.
+
+    Args:
+        work: returns the exit status.
+        on_death: where the work died of a signal after `Work.log_to`: called with the log file, `failed` (or
+            `interrupted`, where somebody wanted it) and the reason.
+
+    Returns:
+        the work's exit status; 2 where Caffe aborted, 130 where a second SIGINT killed it, else 128 + the signal.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [*_STOP_SIGNALS, signal.SIGCHLD])
+    notes = mmap.mmap(-1, _BYTES_OF_NOTES)  # shared by both, and no file that might be one too many
+    child = os.fork()
+    if child == 0:
+        _work(work, Work(_notes=notes), os.getppid())
+    status, impatient = _wait(child)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_STOP_SIGNALS, signal.SIGCHLD])
+    if os.WIFEXITED(status):
+        return os.WEXITSTATUS(status)
+    noted = notes[:].rstrip(b"\0")
+    log, what, unfinished = json.loads(noted) if noted else (None, "", [])
+    for file in unfinished:
+        with suppress(OSError):
+            os.unlink(file)
+    return _explain_death(os.WTERMSIG(status), impatient, log, what, on_death)
+
+
+def _work(work: Callable[[Work], int], surroundings: Work, parent: int) -> None:
+    """The life of the working process; never returns."""
+    status = 1
+    try:
+        # Where the waiting process is killed, nobody is left to stop this one: it goes, too.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent and parent != 1:
+            os._exit(1)
+
+        def ask_to_stop(number: int, _frame: object) -> None:
+            surroundings.stop = surroundings.stop or number
+
+        for number in _STOP_SIGNALS:
+            signal.signal(number, ask_to_stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_STOP_SIGNALS, signal.SIGCHLD])
+        status = work(surroundings)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, AttributeError):  # nobody reads it, or it is closed
+                stream.flush()
+        # Without the interpreter's and Caffe's farewell: prefetching threads may be in the middle of their work.
+        os._exit(status)
+
+
+def _wait(child: int) -> tuple[int, bool]:
+    """The child's wait status, and whether it was killed because somebody asked twice."""
+    first_interrupt: float | None = None
+    impatient = False
+    while True:
+        info = signal.sigwaitinfo([*_STOP_SIGNALS, signal.SIGCHLD])
+        if info.si_signo == signal.SIGCHLD:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return status, impatient
+            continue
+        now = time.monotonic()
+        if info.si_signo == signal.SIGINT:
+            if first_interrupt is not None and now - first_interrupt > _SECONDS_OF_ONE_PRESS:
+                impatient = True
+                os.kill(child, signal.SIGKILL)
+                continue
+            first_interrupt = first_interrupt or now
+        if info.si_code != _SENT_BY_KERNEL:
+            os.kill(child, info.si_signo)
+
+
+def _explain_death(
+    number: int,
+    impatient: bool,
+    log: tuple[int, str] | None,
+    what: str,
+    on_death: Callable[[Path, str, str], None] | None,
+) -> int:
+    status = 128 + number
+    reason = f"ended by signal {number} ({signal.Signals(number).name})"
+    file = None
+    if log is not None:
+        start, file = log[0], Path(log[1])
+        with open(file, "rb") as stream:
+            stream.seek(start)
+            text = stream.read().decode(errors="replace")
+        if number == signal.SIGABRT:
+            reason, status = last_words(text, -number), 2
+    if impatient:
+        reason, status = "stopped at once, without a snapshot", 130
+    elif number == signal.SIGKILL:
+        reason = "killed (signal 9), perhaps for want of memory"
+    if what and not impatient:
+        reason = f"{reason}, {what}"
+    if draws_bars():
+        print(file=sys.stderr)  # the progress bar's line is unfinished
+    where = f" (log: {_short(file)})" if file is not None and not impatient else ""
+    with suppress(OSError):
+        print(f"{Path(sys.argv[0]).name}: {reason}{where}", file=sys.stderr)
+    if file is not None and on_death is not None:
+        try:
+            on_death(file, "interrupted" if impatient else "failed", reason)
+        except OSError as error:
+            print(f"{Path(sys.argv[0]).name}: {told(error)}", file=sys.stderr)
+    return status
+
+
+def _short(path: Path) -> str:
+    """The path from the current folder where that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)

@@ -1,0 +1,139 @@
+"""How far the trainings in a folder are: their states, iterations and best scores."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from renet.common.command_line import UserError
+from renet.training.run_folder import (
+    LOG,
+    METRICS,
+    RUN,
+    SNAPSHOTS,
+    is_held,
+    raise_for_want_of_files,
+    read_facts,
+    read_metrics,
+)
+
+RUNNING, STOPPED, FINISHED, FAILED, UNKNOWN = "running", "stopped", "finished", "failed", "unknown"
+# What run.json says, for a run that no process holds: one that was killed could not say so.
+_STATES = {"running": STOPPED, "interrupted": STOPPED, "finished": FINISHED, "failed": FAILED}
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best test of a run: the highest mean IoU or, of a network without scores, the lowest loss.
+
+    Attributes:
+        measure: `mean_iou` (a fraction) or `loss`.
+        value: of that measure.
+        iteration: at which it was measured.
+    """
+
+    measure: str
+    value: float
+    iteration: int
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What is known of one run folder; None where it does not tell.
+
+    Attributes:
+        folder: the run's.
+        state: RUNNING (a process holds it), STOPPED (a resumption goes on), FINISHED, FAILED, or UNKNOWN where run.json
+            cannot be read.
+        iteration: how far it is.
+        iterations: how far it is to go.
+        best: of its tests.
+        seconds: that it has trained.
+        written: when it last wrote something, seconds of the epoch.
+        message: why it failed, or what is damaged.
+    """
+
+    folder: Path
+    state: str
+    iteration: int | None
+    iterations: int | None
+    best: Best | None
+    seconds: float | None
+    written: float
+    message: str | None
+
+    @classmethod
+    def of(cls, folder: Path) -> RunState:
+        """Look into a run's folder, whatever state it is in."""
+        held = is_held(folder)
+        try:
+            facts, message = read_facts(folder), None
+        except (UserError, OSError) as error:
+            if isinstance(error, OSError):
+                raise_for_want_of_files(error)
+            facts, message = {}, str(error)
+        state = RUNNING if held else _STATES.get(str(facts.get("state")), STOPPED if message is None else UNKNOWN)
+        metrics = list(read_metrics(folder))
+        iteration = _whole_number(facts.get("iteration"))
+        if state == RUNNING:
+            # run.json tells of snapshots, metrics of what came after
+            iteration = max([iteration or 0, *(line["iteration"] for line in metrics)])
+        seconds = [
+            part
+            for part in (facts.get("seconds"), *(line.get("seconds") for line in metrics))
+            if isinstance(part, int | float)
+        ]
+        return cls(
+            folder,
+            state,
+            iteration,
+            _whole_number(facts.get("iterations")),
+            best_test(metrics),
+            float(max(seconds)) if seconds else None,
+            max(_modified(file) for file in (folder, folder / RUN, folder / METRICS, folder / LOG)),
+            message or (str(facts["message"]) if state == FAILED and facts.get("message") else None),
+        )
+
+
+def best_test(metrics: Iterable[Mapping[str, Any]]) -> Best | None:
+    """The best of the tests among lines of metrics.jsonl; of equals the first."""
+    tests = [line for line in metrics if line.get("kind") == "test"]
+    for measure, sign in (("mean_iou", 1), ("loss", -1)):
+        scored = [line for line in tests if isinstance(line.get(measure), int | float) and math.isfinite(line[measure])]
+        if scored:
+            best = max(scored, key=lambda line: sign * line[measure])
+            return Best(measure, float(best[measure]), best["iteration"])
+    return None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether tools/train.py made the folder, or began to."""
+    return (folder / RUN).is_file() or ((folder / LOG).is_file() and (folder / SNAPSHOTS).is_dir())
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """The run folders in `folder` and below, which may be one itself; nothing is looked for inside a run."""
+    seen = set()
+    for name, subfolders, _ in os.walk(folder, onerror=raise_for_want_of_files, followlinks=True):
+        place = os.path.realpath(name)
+        is_new = place not in seen  # a link may lead to a folder above it
+        seen.add(place)
+        if is_new and is_run(Path(name)):
+            yield Path(name)
+            is_new = False
+        subfolders[:] = sorted(subfolders) if is_new else []
+
+
+def _whole_number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _modified(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,207 @@
+"""Files of weights: what one holds, whether that fits a network, and copying it there.
+
+One checker for a .caffemodel of any age and for Caffe's HDF5 files, since Caffe ends the process where something does
+not fit, leaves layers that a file lacks as they are, and copies what is no number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from renet.common.command_line import UserError
+
+_LEGACY_FIELDS = ("num", "channels", "height", "width")
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_HDF5_LAYERS = "data"  # the group in which Caffe keeps a group for each layer
+_MOST_NAMES = 8
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """A blob as a file holds it.
+
+    Attributes:
+        shape: its dimensions.
+        whole: whether it has as many values as these say.
+        padded: whether the shape is the four numbers of before 2015, filled up with ones in front.
+    """
+
+    shape: tuple[int, ...]
+    whole: bool = True
+    padded: bool = False
+
+    def fits(self, wanted: tuple[int, ...]) -> bool:
+        """Whether Caffe copies it into a blob of this shape."""
+        if self.padded:
+            return len(wanted) <= 4 and self.shape == (1,) * (4 - len(wanted)) + wanted
+        return self.shape == wanted
+
+
+# Of one layer, by their numbers: an HDF5 file leaves out those that the layer shares with another one.
+Blobs = Mapping[int, StoredBlob]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What one file did to a network.
+
+    Attributes:
+        file: the weights.
+        layers: names of the layers that it filled, in the network's order.
+        unused: names of the file's layers with weights that the network does not have.
+    """
+
+    file: Path
+    layers: list[str]
+    unused: list[str]
+
+
+def check_file(file: Path) -> None:
+    """Make sure that there is something to read.
+
+    Raises:
+        UserError: no such file, or an empty one.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: no such file of weights")
+    if not file.stat().st_size:
+        raise UserError(f"{file}: empty; weights are a .caffemodel or Caffe's HDF5 file")
+
+
+def load(network: Any, file: Path, every_layer: bool = False, advice: str = "") -> Filled:
+    """Copy a file's weights into the layers of the same names.
+
+    Args:
+        network: a caffe.Net.
+        file: a .caffemodel of any age, or Caffe's HDF5 file.
+        every_layer: refuse a file that lacks a layer of the network.
+        advice: what else could be done then, told in brackets.
+
+    Raises:
+        UserError: the file is missing or broken, fills no layer or not all that it has to, a layer has another shape
+            than the network's, or a value is infinite or no number. Names the file and the layer.
+    """
+    stored = read_layers(file)
+    present = set(network._layer_names)
+    hint = (
+        "it belongs to another network" if every_layer else "a layer that is to start from scratch needs another name"
+    )
+    for name, blobs in stored:
+        if name in present:
+            _check_layer(network, name, blobs, file, hint)
+    # By their memory, since layers may share weights.
+    given = {
+        _address(network.params[name][number]) for name, blobs in stored if name in network.params for number in blobs
+    }
+    filled = [name for name, blobs in network.params.items() if given.issuperset(map(_address, blobs))]
+    held = list(dict.fromkeys(name for name, blobs in stored if blobs))
+    if not filled:
+        has = listed(held) or "no layer with weights"
+        raise UserError(f"{file}: fills no layer: it has {has}, the network has {listed(list(network.params))}")
+    missing = [name for name in network.params if name not in filled]
+    if missing and every_layer:
+        raise UserError(
+            f"{file}: no weights for the layer {missing[0]!r} ({len(missing)} of {len(network.params)} layers are "
+            "missing); it belongs to another network" + (f" ({advice})" if advice else "")
+        )
+    network.copy_from(str(file))
+    for name in filled:
+        if not all(np.isfinite(blob.data).all() for blob in network.params[name]):
+            raise UserError(f"{file}: the layer {name!r} has values that are infinite or no numbers")
+    return Filled(file, filled, [name for name in held if name not in present])
+
+
+def read_layers(file: Path) -> list[tuple[str, Blobs]]:
+    """Names and blobs of a file's layers, in all formats that Caffe reads.
+
+    Raises:
+        UserError: no such file, not weights, or only a part of them; names the file.
+    """
+    check_file(file)
+    with open(file, "rb") as stream:
+        hdf5 = stream.read(len(_HDF5_SIGNATURE)) == _HDF5_SIGNATURE
+    return _read_hdf5(file) if hdf5 else _read_model(file)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _read_model(file: Path) -> list[tuple[str, Blobs]]:
+    from caffe.proto import caffe_pb2
+    from google.protobuf.message import DecodeError
+
+    try:
+        network = caffe_pb2.NetParameter.FromString(file.read_bytes())
+    except DecodeError:
+        raise UserError(f"{file}: not a Caffe model, or only a part of one") from None
+    # `layers` is how files of before 2015 hold theirs, and `layers { layer }` how the oldest do.
+    oldest = [layer.layer if layer.HasField("layer") else layer for layer in network.layers]
+    found = [(layer.name, dict(enumerate(map(_stored, layer.blobs)))) for layer in [*network.layer, *oldest]]
+    if not found:
+        raise UserError(f"{file}: not a Caffe model, or only a part of one: it has no layers")
+    return found
+
+
+def _stored(blob: Any) -> StoredBlob:
+    padded = any(map(blob.HasField, _LEGACY_FIELDS))
+    shape = tuple(getattr(blob, field) for field in _LEGACY_FIELDS) if padded else tuple(blob.shape.dim)
+    return StoredBlob(shape, len(blob.double_data or blob.data) == math.prod(shape), padded)
+
+
+def _read_hdf5(file: Path) -> list[tuple[str, Blobs]]:
+    import h5py  # most programs do without
+
+    try:
+        with h5py.File(file) as content:
+            layers = content.get(_HDF5_LAYERS)
+            if not isinstance(layers, h5py.Group) or not all(isinstance(one, h5py.Group) for one in layers.values()):
+                raise UserError(f"{file}: HDF5, but not of Caffe's weights: no group {_HDF5_LAYERS!r} of layers")
+            return [
+                (name, {_blob_number(number, name, file): StoredBlob(blob.shape) for number, blob in layer.items()})
+                for name, layer in layers.items()
+            ]
+    except (OSError, KeyError, RuntimeError) as error:
+        raise UserError(f"{file}: not HDF5 that can be read, or only a part of it ({error})") from None
+
+
+def _blob_number(text: str, layer: str, file: Path) -> int:
+    if not text.isdecimal():
+        raise UserError(f"{file}: HDF5, but not of Caffe's weights: the layer {layer!r} has a blob {text!r}")
+    return int(text)
+
+
+def _check_layer(network: Any, name: str, blobs: Blobs, file: Path, hint: str) -> None:
+    """Compare a stored layer with the network's as Caffe does.
+
+    Raises:
+        UserError: they differ, or the stored values are not whole.
+    """
+    own = list(network.params.get(name, ()))
+    wanted = {number: tuple(blob.shape) for number, blob in enumerate(own)}
+    # An HDF5 file leaves out the blobs that another layer owns.
+    all_own = Counter(_address(blob) for others in network.params.values() for blob in others)
+    expected = {number for number, blob in enumerate(own) if number in blobs or all_own[_address(blob)] == 1}
+    if set(blobs) != expected or not all(blob.fits(wanted[number]) for number, blob in blobs.items()):
+        there = _shapes([blobs[number].shape for number in sorted(blobs)])
+        here = _shapes(list(wanted.values()))
+        raise UserError(f"{file}: the layer {name!r} has {there} there and {here} in the network; {hint}")
+    if not all(blob.whole for blob in blobs.values()):
+        raise UserError(f"{file}: only a part of a model: the layer {name!r} lacks values")
+
+
+def _address(blob: Any) -> int:
+    return blob.data.ctypes.data
+
+
+def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
+    return " and ".join(" x ".join(map(str, shape)) or "1" for shape in shapes) or "no weights"

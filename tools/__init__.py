@@ -1,1 +1,0 @@
-"""What a user runs: train, predict, evaluate, report, benchmark."""
