@@ -80,7 +80,6 @@ packages: system
 venv: packages
 	@$(BEGIN)
 	site=.venv/lib/python3.11/site-packages
-	paths=$$(printf '%s\n' "$$PWD" "$$PWD/build/cpu/python")
 	stamp=.venv/requirements.installed
 	if ! cmp -s <(cat requirements.txt requirements-dev.txt) $$stamp || ! $(PYTHON) -c ''; then
 	  create() {
@@ -92,8 +91,12 @@ venv: packages
 	  quietly "Python packages into .venv" venv create
 	  cat requirements.txt requirements-dev.txt >$$stamp
 	fi
-	# makes caffe, data_prep and tools importable from every folder
-	[[ "$$(cat $$site/renet-caffe.pth 2>/dev/null || true)" == "$$paths" ]] || echo "$$paths" >$$site/renet-caffe.pth
+	# `import caffe` and `import renet` from every folder; an image compiles Caffe without the library
+	[[ "$$(cat $$site/pycaffe.pth 2>/dev/null || true)" == "$$PWD/build/cpu/python" ]] || echo "$$PWD/build/cpu/python" >$$site/pycaffe.pth
+	library=$$site/_renet_caffe_editable.pth
+	if [[ -f pyproject.toml && ( pyproject.toml -nt $$library || VERSION -nt $$library || "$$(cat $$library)" != "$$PWD" ) ]]; then
+	  quietly "the library renet into .venv" library $(PYTHON) -m pip install --disable-pip-version-check --no-deps -e .
+	fi
 
 # Shell function `configured FOLDER NAME LOG OPTION...`: a build folder of CMake's that is up to its options.
 define CONFIGURE
@@ -177,7 +180,7 @@ image-gpu: ## the same with CUDA, cuDNN and NCCL: renet-caffe:gpu
 .PHONY: image-test
 image-test: image venv ## builds the image, and runs what its users run in it
 	@$(IMAGES)
-	RENET_IMAGE=$(IMAGE) RENET_ENGINE=$$engine $(PYTHON) -m pytest tests/test_image.py $(PYTEST_ARGS)
+	RENET_IMAGE=$(IMAGE) RENET_ENGINE=$$engine $(PYTHON) -m pytest tests/build/test_image.py $(PYTEST_ARGS)
 
 .PHONY: gpu-data
 gpu-data: venv ## a small prepared dataset beside it: build/renet-caffe-data.tar.xz; GPU_DATA_ARGS="--archive FILE"
@@ -194,8 +197,9 @@ kernels: venv ## our CUDA kernels, compiled for the first and the last of CUDA_A
 	$(PYTHON) caffe_layers/scripts/kernel_resources.py $(LOGS)/kernels.log --out $(LOGS)/kernel_resources.md
 
 .PHONY: lint
-lint: venv ## ruff over all Python, hadolint over the Dockerfile
+lint: venv ## ruff and import-linter over all Python, hadolint over the Dockerfile
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+	.venv/bin/lint-imports
 	.venv/bin/hadolint -c docker/hadolint.yaml docker/Dockerfile
 
 .PHONY: test

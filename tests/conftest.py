@@ -47,12 +47,12 @@ def terminals() -> None:
 
 @pytest.fixture(scope="session")
 def peer_command(repository: Path) -> list[str]:
-    """PyTorch's side of the comparisons on a GPU (renet/gpu_check/pytorch_peer.py), on the processor; without PyTorch the test
-    skips."""
+    """PyTorch's side of the comparisons on a GPU (renet/gpu_check/pytorch_peer.py), on the processor; without PyTorch
+    the test skips."""
     environment = repository / "build" / "bench-venv"
     if not (environment / "installed.txt").is_file():
         pytest.skip(f"no PyTorch in {environment}: make bench installs it")
-    return [str(environment / "bin" / "python"), str(repository / "tools" / "gpu_peer.py"), "cpu"]
+    return [str(environment / "bin" / "python"), str(repository / "renet" / "gpu_check" / "pytorch_peer.py"), "cpu"]
 
 
 @pytest.fixture(scope="session")

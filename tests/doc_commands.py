@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-FOLDERS = ("caffe_layers", "data_prep", "docker", "docs", "prototxt", "solvers", "tests", "tools")
+FOLDERS = ("caffe_layers", "data_prep", "docker", "docs", "prototxt", "renet", "solvers", "tests", "tools")
 # Programs that are not ours, which are taken as they stand.
 OTHERS = {"cd", "cp", "git", "ln", "mkdir", "tar", "tee", "tensorboard", "xz"}
 # Options of those (docker's above all) that a text names.
@@ -189,7 +189,7 @@ def _check(words: list[str], relaxed: bool) -> None:
             raise _Fault("of what is the time-out?")
         _check(words[start:], relaxed)
     elif first == "./setup":
-        text = (REPOSITORY / "tools/dist_setup.sh").read_text()
+        text = (REPOSITORY / "renet/packaging/setup.sh").read_text()
         unknown = [word for word in words[1:] if word.startswith("--") and word not in text]
         if unknown:
             raise _Fault(f"the archive's setup knows no {unknown[0]}")
@@ -332,7 +332,7 @@ def examples(script: Path) -> list[Snippet]:
 @cache
 def _all_options() -> frozenset[str]:
     """The options of all our scripts, and of the archive's setup."""
-    options = set(re.findall(r"--[a-z]+", (REPOSITORY / "tools/dist_setup.sh").read_text()))
+    options = set(re.findall(r"--[a-z]+", (REPOSITORY / "renet/packaging/setup.sh").read_text()))
     for file in scripts():
         options |= _options_of(make_parser(file))
     return frozenset(options)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from segmentation_helpers import write_dataset_json, write_split
 
+from renet.data.catalog import VOC2012
 from renet.data.dataset import Dataset
-from renet.data.catalog import VOC2012_CLASSES, VOC2012_PALETTE
+from renet.data.label_maps import write_label_map
 from renet.data.split_reader import SplitReader
 from renet.experiments.training import Settings
-from renet.data.label_maps import write_label_map
 from renet.prediction.image_job import open_folder, record_time
-from tools.predict import build_job, build_parser
 from renet.training.files import TrainingFiles
+from tools.predict import build_job, build_parser
 
 COUNTS = {"trainaug": 12, "val": 3, "trainvalaug": 15, "test": 2}
 
@@ -35,7 +35,7 @@ def write_voc(folder: Path, counts: dict[str, int] = COUNTS) -> Path:
             pairs = {image_id: (image, None) for image_id, (image, _) in pairs.items()}
         write_split(folder / split, pairs)
     splits = {split: {"count": count, "sha256": split} for split, count in counts.items()}
-    write_dataset_json(folder, list(VOC2012_CLASSES), VOC2012_PALETTE.tolist(), name="voc2012", splits=splits)
+    write_dataset_json(folder, list(VOC2012.classes), VOC2012.palette.tolist(), name="voc2012", splits=splits)
     return folder
 
 
@@ -76,8 +76,8 @@ class Scripts:
             files = TrainingFiles.read(run / "solver.prototxt", own=True)
         (run / "snapshots").mkdir(exist_ok=True)
         (run / "snapshots" / f"{run.name}_iter_{files.solver.max_iter}.caffemodel").write_text(f"weights of {run.name}")
-        facts = {"state": "finished", "seconds": 90.0, "parameters": 1000}
-        (run / "run.json").write_text(json.dumps(facts))
+        metadata = {"state": "finished", "seconds": 90.0, "parameters": 1000}
+        (run / "run.json").write_text(json.dumps(metadata))
 
     def predict(self, words: list[str]) -> None:
         job = build_job(build_parser().parse_args(words))

@@ -10,14 +10,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from renet.common.command_line import CommandParser, progress, run
-from renet.data.catalog import KNOWN_NAMES
-from renet.conversion.prepare import whole_number
+from renet.common.argument_types import whole_number
+from renet.common.command_line import CommandParser, run
+from renet.common.progress import progress
+from renet.data.catalog import KNOWN, find_dataset
 from renet.prediction.crf_job import CrfJob, check_probabilities_exist, perform_together, prediction_record
 from renet.prediction.crf_parameters import add_parameter_options, parameters_of
 from renet.prediction.crf_search import BEST, MEASURES, RESULTS, Result, ResultFile, open_job, search, table, write_best
 from renet.prediction.crf_search_chart import draw_search
-from renet.prediction.image_job import begin, find_dataset, items_of_files, items_of_split, record_time
+from renet.prediction.image_job import begin, items_of_files, items_of_split, record_time
 
 EXAMPLES = """examples:
   tools/predict.py ... --split data/x/val --out runs/x/val --probabilities
@@ -64,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--dataset",
             metavar="NAME|DATASET.JSON",
-            help=f"names and colours: {', '.join(KNOWN_NAMES)}, or a dataset.json (default: the split's own)",
+            help=f"names and colours: {', '.join(KNOWN)}, or a dataset.json (default: the split's own)",
         )
         command.add_argument(
             "--processes",

@@ -8,15 +8,17 @@ import os
 import sys
 from pathlib import Path
 
-from renet.common.command_line import UserError, progress, run
-from renet.data.dataset import Dataset, write_atomically
+from renet.common.command_line import run
+from renet.common.errors import UserError
+from renet.common.files import write_atomically
+from renet.common.progress import progress
+from renet.data.catalog import KNOWN, load_dataset
+from renet.data.dataset import Dataset
 from renet.data.image_ids import bare_suffix, find_labels, read_ids
-from renet.data.catalog import KNOWN_NAMES, load_dataset
 from renet.data.split_reader import IMAGES, SplitReader
-from renet.evaluation.voc_submission import check_is_voc2012, image_sizes, write_submission
+from renet.evaluation.score_table import format_table
 from renet.evaluation.scores import Evaluation, LabelSource, evaluate_images
-from renet.evaluation.paper_results import PaperResults, paper_results
-from renet.common.text_table import aligned
+from renet.evaluation.voc_submission import check_is_voc2012, image_sizes, write_submission
 
 EXAMPLES = """examples:
   tools/evaluate.py --predictions runs/n_renet/predictions --labels data/stanford_background/fold0/test \\
@@ -48,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--dataset",
         required=True,
         metavar="NAME|DATASET.JSON",
-        help=f"class names: {', '.join(KNOWN_NAMES)}, or a prepared dataset's dataset.json",
+        help=f"class names: {', '.join(KNOWN)}, or a prepared dataset's dataset.json",
     )
     parser.add_argument(
         "--list", type=Path, metavar="FILE", help="score these images only: ids, names or paths, one a line"
@@ -137,64 +139,6 @@ def _is_split_without_labels(folder: Path) -> bool:
         return False
     with SplitReader(folder) as reader:
         return not reader.has_labels
-
-
-def percent(fraction: float | None) -> str:
-    """A fraction as percent with one decimal; a dash for None."""
-    return "-" if fraction is None else f"{100 * fraction:.1f}"
-
-
-def format_table(evaluation: Evaluation, dataset_name: str) -> str:
-    """Scores as aligned text: one line for each class, then the overall figures beside the published ones."""
-    paper = paper_results(dataset_name)
-    result = evaluation.scores
-    truth = evaluation.confusion.sum(axis=1)
-    header = ["class", "IoU %", "recall %", "share of truth %"]
-    if paper and paper.class_iou:
-        header.append("paper's IoU %")
-    rows = []
-    for index, name in enumerate(evaluation.classes):
-        row = [name, percent(result.iou[index]), percent(result.recall[index]), percent(truth[index] / truth.sum())]
-        if paper and paper.class_iou:
-            published = paper.class_iou.get(name)
-            row.append("-" if published is None else f"{published:.1f}")
-        rows.append(row)
-    lines = aligned([header, *rows])
-    if paper and paper.class_iou:
-        lines.append(f"(paper's IoU: {paper.class_iou_source})")
-    absent = [name for name, iou in zip(evaluation.classes, result.iou) if iou is None]
-    if absent:
-        lines.append(f"in neither truth nor prediction, so left out of the mean IoU: {', '.join(absent)}")
-    unseen = [
-        name
-        for name, iou, recall in zip(evaluation.classes, result.iou, result.recall)
-        if recall is None and iou == 0.0
-    ]
-    if unseen:
-        lines.append(f"predicted but not in the truth (IoU 0, left out of the class accuracy): {', '.join(unseen)}")
-    lines += ["", *aligned(_overall_rows(evaluation, paper)), ""]
-    lines.append(f"{evaluation.images} images, {truth.sum():,} pixels scored, {evaluation.ignored_pixels:,} ignored")
-    return "\n".join(lines)
-
-
-def _overall_rows(evaluation: Evaluation, paper: PaperResults | None) -> list[list[str]]:
-    result = evaluation.scores
-    rows = [
-        ["", "pixel accuracy %", "class accuracy %", "mean IoU %", "freq. weighted IoU %"],
-        [
-            "this",
-            percent(result.pixel_accuracy),
-            percent(result.class_accuracy),
-            percent(result.mean_iou),
-            percent(result.frequency_weighted_iou),
-        ],
-    ]
-    for row in paper.rows if paper else ():
-        if row.headline:
-            figures = (row.pixel_accuracy, row.class_accuracy, row.mean_iou)
-            texts = ["-" if figure is None else f"{figure:g}" for figure in figures]
-            rows.append([f"{row.name} ({row.where})", *texts, "-"])
-    return rows
 
 
 if __name__ == "__main__":

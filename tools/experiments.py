@@ -15,21 +15,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from renet.common.command_line import UserError, run
-from renet.data.dataset import FILE_NAME, Dataset
-from renet.conversion.prepare import whole_number
-from prototxt.generate import crop_size, mean_bgr, positive
-from renet.networks.models import N_RENETS, VGG16_WEIGHTS
-from renet.networks.files import product_path
-from renet.experiments.figures import Shown, draw
-from renet.experiments.listing import check_everything, commands, count_runs, listing
-from renet.experiments.plan import DATASETS, EXPERIMENTS, Choice, Experiment, Row, expected_dataset
-from renet.experiments.results import Report, RowResult
-from renet.experiments.runs import Runs
-from renet.experiments.page import write_report
-from renet.experiments.training import Settings
-from renet.common.repository import ROOT
+from renet.common.argument_types import crop_size, mean_bgr, positive, whole_number
+from renet.common.command_line import run
+from renet.common.errors import UserError
+from renet.common.repository import ROOT, product_path
 from renet.common.script_command import Stopped, command
+from renet.data.dataset import FILE_NAME, Dataset
+from renet.experiments.figures import Shown
+from renet.experiments.listing import check_everything, commands, count_runs, listing
+from renet.experiments.perform import perform
+from renet.experiments.plan import DATASETS, EXPERIMENTS, expected_dataset
+from renet.experiments.runs import Runs
+from renet.experiments.training import Settings
+from renet.networks.models import N_RENETS, VGG16_WEIGHTS
 
 NO_WEIGHTS = "none"
 INTERRUPTED = 130
@@ -82,55 +80,6 @@ def print_list(arguments: argparse.Namespace, names: Sequence[str]) -> None:
         if not is_there:
             print(f"  {product_path(dataset.folder)} is not prepared yet (data_prep/{dataset.name}.py)")
         print("".join(f"  {line}\n" for line in listing(runs, experiment, is_there)))
-
-
-def perform(runs: Runs, experiment: Experiment, shown: Shown) -> None:
-    """Do what is missing of an experiment, and write its table after each row.
-
-    Raises:
-        UserError: something is missing, damaged or of other options.
-        Stopped: a step failed or was stopped.
-    """
-    compared, rows, chosen = (), experiment.rows, None
-    if experiment.choice is not None:
-        compared = tuple(pair[0] for pair in experiment.choice.candidates.values())
-        for row in compared:
-            _finish(runs, row, experiment)
-        chosen = best(runs, experiment.choice)
-        rows = (experiment.choice.candidates[chosen][1], *rows)
-    trainings = dict(experiment.trainings())
-    trainings |= {each.training.name: each.training for row in rows for of in row.labellings.values() for each in of}
-
-    def report(picture: Path | None = None) -> Report:
-        results = [tuple(RowResult.of(row, runs) for row in some) for some in (rows, compared)]
-        return Report(experiment, runs, *results, chosen, tuple(trainings.values()), picture)
-
-    for row in rows:
-        _finish(runs, row, experiment)
-        write_report(report())
-    page, _ = write_report(report(_picture(runs, experiment, shown) if experiment.pictures else None))
-    print(f"\n{page.read_text(encoding='utf-8')}\n{page}", flush=True)
-
-
-def _finish(runs: Runs, row: Row, experiment: Experiment) -> None:
-    for of_seed in row.labellings.values():
-        for labelling in of_seed:
-            runs.finish(labelling, experiment.tree)
-
-
-def _picture(runs: Runs, experiment: Experiment, shown: Shown) -> Path:
-    assert experiment.pictures is not None, "the caller saw pictures"
-    for training in experiment.trainings().values():
-        runs.train(training)
-    for _, labelling in experiment.pictures.columns:
-        runs.finish(labelling)
-    return draw(runs, experiment, shown)
-
-
-def best(runs: Runs, choice: Choice) -> str:
-    """The candidate with the best mean IoU on the held-out images; of equals the first."""
-    figures = {name: RowResult.of(row, runs).figures("mean_iou") for name, (row, _) in choice.candidates.items()}
-    return max(figures, key=lambda name: sum(figures[name]))
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from renet.common.command_line import UserError, progress, run
-from renet.data.catalog import KNOWN_NAMES
-from renet.conversion.prepare import part_of_size
+from renet.common.argument_types import crop_size, part_of_size
+from renet.common.command_line import run
+from renet.common.errors import UserError
+from renet.data.catalog import KNOWN, find_dataset
 from renet.evaluation.voc_submission import check_is_voc2012, image_sizes, write_submission
-from renet.prediction.crf_parameters import CrfParameters, read_crf_parameters
 from renet.networks.deploy_network import add_deploy_options, deploy_options
-from renet.runtime.builds import import_gpu_build
-from renet.prediction.image_job import (
-    Finished,
-    Started,
-    begin,
-    find_dataset,
-    items_of_files,
-    items_of_split,
-    record_time,
-)
-from renet.runtime.worker_process import NativeCrash, run_native
+from renet.prediction.crf_parameters import CrfParameters, read_crf_parameters
+from renet.prediction.image_job import begin, items_of_files, items_of_split, record_time
+from renet.prediction.prediction_job import PredictionJob, predict_all
 from renet.prediction.predictor import PredictionSettings
-from renet.prediction.prediction_job import PredictionJob, perform
 
 RELEASED = Path()  # of --crf without a file
 
@@ -59,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dataset",
         metavar="NAME|DATASET.JSON",
-        help=f"names and colours: {', '.join(KNOWN_NAMES)}, or a dataset.json (default: the split's own)",
+        help=f"names and colours: {', '.join(KNOWN)}, or a dataset.json (default: the split's own)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
     parser.add_argument("--overlay", action="store_true", help="also lay the labels over the pictures, with a legend")
@@ -73,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--min-size",
-        type=height_x_width,
+        type=crop_size,
         default=(1, 1),
         metavar="HxW",
         help="pad what the network sees to at least this height and width by reflection, and cut the prediction back",
@@ -109,14 +99,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="predict everything anew; removes the folder's predictions of other networks",
     )
     return parser
-
-
-def height_x_width(text: str) -> tuple[int, int]:
-    """`240x320` as (240, 320), for argparse."""
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 240x320")
-    return int(match[1]), int(match[2])
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -172,40 +154,6 @@ def build_job(arguments: argparse.Namespace) -> PredictionJob:
         save_memory=arguments.save_memory,
         deploy=deploy_options(arguments),
     )
-
-
-def predict_all(job: PredictionJob) -> list[float]:
-    """Predict the job's pictures with a progress bar.
-
-    Returns:
-        Seconds that the network took for each picture.
-
-    Raises:
-        UserError: what went wrong with which file, also where Caffe aborted.
-    """
-    seconds: list[float] = []
-    current: str | None = None
-    if job.gpu is not None:
-        import_gpu_build()
-    try:
-        with progress(total=len(job.items), description="predicting", unit="image") as bar:
-            for event in run_native(perform, job):
-                if isinstance(event, Started):
-                    current = event.image_id
-                elif isinstance(event, Finished):
-                    seconds.append(event.seconds)
-                    bar.update()
-    except NativeCrash as crash:
-        raise UserError(f"{_place(job, current, str(crash))}: {crash}") from None
-    return seconds
-
-
-def _place(job: PredictionJob, image_id: str | None, message: str) -> str:
-    """What Caffe was at: finding the device, loading the network, or a picture."""
-    if image_id is not None:
-        item = next(item for item in job.items if item.image_id == image_id)
-        return f"{item.file or image_id}: Caffe stopped at this picture"
-    return f"{job.model}: Caffe cannot make this network"
 
 
 if __name__ == "__main__":

@@ -5,33 +5,20 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from renet.common.command_line import UserError, run
-from renet.data.dataset import Dataset, write_atomically
-from renet.conversion.prepare import whole_number
-from renet.visualization.curves import learning_rate_curves, loss_curves, score_curves
-from renet.visualization.network_drawing import draw_network
-from renet.evaluation.paper_results import PaperResults, paper_results
-from tools.predict import find_dataset
+from renet.common.argument_types import whole_number
+from renet.common.command_line import run
+from renet.common.errors import UserError
+from renet.common.files import write_atomically
+from renet.data.catalog import find_dataset
+from renet.visualization.page import render
 from renet.visualization.page_content import (
-    ClassGroup,
-    Entry,
     Source,
-    class_groups,
-    confusion_tables,
-    description_lines,
     gather,
 )
 from renet.visualization.page_pictures import (
     BUDGET,
-    Picture,
     check_is_ours,
     megabytes,
     picture_folder,
@@ -39,10 +26,7 @@ from renet.visualization.page_pictures import (
     remove_beside,
     write_beside,
 )
-from renet.training.run_record import RunRecord
 
-TEMPLATES = Path(__file__).with_name("templates")
-DRAWN = "deploy.prototxt"
 EXAMPLES = """examples:
   tools/report.py --run runs/n_renet --labels data/stanford_background/fold0/test --out page.html
   tools/report.py --run FCN=runs/fcn --run runs/h_renet --predictions "H-ReNet with CRF=runs/h_renet/predictions_crf" \\
@@ -136,173 +120,6 @@ def main(arguments: argparse.Namespace) -> None:
         remove_beside(out)
     size = out.stat().st_size / 1e6
     print(f"{out}: {size:.1f} MB" + (f", and its pictures in {picture_folder(out)}" if beside else ""))
-
-
-def render(
-    entries: Sequence[Entry],
-    split: Path | None,
-    dataset: Dataset | None,
-    gallery: Sequence[Picture] = (),
-    title: str | None = None,
-    folder: Path | None = None,
-) -> str:
-    """The page as HTML.
-
-    Args:
-        entries: what it reports on; one column each.
-        split: the prepared test split; None where none was named.
-        dataset: classes and colours; None leaves the classes' table out where no run was scored.
-        gallery: the pictures shown.
-        title: heading; None makes one.
-        folder: where the pictures lie beside the page; None puts them into it.
-
-    Raises:
-        UserError: scores of different classes cannot stand side by side.
-    """
-    scored = [entry for entry in entries if entry.evaluation is not None]
-    if dataset is None:
-        dataset = _dataset_of_scores(scored)
-    for entry in scored:
-        assert entry.evaluation is not None and dataset is not None, "scored entries have classes"
-        if entry.evaluation.classes != dataset.classes:
-            raise UserError(f"{entry.name}: its scores are of other classes than those of {dataset.name}")
-    paper = paper_results(dataset.name) if dataset is not None else None
-    groups = class_groups(scored, dataset, paper.class_iou if paper else {}) if dataset and scored else []
-    shown = [entry for entry in entries if entry.predictions is not None]
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    return environment.get_template("report.html.j2").render(
-        title=title or " and ".join(entry.name for entry in entries),
-        subtitle=_subtitle(entries, dataset, split),
-        scored=scored,
-        shown=shown,
-        cards=_cards(scored, groups, paper) if scored else [],
-        paper=paper,
-        groups=groups,
-        columns=1 + len(scored) + (len(scored) == 2) + bool(paper and paper.class_iou),
-        absent=_absent(scored),
-        confusions=confusion_tables(scored, dataset) if dataset and scored else [],
-        curves=_curves(entries),
-        pictures=gallery,
-        folder=folder,
-        address=lambda file: file.uri if folder is None else f"{quote(folder.name)}/{file.name}",
-        image_scores=_image_scores(gallery),
-        total=len(shown[0].images) if shown else 0,
-        classes=dataset.classes if dataset else (),
-        legend=[row for group in groups for row in group.rows],
-        runs=[_run(entry.run) for entry in entries if entry.run is not None],
-        measured_on=lambda entry: _measured_on(entry, split),
-        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-    )
-
-
-def _image_scores(gallery: Sequence[Picture]) -> dict[int, dict[str, Any]]:
-    """What the page sorts and filters by, for each image by its number in the split."""
-    return {
-        picture.position: {
-            "accuracy": [None if value is None else round(value, 6) for value in picture.accuracies],
-            "classes": {c: [round(iou, 4) for iou in ious] for c, ious in picture.class_ious.items()},
-        }
-        for picture in gallery
-    }
-
-
-def _run(run: RunRecord) -> dict[str, Any]:
-    drawing, undrawn = None, ""
-    if DRAWN in run.sources:
-        try:
-            drawing = draw_network(run.sources[DRAWN], run.name)
-        except UserError as error:
-            undrawn = str(error)
-    facts = description_lines(run)
-    return {"name": run.name, "facts": facts, "sources": run.sources, "drawing": drawing, "undrawn": undrawn}
-
-
-def _dataset_of_scores(scored: Sequence[Entry]) -> Dataset | None:
-    """Class names from the scores alone, in neutral colours, where neither dataset nor split was named."""
-    import numpy as np
-
-    if not scored or scored[0].evaluation is None:
-        return None
-    classes = scored[0].evaluation.classes
-    grey = np.full((len(classes), 3), 128, np.uint8)
-    return Dataset("the test split", classes, grey, (0.0, 0.0, 0.0), 255, {}, Path())
-
-
-def _subtitle(entries: Sequence[Entry], dataset: Dataset | None, split: Path | None) -> str:
-    parts = ["Semantic segmentation"]
-    if dataset is not None:
-        parts.append(f"{dataset.name}, {len(dataset.classes)} classes")
-    if split is not None and dataset is not None:
-        parts.append(f"test split {_split_name(split, dataset)}")
-    trained = [entry.run.training[-1]["iteration"] for entry in entries if entry.run and entry.run.training]
-    if trained:
-        parts.append(" and ".join(f"{iteration:,}" for iteration in trained) + " iterations")
-    return " · ".join(parts)
-
-
-def _split_name(split: Path, dataset: Dataset) -> str:
-    try:
-        return split.resolve().relative_to(dataset.folder.resolve()).as_posix()
-    except ValueError:
-        return split.name
-
-
-def _measured_on(entry: Entry, split: Path | None) -> str:
-    assert entry.evaluation is not None, "only scored entries are in the table"
-    return f"{entry.evaluation.images} images" + (
-        f" of {split.parent.name}/{split.name}" if split and entry.images else ""
-    )
-
-
-def _cards(scored: Sequence[Entry], groups: Sequence[ClassGroup], paper: PaperResults | None) -> list[dict[str, Any]]:
-    """The figures at the head of the page, each with the paper's own."""
-    cards: list[dict[str, Any]] = []
-    for key, title in (
-        ("pixel_accuracy", "Pixel accuracy"),
-        ("class_accuracy", "Class accuracy"),
-        ("mean_iou", "Mean IoU"),
-        ("frequency_weighted_iou", "Frequency-weighted IoU"),
-    ):
-        published = [
-            (row.name, f"{getattr(row, key):g}")
-            for row in (paper.rows if paper else ())
-            if row.headline and getattr(row, key, None) is not None
-        ]
-        values = [getattr(entry.evaluation.scores, key) for entry in scored if entry.evaluation]
-        cards.append({"title": title, "values": values, "published": published, "highlight": False})
-    for group in groups:
-        if group.highlighted and group.mean:
-            title = "Mean IoU where distant context decides"
-            cards.insert(0, {"title": title, "values": group.mean.ious, "published": [], "highlight": True})
-    return cards
-
-
-def _absent(scored: Sequence[Entry]) -> list[str]:
-    """For each entry that lacks classes, which they are."""
-    texts = []
-    for entry in scored:
-        assert entry.evaluation is not None
-        missing = [c for c, iou in zip(entry.evaluation.classes, entry.evaluation.scores.iou) if iou is None]
-        if missing:
-            names = ", ".join(missing)
-            texts.append(f"{entry.name}: {names}" if len(scored) > 1 else names)
-    return texts
-
-
-def _curves(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    runs = [entry.run for entry in entries if entry.run is not None]
-    candidates = (
-        (loss_curves(runs), "Loss while training (running mean over a fiftieth of it), and on the test split.", False),
-        (learning_rate_curves(runs), "Learning rate.", False),
-        (score_curves(runs), "Scores on the test split while training.", True),
-    )
-    return [{"svg": svg, "caption": caption, "wide": wide} for svg, caption, wide in candidates if svg is not None]
 
 
 if __name__ == "__main__":

@@ -12,17 +12,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from renet.common.command_line import UserError
+from renet.benchmark.data_tasks import convert
+from renet.benchmark.layer_tasks import FORWARD
+from renet.benchmark.settings import CAFFE, NUMPY, PYTORCH, Entry, Settings
+from renet.benchmark.sides import Side, compare
+from renet.benchmark.tables import largest_difference
+from renet.common.errors import UserError
+from renet.conversion.scenes import draw
+from renet.data.catalog import SYNTHETIC_SCENES, VOC2012
 from renet.data.dataset import Dataset
 from renet.data.images import encode_png
-from renet.data.catalog import load_dataset
 from renet.data.split_reader import SplitReader
-from data_prep.synthetic_scenes import CLASSES, draw
-from renet.benchmark.settings import CAFFE, NUMPY, PYTORCH, Entry, Settings
-from renet.benchmark.data_tasks import convert
-from renet.benchmark.tables import largest_difference
-from renet.benchmark.sides import Side, compare
-from renet.benchmark.worker import FORWARD
 
 SCENES = 10  # drawn; the files are copies of them
 BATCH = 10
@@ -42,7 +42,7 @@ def draw_files(folder: Path, count: int, size: tuple[int, int]) -> None:
     scenes = [draw(0, 0, index, size) for index in range(min(SCENES, count))]
     for name in ("images", "labels", "predictions"):
         (folder / name).mkdir()
-    (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    (folder / "classes.txt").write_text("\n".join(SYNTHETIC_SCENES.classes) + "\n")
     for index, scene in enumerate(scenes):
         encoded = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
         prediction = np.roll(scene.label, SHIFT, axis=1)
@@ -112,7 +112,7 @@ def time_evaluation(settings: Settings) -> dict[str, Any]:
         folder = Path(scratch)
         draw_files(folder, count, settings.scale.image)
         job = {"truth": str(folder / "labels"), "predictions": str(folder / "predictions"), "dataset": "voc2012"}
-        job |= {"class_count": len(load_dataset("voc2012").classes)}
+        job |= {"class_count": len(VOC2012.classes)}
         sides = {CAFFE: ("evaluation", settings.python), NUMPY: ("numpy-evaluation", settings.python)}
         measured = _measure(settings, folder, job, sides, 0)
     return {"what": "evaluation", "images": count, **measured}

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+from renet.common.repository import ROOT
 
 
 def _tool(*arguments: str | Path) -> None:

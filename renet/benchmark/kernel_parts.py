@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from renet.common.command_line import UserError
+from renet.benchmark.layer_tasks import FORWARD, FORWARD_BACKWARD, CrfShape, Shape
 from renet.benchmark.settings import CAFFE, NUMPY, PYDENSECRF, PYTORCH, Entry, Settings
-from renet.benchmark.tables import largest_difference
 from renet.benchmark.sides import Side, compare
-from renet.benchmark.worker import FORWARD, FORWARD_BACKWARD, CrfShape, Shape
+from renet.benchmark.tables import largest_difference
+from renet.common.errors import UserError
 
 TOLERANCE = 1e-3  # of results, relative to the largest value; the two sides add in other orders
 CLOSE, CLOSE_SHARE, FARTHEST = 1e-5, 0.999, 1e-3  # of the values of Q: the layer's contract with pydensecrf

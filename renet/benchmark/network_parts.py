@@ -14,17 +14,17 @@ from typing import Any, NamedTuple
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from renet.common.command_line import UserError
+from renet.benchmark.layer_tasks import FORWARD, STEP
+from renet.benchmark.network_tasks import DECAY, MOMENTUM, RATE
 from renet.benchmark.settings import CAFFE, DIRECT, PLAIN, PYTORCH, RELEASING, STOCK, Entry, Settings
-from renet.gpu_check.work import FLOAT32
+from renet.benchmark.sides import PAUSE_SECONDS, Side, Worker, compare, started
+from renet.benchmark.tables import largest_difference
+from renet.common.errors import UserError
+from renet.common.repository import ROOT
 from renet.gpu_check.speed import BRANCHING_TOLERANCE, GRADIENT
+from renet.gpu_check.work import FLOAT32
 from renet.networks.analysis import views, without_data
 from renet.runtime.prototxt import read_network
-from renet.common.repository import ROOT
-from renet.benchmark.network_tasks import DECAY, MOMENTUM, RATE
-from renet.benchmark.tables import largest_difference
-from renet.benchmark.sides import PAUSE_SECONDS, Side, Worker, compare, started
-from renet.benchmark.worker import FORWARD, STEP
 
 MODELS = ("fcn", "h_renet", "h_renet_bn_mlfb")
 SCORES = "fcn scores"  # what stock Caffe has all layers of

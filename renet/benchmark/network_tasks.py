@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from renet.gpu_check.work import moved_bytes, operations
 from renet.benchmark.worker import reset_peak, sampled
+from renet.gpu_check.work import moved_bytes, operations
 
 SEED = 1
 WEIGHTS = "net.caffemodel"
@@ -137,16 +137,16 @@ class CaffeNetwork:
             start = time.perf_counter()
             net._forward(first, last)
             milliseconds = (time.perf_counter() - start) * 1e3
-            facts: dict[str, Any] = {
+            metadata: dict[str, Any] = {
                 "name": net._layer_names[first],
                 "type": " + ".join(kinds[first : last + 1]),
                 "bottoms": [list(net.blobs[net._blob_names[i]].shape) for i in net._bottom_ids(first)],
                 "tops": [list(net.blobs[net._blob_names[i]].shape) for i in net._top_ids(first)],
                 "params": [list(blob.shape) for blob in net.layers[first].blobs],
             }
-            counted = [{**facts, "type": kinds[first], "backward": False, "propagate_down": False}]
-            facts |= {"operations": operations(counted, False), "bytes": moved_bytes(counted, False)}
-            rows.append({**facts, "milliseconds": milliseconds})
+            counted = [{**metadata, "type": kinds[first], "backward": False, "propagate_down": False}]
+            metadata |= {"operations": operations(counted, False), "bytes": moved_bytes(counted, False)}
+            rows.append({**metadata, "milliseconds": milliseconds})
         return rows
 
     def errors(self) -> dict[str, Any]:

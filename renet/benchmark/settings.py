@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from renet.benchmark.worker import CrfShape, Shape
+from renet.benchmark.layer_tasks import CrfShape, Shape
+from renet.common.repository import ROOT
 
 # Names of sides in the results.
 CAFFE, RELEASING, PLAIN = "caffe", "caffe with release_maps", "caffe without oneDNN"
@@ -121,3 +122,11 @@ class Entry(NamedTuple):
 
     name: str
     measure: Callable[[], dict[str, Any]]
+
+
+STOCK_BUILD = ROOT / "build" / "stock"
+
+
+def has_caffe(build: Path) -> bool:
+    """Whether a build folder has Caffe for Python."""
+    return (build / "python" / "caffe" / "_caffe.so").is_file()

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from renet.common.command_line import UserError
-from renet.runtime.worker_process import last_words
+from renet.benchmark.layer_tasks import CrfShape, Shape
+from renet.common.errors import UserError
 from renet.common.repository import ROOT
-from renet.benchmark.worker import CrfShape, Shape
+from renet.runtime.worker_process import last_words
 
 PEER_ENVIRONMENT = ROOT / "build" / "bench-venv"  # PyTorch is no part of the product, so it stays out of .venv
 PEER_REQUIREMENTS = ("torch==2.13.0", "numpy==2.4.6", "pillow==13.0.0", "pydensecrf2==1.1")
@@ -91,7 +91,7 @@ class Worker:
         return self._ask("layers")["layers"]
 
     def errors(self) -> dict[str, Any]:
-        """How far a task that has layers is from double precision (renet.benchmark.network_tasks.CaffeNetwork.errors)."""
+        """How far a task that has layers is from double precision (`network_tasks.CaffeNetwork.errors`)."""
         return self._ask("errors")
 
     def close(self) -> None:

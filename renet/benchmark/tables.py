@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from renet.benchmark.layer_tasks import FORWARD, FORWARD_BACKWARD, PRODUCT_SIZE, STEP, TRIAD_SIZE, Shape
 from renet.benchmark.settings import (
     CAFFE,
     CHART,
@@ -23,7 +24,6 @@ from renet.benchmark.settings import (
     SIDE_TITLES,
     STOCK,
 )
-from renet.benchmark.worker import FORWARD, FORWARD_BACKWARD, PRODUCT_SIZE, STEP, TRIAD_SIZE, Shape
 from renet.common.text_table import aligned, markdown
 
 NOT_MEASURED = "Not measured yet."

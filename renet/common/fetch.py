@@ -8,7 +8,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from renet.common.command_line import UserError, naming, progress
+from renet.common.errors import UserError, naming
+from renet.common.progress import progress
 
 SECONDS_WITHOUT_DATA = 30
 _BLOCK = 1 << 16

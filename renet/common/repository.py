@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from renet.common.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
 VERSION = "VERSION"  # its first line is the version; in an archive or an image a second one is `commit <which>`
 
 
@@ -33,3 +36,31 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + ("+changes" if changes.stdout.strip() else "")
+
+
+def product_path(path: Path) -> str:
+    """`path` as prototxts name it: from the repository's root where it lies inside, else in full."""
+    absolute = Path(os.path.abspath(path))
+    return str(absolute.relative_to(ROOT)) if absolute.is_relative_to(ROOT) else str(absolute)
+
+
+def find_file(name: str, file: Path) -> Path:
+    """Where the path `name` that stands in the prototxt `file` leads: from that file's own folder, so that a folder
+    can be copied, else from the current folder, as in Caffe, else from the repository's root.
+
+    Raises:
+        UserError: to nothing.
+    """
+    for base in (file.parent, Path(), ROOT):
+        if (base / name).exists():
+            if base != file.parent and Path.cwd() == ROOT:
+                return Path(name)  # as it is written, which stock Caffe understands there
+            return Path(path_for_caffe(base / name))
+    raise UserError(f"{file}: {name!r} leads to nothing, neither from its own or the current folder nor from {ROOT}")
+
+
+def path_for_caffe(path: Path) -> str:
+    """`path` from the repository's root where this process stands there and the path lies inside, else in full."""
+    absolute = Path(os.path.abspath(path))
+    inside = Path.cwd() == ROOT and absolute.is_relative_to(ROOT)
+    return str(absolute.relative_to(ROOT) if inside else absolute)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 
 # UTF-32's mark first: it begins with UTF-16's.
 _OTHER_MARKS = (
@@ -99,6 +99,20 @@ def read_json(file: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
         raise UserError(f"{file}: not JSON, or a part of it ({error})") from None
     except RecursionError:
         raise UserError(f"{file}: JSON that is nested too deeply") from None
+
+
+def read_json_object(file: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no such file.
+
+    Raises:
+        UserError: as `read_json`; or something else than an object.
+    """
+    if not file.is_file():
+        return None
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: damaged: not a JSON object")
+    return content
 
 
 def _other_unicode(content: bytes) -> str | None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from renet.common.command_line import UserError
-from renet.data.dataset import IGNORE_LABEL, MOST_CLASSES
+from renet.common.errors import UserError
 from renet.common.text_files import numbered_lines
+from renet.data.dataset import IGNORE_LABEL, MOST_CLASSES
 
 LABELME_IGNORED = "__ignore__"  # the first line of labelme's labels.txt: number -1, which labelme2voc writes as 255
 _GOLDEN_RATIO = 0.618034

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
+from renet.conversion.prepare import shuffled
 from renet.data.held_out import held_out_ids
 from renet.data.image_ids import IMAGE_ENDINGS, LABEL_ENDING, Entry, file_id, find_images, find_labels, read_list
-from renet.conversion.prepare import shuffled
 
 TRAIN, VAL, TEST = "train", "val", "test"
 UNION = "trainval"  # may share pictures with train and val

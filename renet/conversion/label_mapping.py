@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 from renet.data.dataset import IGNORE_LABEL
 
 _LARGEST = 65535  # label PNGs may have 16 bits

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,52 +12,6 @@ from renet.data.bad_samples import LabelAdvice
 from renet.data.dataset import IGNORE_LABEL, Dataset, check_unedited
 from renet.data.images import LabelFrame
 from renet.data.split_writer import Sample, Settings, WrittenSplit, exclusive, write_split
-
-
-def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of every converter of source files: --out, --skip-bad, --image-scale, --label-frame."""
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the prepared dataset goes")
-    parser.add_argument(
-        "--skip-bad", action="store_true", help="leave bad samples out; they are listed here and in dataset.json"
-    )
-    parser.add_argument(
-        "--image-scale",
-        type=part_of_size,
-        default=1.0,
-        metavar="S",
-        help="shrink images (area averages) and labels (nearest pixel centre) to this part of their size, "
-        "for a quicker training; default 1: as they are",
-    )
-    parser.add_argument(
-        "--label-frame",
-        choices=[frame.value for frame in LabelFrame],
-        default=LabelFrame.BY_SIZE.value,
-        help="which way up the labels of pictures with an EXIF rotation are: as the picture is seen (upright), as its "
-        "pixels are stored (stored), or as the label's size tells beyond doubt, and otherwise an error (by-size, the "
-        "default)",
-    )
-
-
-def whole_number(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least `least`."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        return int(text)
-
-    return parse
-
-
-def part_of_size(text: str) -> float:
-    """An argparse type: a factor over 0 and up to 1."""
-    try:
-        scale = float(text)
-    except ValueError:
-        scale = 0.0
-    if not 0.0 < scale <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no factor over 0 and up to 1")
-    return scale
 
 
 def prepare(

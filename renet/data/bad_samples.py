@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 
 _NAMED = 10  # images that a complaint names
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from renet.common.command_line import UserError, naming
+from renet.common.errors import UserError
+from renet.common.files import write_atomically
 from renet.common.text_files import read_json
 
 FILE_NAME = "dataset.json"
@@ -82,6 +83,16 @@ class Dataset:
             raise UserError(f"{file}: the key {error} is missing") from None
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{file}: not a dataset description: {error}") from None
+
+    @classmethod
+    def of_split(cls, split: Path) -> Dataset | None:
+        """Read the dataset that a split belongs to: that of the nearest dataset.json above it, or None.
+
+        Raises:
+            UserError: the dataset.json is damaged.
+        """
+        folder = folder_of_split(split)
+        return None if folder is None else cls.load(folder)
 
     @classmethod
     def _from_json(cls, content: dict[str, Any], folder: Path) -> Dataset:
@@ -157,12 +168,28 @@ class Dataset:
         text = re.sub(r"\[\s*(-?[\d.]+(?:,\s*-?[\d.]+)*)\s*\]", lambda m: "[" + " ".join(m[1].split()) + "]", text)
         write_atomically(self.folder / FILE_NAME, (text + "\n").encode())
 
+    def summary_of(self, split: Path) -> SplitSummary | None:
+        """What is said of a split, a folder in `folder`; None where nothing is."""
+        for path, folder in ((split.absolute(), self.folder.absolute()), (split.resolve(), self.folder.resolve())):
+            if path.is_relative_to(folder):
+                return self.splits.get(path.relative_to(folder).as_posix())
+        return None
+
     def full_palette(self) -> list[int]:
         """256 RGB triples in one list for PIL's `putpalette`: classes, then black; the ignored label is white."""
         colours = np.zeros((256, 3), np.uint8)
         colours[: len(self.classes)] = self.palette
         colours[self.ignore_label] = 255
         return colours.reshape(-1).tolist()
+
+
+def folder_of_split(split: Path) -> Path | None:
+    """The nearest folder above a split that has a dataset.json, on the way that was typed or on that of its links."""
+    for path in (split.absolute(), split.resolve()):
+        for folder in path.parents:
+            if (folder / FILE_NAME).is_file():
+                return folder
+    return None
 
 
 def check_unedited(folder: Path) -> None:
@@ -185,27 +212,3 @@ def check_unedited(folder: Path) -> None:
 
 def _checksum(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write `file` so that at any moment it is the old one or the new one, also after a power cut."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        with naming(file), open(beside, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(beside, file)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    sync_folder(file.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename within `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 from renet.data.dataset import Dataset
 from renet.data.images import EncodedImage
 from renet.data.split_reader import SplitReader

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 from renet.common.text_files import numbered_lines
 
 IMAGE_ENDINGS = frozenset(Image.registered_extensions())

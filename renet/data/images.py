@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 from renet.data.split_reader import decode_image
 
 _KEPT_FORMATS = frozenset({"JPEG", "PNG"})

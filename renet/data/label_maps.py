@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from renet.common.command_line import UserError
-from renet.data.dataset import Dataset, write_atomically
+from renet.common.errors import UserError
+from renet.common.files import write_atomically
+from renet.data.dataset import Dataset
 from renet.data.images import read_index_png
 
 

@@ -12,7 +12,7 @@ import cv2
 import lmdb
 import numpy as np
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 from renet.data.datum import unpack_encoded
 
 IMAGES = "images.lmdb"

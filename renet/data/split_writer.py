@@ -23,9 +23,11 @@ from typing import Any
 import lmdb
 import numpy as np
 
+from renet.common.errors import UserError
+from renet.common.files import sync_folder, write_atomically
+from renet.common.progress import progress
 from renet.data.bad_samples import BadSamples, LabelAdvice, LabelRangeError, SampleError
-from renet.common.command_line import UserError, progress
-from renet.data.dataset import SplitSummary, sync_folder, write_atomically
+from renet.data.dataset import SplitSummary
 from renet.data.datum import pack_encoded
 from renet.data.images import EncodedImage, encode_png, shrink_image, shrink_label
 from renet.data.split_reader import IMAGES, LABELS, SplitReader, decode_image, make_key, records_sha256

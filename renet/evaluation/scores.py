@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 from renet.data.image_ids import find_labels
-from renet.data.split_reader import LABELS, SplitReader
 from renet.data.label_maps import read_label_map
+from renet.data.split_reader import LABELS, SplitReader
 from renet.runtime.worker_process import children_without_interrupts
 
 # Starting processes costs more than it saves below this many images for each.

@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from renet.common.command_line import UserError, naming
-from renet.data.dataset import Dataset, write_atomically
-from renet.data.catalog import bit_interleaved_palette
-from renet.data.split_reader import SplitReader
-from data_prep.voc2012 import IMAGES, NAME
-from renet.evaluation.scores import predicted_files, size_text
+from renet.common.errors import UserError, naming
+from renet.common.files import write_atomically
+from renet.data.catalog import VOC2012, bit_interleaved_palette
+from renet.data.dataset import Dataset
 from renet.data.label_maps import encode_label_map, read_label_map
-from renet.prediction.image_job import dataset_of_split
+from renet.data.split_reader import SplitReader
+from renet.evaluation.scores import predicted_files, size_text
 
 SUBFOLDER = Path("results/VOC2012/Segmentation/comp6_test_cls")
 ARCHIVE = "results.tgz"
@@ -32,7 +31,7 @@ def check_is_voc2012(dataset: Dataset) -> None:
     Raises:
         UserError: the dataset is not VOC2012.
     """
-    if dataset.name != NAME:
+    if dataset.name != VOC2012.name:
         raise UserError(f"--comp6 is a VOC2012 submission; the dataset is {dataset.name}")
 
 
@@ -42,7 +41,7 @@ def image_sizes(split: Path) -> dict[str, tuple[int, int]]:
     Raises:
         UserError: no prepared split, or one whose pictures were shrunk: the server scores at their own size.
     """
-    dataset = dataset_of_split(split)
+    dataset = Dataset.of_split(split)
     if dataset is not None and dataset.image_scale != 1.0:
         raise UserError(
             f"{split}: prepared with --image-scale {dataset.image_scale:g}, but a submission has the pictures' own size"
@@ -72,8 +71,8 @@ def write_submission(
     target = write_comp6(predictions, ids, dataset, folder, sizes, suffix)
     archive = pack_comp6(folder)
     print(f"{len(ids)} images written and checked: {target}")
-    if len(ids) != IMAGES["test"]:
-        print(f"VOC's evaluation server expects all {IMAGES['test']} images of the test set")
+    if len(ids) != VOC2012.images["test"]:
+        print(f"VOC's evaluation server expects all {VOC2012.images['test']} images of the test set")
     print(f"packed for upload: {archive}")
     return archive
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from renet.networks.models import MODELS, VGG16_WEIGHTS
-from renet.networks.spec import Options
-from renet.networks.files import product_path
+from renet.common.repository import product_path
 from renet.experiments.results import Report
 from renet.experiments.training import Settings, Training
+from renet.networks.models import MODELS, VGG16_WEIGHTS
+from renet.networks.spec import Options
 
 PAPER_N_RENET = "n_renet"
 PAPER_BATCH = 10

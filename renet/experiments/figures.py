@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from renet.common.command_line import UserError
-from renet.data.dataset import write_atomically
+from renet.common.errors import UserError
+from renet.common.files import write_atomically
+from renet.common.repository import product_path
 from renet.data.split_reader import SplitReader
-from renet.networks.files import product_path
-from renet.networks.deploy_network import DeployNetwork
 from renet.experiments.plan import Experiment, Pictures
 from renet.experiments.runs import Runs
+from renet.networks.deploy_network import DeployNetwork
 from renet.runtime.worker_process import NativeCrash, run_native
-from tools.picture_sheet import sheet
 from renet.training.files import DEPLOY
+from renet.visualization.sheet import sheet
 from renet.weights.weight_files import load
 
 MAPS = 4  # of a layer, as in Figure 2
@@ -62,7 +62,7 @@ def draw(runs: Runs, experiment: Experiment, shown: Shown) -> Path:
 
 def _draw_predictions(runs: Runs, pictures: Pictures, shown: Shown, out: Path) -> None:
     columns = [*(shown.others if pictures.others else ())]
-    columns += [(title, runs.predictions(labelling)) for title, labelling in pictures.columns]
+    columns += [(title, runs.predictions(inference)) for title, inference in pictures.columns]
     images = ("--ids", *shown.ids) if shown.ids else ("--count", shown.count)
     data = ("--split", product_path(pictures.split), "--dataset", product_path(runs.settings.dataset.folder))
     folders = [product_path(folder) for _, folder in columns]
@@ -119,7 +119,7 @@ def first_and_last(model: Path) -> tuple[str, str]:
 def feature_maps(
     model: Path, weights: Path, images: Sequence[np.ndarray], layers: Sequence[str]
 ) -> Iterator[np.ndarray]:
-    """The first maps of some layers for each image; meant for a process of its own (see `native_process`).
+    """The first maps of some layers for each image; meant for a process of its own (see `worker_process`).
 
     Args:
         model: deploy prototxt; a layer's top has its name.

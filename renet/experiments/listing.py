@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from renet.data.split_reader import LABELS
-from renet.networks.files import product_path
-from renet.experiments.plan import Experiment, Labelling
-from renet.experiments.runs import Runs
-from renet.experiments.training import Training, difference
-from renet.training.run_folder import read_facts
+from renet.common.repository import product_path
 from renet.common.script_command import command_line
 from renet.common.text_table import aligned
+from renet.data.split_reader import LABELS
+from renet.experiments.plan import Experiment, Inference
+from renet.experiments.runs import Runs
+from renet.experiments.training import Training, difference
+from renet.training.run_folder import read_metadata
 
 
 def check_everything(runs: Runs, experiments: Sequence[Experiment]) -> None:
@@ -23,15 +23,15 @@ def check_everything(runs: Runs, experiments: Sequence[Experiment]) -> None:
     for experiment in experiments:
         for training in (*experiment.trainings().values(), *later_trainings(experiment)):
             runs.check(training)
-        for labelling in experiment.labellings():
-            runs.check_labelling(labelling)
+        for inference in experiment.inferences():
+            runs.check_inference(inference)
 
 
 def later_trainings(experiment: Experiment) -> Iterator[Training]:
     """Those of which the experiment's choice takes one (for each seed)."""
     for _, row in experiment.choice.candidates.values() if experiment.choice else ():
-        for of_seed in row.labellings.values():
-            yield from (labelling.training for labelling in of_seed)
+        for of_seed in row.inferences.values():
+            yield from (inference.training for inference in of_seed)
 
 
 def count_runs(experiments: Sequence[Experiment]) -> int:
@@ -59,8 +59,8 @@ def listing(runs: Runs, experiment: Experiment, data_is_there: bool = True) -> l
 
 
 def _run_row(runs: Runs, experiment: Experiment, training: Training, data_is_there: bool) -> list[str]:
-    labellings = [labelling for labelling in experiment.labellings() if labelling.training.name == training.name]
-    states = [_prediction_state(runs, labelling) for labelling in {each.key: each for each in labellings}.values()]
+    inferences = [inference for inference in experiment.inferences() if inference.training.name == training.name]
+    states = [_prediction_state(runs, inference) for inference in {each.key: each for each in inferences}.values()]
     state = _training_state(runs, training, data_is_there)
     return [training.name, f"{training.iterations:,}", state, ", ".join(states)]
 
@@ -72,12 +72,12 @@ def _training_state(runs: Runs, training: Training, data_is_there: bool) -> str:
         return "of other options"
     if runs.is_trained(training):
         return "finished"
-    return f"at iteration {read_facts(runs.folder(training)).get('iteration', 0):,}"
+    return f"at iteration {read_metadata(runs.folder(training)).get('iteration', 0):,}"
 
 
-def _prediction_state(runs: Runs, labelling: Labelling) -> str:
-    name = "with CRF" if labelling.crf else "without CRF"
-    return f"{name}: {'missing' if runs.result(labelling) is None else 'done'}"
+def _prediction_state(runs: Runs, inference: Inference) -> str:
+    name = "with CRF" if inference.crf else "without CRF"
+    return f"{name}: {'missing' if runs.result(inference) is None else 'done'}"
 
 
 def commands(runs: Runs, experiments: Sequence[Experiment]) -> list[str]:
@@ -87,8 +87,8 @@ def commands(runs: Runs, experiments: Sequence[Experiment]) -> list[str]:
         lines.append(f"# {experiment.name}: {experiment.title}")
         for training in experiment.trainings().values():
             lines += _training_lines(runs, training)
-        for labelling in experiment.labellings():
-            lines += _prediction_lines(runs, labelling)
+        for inference in experiment.inferences():
+            lines += _prediction_lines(runs, inference)
         later = [training.name for training in later_trainings(experiment)]
         if later:
             lines.append(f"# then, after the choice, the same for one of {', '.join(later)}")
@@ -106,9 +106,9 @@ def _training_lines(runs: Runs, training: Training) -> Iterator[str]:
     yield command_line(*runs.training_command(training, begun))
 
 
-def _prediction_lines(runs: Runs, labelling: Labelling) -> Iterator[str]:
-    if runs.result(labelling) is not None:
+def _prediction_lines(runs: Runs, inference: Inference) -> Iterator[str]:
+    if runs.result(inference) is not None:
         return
-    yield command_line(*runs.prediction_command(labelling))
-    if (labelling.split / LABELS).is_dir() or labelling.training.held_out is not None:
-        yield command_line(*runs.scoring_command(labelling))
+    yield command_line(*runs.prediction_command(inference))
+    if (inference.split / LABELS).is_dir() or inference.training.held_out is not None:
+        yield command_line(*runs.scoring_command(inference))

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
-from renet.networks.files import product_path
+from renet.common.machine import gpu_name, processor_name, threads
+from renet.common.repository import commit, product_path
 from renet.experiments.differences import differences
-from renet.experiments.plan import Labelling
-from renet.experiments.results import MEASURES, Report, RowResult, class_iou, gpu_name, published, same_images, short_name
+from renet.experiments.plan import Inference
+from renet.experiments.results import MEASURES, Report, RowResult, class_iou, published, same_images, short_name
 from renet.experiments.runs import Result
 from renet.experiments.training import Training
-from renet.common.repository import commit
-from renet.training.run_folder import processor_name, threads
 
 # Of a run.json: what a reader of the figures may want to know.
 _FACTS = (
@@ -66,7 +65,7 @@ def _row_json(report: Report, each: RowResult) -> dict[str, Any]:
         "figures": {measure: _summary(each.figures(measure)) for measure in MEASURES},
         "seeds": {
             str(seed): [
-                _result_json(report, labelling, result) for labelling, result in zip(each.row.labellings[seed], results)
+                _result_json(report, inference, result) for inference, result in zip(each.row.inferences[seed], results)
             ]
             for seed, results in each.results.items()
         },
@@ -79,11 +78,11 @@ def _summary(values: Sequence[float]) -> dict[str, float] | None:
     return {"mean": mean(values), "lowest": min(values), "highest": max(values), "seeds": len(values)}
 
 
-def _result_json(report: Report, labelling: Labelling, result: Result | None) -> dict[str, Any]:
+def _result_json(report: Report, inference: Inference, result: Result | None) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "run": labelling.training.name,
-        "split": short_name(report.settings, labelling.split),
-        "crf": labelling.crf,
+        "run": inference.training.name,
+        "split": short_name(report.settings, inference.split),
+        "crf": inference.crf,
     }
     if result is None:
         return {**found, "done": False}
@@ -94,7 +93,7 @@ def _result_json(report: Report, labelling: Labelling, result: Result | None) ->
 
 
 def _run_json(report: Report, training: Training) -> dict[str, Any]:
-    facts = report.facts(training)
+    metadata = report.metadata(training)
     weights = training.weights_file(report.settings.out)
     return {
         "name": training.name,
@@ -115,6 +114,6 @@ def _run_json(report: Report, training: Training) -> dict[str, Any]:
         "l2_scale": training.options.l2_scale,
         "mean": list(training.options.mean),
         "weights": None if weights is None else product_path(weights),
-        "state": facts.get("state"),
-        **{key: facts.get(key) for key in _FACTS},
+        "state": metadata.get("state"),
+        **{key: metadata.get(key) for key in _FACTS},
     }

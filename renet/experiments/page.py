@@ -7,24 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 
-from renet.data.dataset import write_atomically
-from renet.networks.files import product_path
+from renet.common.files import write_atomically
+from renet.common.machine import gpu_name, processor_name, threads
+from renet.common.repository import commit, product_path
+from renet.common.text_table import markdown
+from renet.evaluation.paper_results import PaperExperiment
 from renet.experiments.differences import differences
 from renet.experiments.numbers import as_json
-from renet.experiments.results import (
-    MEASURES,
-    Report,
-    class_iou,
-    gpu_name,
-    published,
-    same_images,
-    scored_splits,
-    short_name,
-)
-from renet.evaluation.paper_results import PaperExperiment
-from renet.common.repository import commit
-from renet.training.run_folder import processor_name, threads
-from renet.common.text_table import markdown
+from renet.experiments.results import MEASURES, Report, class_iou, published, same_images, scored_splits, short_name
 
 NONE = "–"
 
@@ -166,8 +156,8 @@ def run_rows(report: Report) -> list[list[str]]:
     header = "run,learnt from,iterations,the paper's,images an iteration,crops,images seen,parameters,minutes"
     rows = [header.split(",")]
     for training in report.trainings:
-        facts = report.facts(training)
-        seconds, parameters = facts.get("seconds"), facts.get("parameters")
+        metadata = report.metadata(training)
+        seconds, parameters = metadata.get("seconds"), metadata.get("parameters")
         height, width = training.options.crop
         batch, passes = training.options.batch, training.iter_size
         rows.append(

@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from renet.common.repository import ROOT, product_path
+from renet.data.catalog import load_dataset
 from renet.data.dataset import Dataset, SplitSummary
 from renet.data.held_out import HELD_OUT, LEARN, held_out_count
-from renet.data.catalog import load_dataset
 from renet.data.split_reader import IMAGES, LABELS
-from renet.networks.splits import affordable_test_images, chosen_data
-from renet.networks.models import AFTER_COCO_ITERATIONS, BEST, COCO_ITERATIONS, COCO_STEP, MODELS
-from renet.networks.files import Data, product_path
-from renet.networks.schedules import h_renet_sgd
 from renet.experiments.training import HeldOut, Settings, Training, in_order, split_summary
-from renet.common.repository import ROOT
+from renet.networks.files import Data
+from renet.networks.models import AFTER_COCO_ITERATIONS, BEST, COCO_ITERATIONS, COCO_STEP, MODELS
+from renet.networks.schedules import h_renet_sgd
+from renet.networks.splits import affordable_test_images, chosen_data
 
 SCALES = (100, 1000, 10000)
 FULL_SIZE = (400, 500)
@@ -31,7 +31,7 @@ _EXPECTED = {
 
 
 @dataclass(frozen=True)
-class Labelling:
+class Inference:
     """A trained network's predictions of a split.
 
     Attributes:
@@ -57,12 +57,12 @@ class Row:
     Attributes:
         name: what the table calls it.
         paper: name of the paper's row to stand beside; empty: it has none.
-        labellings: by seed; several are folds, whose scores are averaged.
+        inferences: by seed; several are folds, whose scores are averaged.
     """
 
     name: str
     paper: str
-    labellings: Mapping[int, tuple[Labelling, ...]]
+    inferences: Mapping[int, tuple[Inference, ...]]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Pictures:
     """
 
     split: Path
-    columns: tuple[tuple[str, Labelling], ...] = ()
+    columns: tuple[tuple[str, Inference], ...] = ()
     others: bool = False
     features: Training | None = None
 
@@ -107,7 +107,7 @@ class Experiment:
         choice: made first; its row then comes first.
         pictures: of a figure.
         tree: whether predictions are also written as a submission to the VOC server.
-        folds: by the position in a row's labellings, where there are several.
+        folds: by the position in a row's inferences, where there are several.
     """
 
     name: str
@@ -119,26 +119,26 @@ class Experiment:
     tree: bool = False
     folds: tuple[str, ...] = ()
 
-    def labellings(self) -> Iterator[Labelling]:
+    def inferences(self) -> Iterator[Inference]:
         """All that is to be predicted; of a choice, what is compared."""
         compared = [compared for compared, _ in self.choice.candidates.values()] if self.choice else []
         for row in (*compared, *self.rows):
-            for of_seed in row.labellings.values():
+            for of_seed in row.inferences.values():
                 yield from of_seed
         if self.pictures:
-            yield from (labelling for _, labelling in self.pictures.columns)
+            yield from (inference for _, inference in self.pictures.columns)
 
     def trainings(self) -> Mapping[str, Training]:
         """All that is to be trained by name, in order; of a choice, what is compared."""
         features = [self.pictures.features] if self.pictures and self.pictures.features else []
-        return in_order([*(labelling.training for labelling in self.labellings()), *features])
+        return in_order([*(inference.training for inference in self.inferences()), *features])
 
     def later_trainings(self) -> int:
         """How many trainings come in addition once the choice is made."""
         if self.choice is None:
             return 0
         _, row = next(iter(self.choice.candidates.values()))
-        return sum(len(of_seed) for of_seed in row.labellings.values())
+        return sum(len(of_seed) for of_seed in row.inferences.values())
 
 
 # ------------------------------------------------------------------------------------------------------- trainings
@@ -203,8 +203,8 @@ def usual_data(settings: Settings, train: Sequence[str] = (), test: str | None =
 def _row(
     settings: Settings, label: str, paper: str, train: Callable[[int], Training], split: Path, crf: bool = False
 ) -> Row:
-    """A row of one labelling for each seed."""
-    return Row(label, paper, {seed: (Labelling(train(seed), split, crf),) for seed in settings.seeds})
+    """A row of one inference for each seed."""
+    return Row(label, paper, {seed: (Inference(train(seed), split, crf),) for seed in settings.seeds})
 
 
 def _usual_row(settings: Settings, label: str, paper: str, model: str, crf: bool = False, **options: Any) -> Row:
@@ -232,17 +232,17 @@ def _n_renet(settings: Settings, seed: int, fold: str, pair: tuple[str, str] | N
 def table1(settings: Settings) -> Experiment:
     """N-ReNet on Stanford Background."""
     folds = _folds(settings)
-    labellings = {}
+    inferences = {}
     for seed in settings.seeds:
         trainings = [_n_renet(settings, seed, fold, pair) for fold, pair in folds.items()]
-        labellings[seed] = tuple(Labelling(each, ROOT / each.data.test) for each in trainings)
+        inferences[seed] = tuple(Inference(each, ROOT / each.data.test) for each in trainings)
     if len(folds) == 5:
         note = "Each figure is the mean of five folds, as the paper's."
     elif "" in folds:
         note = "One division into training and test images; the paper's figure is the mean of five folds."
     else:
         note = f"The dataset has {_list_of(folds)} alone; the paper's figure is the mean of five folds."
-    row = Row("N-ReNet", "N-ReNet", labellings)
+    row = Row("N-ReNet", "N-ReNet", inferences)
     named = tuple(folds) if len(folds) > 1 else ()
     return Experiment("table1", "Table 1: N-ReNet on raw pixels", (row,), (note,), folds=named)
 
@@ -444,7 +444,7 @@ def _columns(settings: Settings, *columns: tuple[str, str, bool]) -> Pictures:
     seed = settings.seeds[0]
     return Pictures(
         split,
-        tuple((title, Labelling(training(settings, model, seed), split, crf)) for title, model, crf in columns),
+        tuple((title, Inference(training(settings, model, seed), split, crf)) for title, model, crf in columns),
     )
 
 

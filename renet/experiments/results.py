@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from renet.networks.files import product_path
+from renet.common.repository import ROOT, product_path
+from renet.evaluation.paper_results import PaperExperiment, paper_experiment
 from renet.experiments.plan import Experiment, Row
 from renet.experiments.runs import Result, Runs
 from renet.experiments.training import Settings, Training
-from renet.evaluation.paper_results import PaperExperiment, paper_experiment
-from renet.common.repository import ROOT
-from renet.training.run_folder import read_facts
+from renet.training.run_folder import read_metadata
 
 MEASURES = {
     "pixel_accuracy": "pixel accuracy %",
@@ -31,7 +29,7 @@ class RowResult:
 
     Attributes:
         row: which.
-        results: as the row's labellings; None before they are there.
+        results: as the row's inferences; None before they are there.
     """
 
     row: Row
@@ -40,7 +38,7 @@ class RowResult:
     @classmethod
     def of(cls, row: Row, runs: Runs) -> RowResult:
         """What the run folders hold of the row."""
-        return cls(row, {seed: tuple(map(runs.result, of_seed)) for seed, of_seed in row.labellings.items()})
+        return cls(row, {seed: tuple(map(runs.result, of_seed)) for seed, of_seed in row.inferences.items()})
 
     def of_seed(self, seed: int, measure: str) -> float | None:
         """A figure of one seed, the mean of its folds; None where one is missing."""
@@ -95,9 +93,9 @@ class Report:
         """The paper's figures."""
         return paper_experiment(self.experiment.name)
 
-    def facts(self, training: Training) -> dict[str, Any]:
+    def metadata(self, training: Training) -> dict[str, Any]:
         """What the run's folder says of it."""
-        return read_facts(self.runs.folder(training))
+        return read_metadata(self.runs.folder(training))
 
 
 def same_images(report: Report, paper: PaperExperiment) -> bool:
@@ -109,8 +107,8 @@ def same_images(report: Report, paper: PaperExperiment) -> bool:
 
 def scored_splits(report: Report) -> list[str]:
     """The splits that the rows predict."""
-    labellings = [each for row in report.rows for of_seed in row.row.labellings.values() for each in of_seed]
-    return list(dict.fromkeys(short_name(report.settings, labelling.split) for labelling in labellings))
+    inferences = [each for row in report.rows for of_seed in row.row.inferences.values() for each in of_seed]
+    return list(dict.fromkeys(short_name(report.settings, inference.split) for inference in inferences))
 
 
 def short_name(settings: Settings, split: Path) -> str:
@@ -130,14 +128,3 @@ def published(paper: PaperExperiment | None, name: str, measures: Sequence[str])
 def class_iou(result: Result | None) -> dict[str, float | None]:
     """IoU of each class, a fraction; empty where there is no score."""
     return result.evaluation["iou"] if result is not None and result.evaluation is not None else {}
-
-
-def gpu_name(number: int | None) -> str | None:
-    """What the driver calls the GPU; None for the CPU, or where nobody says."""
-    if number is None:
-        return None
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", f"--id={number}"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip() or None
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from renet.common.command_line import UserError, progress
-from renet.data.dataset import write_atomically
+from renet.common.errors import UserError
+from renet.common.files import write_atomically
+from renet.common.progress import progress
+from renet.common.repository import ROOT, product_path
 from renet.data.held_out import hold_out
 from renet.data.split_reader import IMAGES, LABELS
-from renet.networks.files import product_path
-from renet.evaluation.voc_submission import ARCHIVE, SUBFOLDER, image_sizes, write_submission
-from renet.prediction.crf_parameters import CrfParameters
 from renet.evaluation.scores import Evaluation, LabelSource, evaluate_images
-from renet.experiments.plan import Labelling
+from renet.evaluation.voc_submission import ARCHIVE, SUBFOLDER, image_sizes, write_submission
+from renet.experiments.plan import Inference
 from renet.experiments.training import Settings, Training, difference, write_files
+from renet.prediction.crf_parameters import CrfParameters
 from renet.prediction.image_job import RECORD, identity, items_of_split, read_record
-from renet.prediction.predictor import PredictionSettings
 from renet.prediction.prediction_job import PredictionJob
-from renet.common.repository import ROOT
-from renet.training.run_folder import RunFolder, read_facts
+from renet.prediction.predictor import PredictionSettings
 from renet.training.files import DEPLOY, SOLVER
+from renet.training.run_folder import RunFolder, read_metadata
 
 VGG16_HINT = "data_prep/vgg16.py makes it; --weights FILE takes another, --weights none starts from nothing"
 Command = Callable[..., None]
@@ -31,7 +31,7 @@ Command = Callable[..., None]
 
 @dataclass(frozen=True)
 class Result:
-    """What is known of one labelling.
+    """What is known of one inference.
 
     Attributes:
         evaluation: what evaluate.py says; None where the split has no labels.
@@ -89,8 +89,8 @@ class Runs:
 
     def is_trained(self, training: Training) -> bool:
         """Whether the run came to its end."""
-        facts = read_facts(self.folder(training))
-        return facts.get("state") == "finished" and self.weights(training).is_file()
+        metadata = read_metadata(self.folder(training))
+        return metadata.get("state") == "finished" and self.weights(training).is_file()
 
     def check(self, training: Training) -> None:
         """See that what is there of the run is a part of what is wanted, and that what it needs is there.
@@ -111,14 +111,14 @@ class Runs:
         if training.start is None and training.weights is not None and not training.weights.is_file():
             raise UserError(f"{training.weights}: no such file of weights ({VGG16_HINT})")
 
-    def check_labelling(self, labelling: Labelling) -> None:
+    def check_inference(self, inference: Inference) -> None:
         """See that the split to predict is there.
 
         Raises:
             UserError: it is not.
         """
-        if labelling.training.held_out is None:
-            self._check_split(labelling.split)
+        if inference.training.held_out is None:
+            self._check_split(inference.split)
 
     def _check_split(self, split: Path) -> None:
         if not (ROOT / split / IMAGES).is_dir():
@@ -171,38 +171,38 @@ class Runs:
 
     # ----------------------------------------------------------------------------------------------------- prediction
 
-    def predictions(self, labelling: Labelling) -> Path:
-        """The folder of a labelling's predictions."""
-        return self.folder(labelling.training) / f"predictions{'_crf' if labelling.crf else ''}"
+    def predictions(self, inference: Inference) -> Path:
+        """The folder of a inference's predictions."""
+        return self.folder(inference.training) / f"predictions{'_crf' if inference.crf else ''}"
 
-    def evaluation_file(self, labelling: Labelling) -> Path:
+    def evaluation_file(self, inference: Inference) -> Path:
         """Where its scores are."""
-        return self.folder(labelling.training) / f"evaluation{'_crf' if labelling.crf else ''}.json"
+        return self.folder(inference.training) / f"evaluation{'_crf' if inference.crf else ''}.json"
 
-    def tree(self, labelling: Labelling) -> Path:
+    def tree(self, inference: Inference) -> Path:
         """The folder that a submission's `results/` stands in."""
-        return self.folder(labelling.training) / f"comp6{'_crf' if labelling.crf else ''}"
+        return self.folder(inference.training) / f"comp6{'_crf' if inference.crf else ''}"
 
-    def _job(self, labelling: Labelling) -> PredictionJob:
-        crf = CrfParameters() if labelling.crf else None
+    def _job(self, inference: Inference) -> PredictionJob:
+        crf = CrfParameters() if inference.crf else None
         return PredictionJob(
             dataset=self.settings.dataset,
-            out=self.predictions(labelling),
-            items=items_of_split(labelling.split),
-            split=labelling.split,
-            model=self.folder(labelling.training) / DEPLOY,
-            weights=self.weights(labelling.training),
+            out=self.predictions(inference),
+            items=items_of_split(inference.split),
+            split=inference.split,
+            model=self.folder(inference.training) / DEPLOY,
+            weights=self.weights(inference.training),
             settings=PredictionSettings(flip=self.settings.flip, crf=crf),
         )
 
-    def predict(self, labelling: Labelling) -> None:
+    def predict(self, inference: Inference) -> None:
         """Predict the images whose predictions are missing or of other weights.
 
         Raises:
             UserError: the split is damaged.
             Stopped: predict.py failed or was stopped.
         """
-        job = self._job(labelling)
+        job = self._job(inference)
         record = read_record(job.out)
         known = record is not None and identity(record) == identity(
             {**job.origin(), "classes": list(job.dataset.classes)}
@@ -210,106 +210,106 @@ class Runs:
         if known and all(job.is_done(item) for item in job.items):
             return
         others = not known and any(job.out.glob("*.png"))
-        self.command(*self.prediction_command(labelling), *(["--overwrite"] if others else []))
+        self.command(*self.prediction_command(inference), *(["--overwrite"] if others else []))
 
-    def prediction_command(self, labelling: Labelling) -> tuple[object, ...]:
+    def prediction_command(self, inference: Inference) -> tuple[object, ...]:
         """The script and its arguments."""
-        words: list[object] = ["tools/predict.py", "--model", product_path(self.folder(labelling.training) / DEPLOY)]
-        words += ["--weights", product_path(self.weights(labelling.training)), "--split", product_path(labelling.split)]
-        words += ["--out", product_path(self.predictions(labelling))]
+        words: list[object] = ["tools/predict.py", "--model", product_path(self.folder(inference.training) / DEPLOY)]
+        words += ["--weights", product_path(self.weights(inference.training)), "--split", product_path(inference.split)]
+        words += ["--out", product_path(self.predictions(inference))]
         words += ["--flip"] if self.settings.flip else []
-        words += ["--crf"] if labelling.crf else []
+        words += ["--crf"] if inference.crf else []
         return (*words, *self._device())
 
     # -------------------------------------------------------------------------------------------------------- scoring
 
-    def score(self, labelling: Labelling) -> None:
+    def score(self, inference: Inference) -> None:
         """Score the predictions against the split's labels, if it has any and they are not scored yet.
 
         Raises:
             UserError: a prediction or a label is bad; names the file.
         """
-        if not (labelling.split / LABELS).is_dir() or self.evaluation(labelling) is not None:
+        if not (inference.split / LABELS).is_dir() or self.evaluation(inference) is not None:
             return
-        source = LabelSource.open(labelling.split)
+        source = LabelSource.open(inference.split)
         dataset = self.settings.dataset
-        results = evaluate_images(self.predictions(labelling), source, len(dataset.classes), dataset.ignore_label)
+        results = evaluate_images(self.predictions(inference), source, len(dataset.classes), dataset.ignore_label)
         try:
             bar = progress(results, total=len(source.ids), description="scoring", unit="image")
             evaluation = Evaluation.of(bar, dataset.classes)
         except ValueError as error:
-            raise UserError(f"{labelling.split}: {error}") from None
-        content = {"dataset": dataset.name, **evaluation.as_json(), "made_by": self._made_by(labelling)}
+            raise UserError(f"{inference.split}: {error}") from None
+        content = {"dataset": dataset.name, **evaluation.as_json(), "made_by": self._made_by(inference)}
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        write_atomically(self.evaluation_file(labelling), text.encode())
+        write_atomically(self.evaluation_file(inference), text.encode())
 
-    def scoring_command(self, labelling: Labelling) -> tuple[object, ...]:
+    def scoring_command(self, inference: Inference) -> tuple[object, ...]:
         """What does the same as `score`."""
-        words = ["tools/evaluate.py", "--predictions", product_path(self.predictions(labelling))]
-        words += ["--labels", product_path(labelling.split), "--dataset", product_path(self.settings.dataset.folder)]
-        return (*words, "--json", product_path(self.evaluation_file(labelling)))
+        words = ["tools/evaluate.py", "--predictions", product_path(self.predictions(inference))]
+        words += ["--labels", product_path(inference.split), "--dataset", product_path(self.settings.dataset.folder)]
+        return (*words, "--json", product_path(self.evaluation_file(inference)))
 
-    def _made_by(self, labelling: Labelling) -> list[Any]:
+    def _made_by(self, inference: Inference) -> list[Any]:
         """What was predicted with what: when it changes, so may the scores."""
-        record = read_record(self.predictions(labelling)) or {}
-        return json.loads(json.dumps([product_path(labelling.split), *identity(record)]))
+        record = read_record(self.predictions(inference)) or {}
+        return json.loads(json.dumps([product_path(inference.split), *identity(record)]))
 
-    def evaluation(self, labelling: Labelling) -> dict[str, Any] | None:
+    def evaluation(self, inference: Inference) -> dict[str, Any] | None:
         """The scores of the present predictions; None where there are none."""
         try:
-            content = json.loads(self.evaluation_file(labelling).read_text(encoding="utf-8"))
+            content = json.loads(self.evaluation_file(inference).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        return content if content.get("made_by") == self._made_by(labelling) else None
+        return content if content.get("made_by") == self._made_by(inference) else None
 
     def can_submit(self) -> bool:
         """Whether VOC's server would take predictions of this dataset."""
         return self.settings.dataset.name == "voc2012" and self.settings.dataset.image_scale == 1
 
-    def write_tree(self, labelling: Labelling) -> None:
+    def write_tree(self, inference: Inference) -> None:
         """Write the predictions as a submission to the VOC server, unless there is one of them.
 
         Raises:
             UserError: a prediction is bad; names the file.
         """
-        folder, archive = self.tree(labelling), self.tree(labelling) / ARCHIVE
-        record = self.predictions(labelling) / RECORD
-        names = {f"{item.image_id}.png" for item in items_of_split(labelling.split)}
+        folder, archive = self.tree(inference), self.tree(inference) / ARCHIVE
+        record = self.predictions(inference) / RECORD
+        names = {f"{item.image_id}.png" for item in items_of_split(inference.split)}
         is_newer = archive.is_file() and archive.stat().st_mtime_ns > record.stat().st_mtime_ns
         if is_newer and {file.name for file in (folder / SUBFOLDER).iterdir()} == names:
             return
-        sizes = image_sizes(labelling.split)
-        write_submission(self.predictions(labelling), list(sizes), self.settings.dataset, folder, sizes)
+        sizes = image_sizes(inference.split)
+        write_submission(self.predictions(inference), list(sizes), self.settings.dataset, folder, sizes)
 
-    def result(self, labelling: Labelling) -> Result | None:
-        """What is known of a labelling; None before it is predicted."""
-        if not self.is_trained(labelling.training):
+    def result(self, inference: Inference) -> Result | None:
+        """What is known of a inference; None before it is predicted."""
+        if not self.is_trained(inference.training):
             return None
-        record = read_record(self.predictions(labelling))
-        evaluation = self.evaluation(labelling)
-        labelled = (labelling.split / LABELS).is_dir()
+        record = read_record(self.predictions(inference))
+        evaluation = self.evaluation(inference)
+        labelled = (inference.split / LABELS).is_dir()
         if record is None or (labelled and evaluation is None):
             return None
-        images = len(items_of_split(labelling.split))
-        archive = self.tree(labelling) / ARCHIVE
+        images = len(items_of_split(inference.split))
+        archive = self.tree(inference) / ARCHIVE
         return Result(
             evaluation,
             record.get("seconds_per_image"),
             record.get("device", ""),
             images,
-            self.tree(labelling) / SUBFOLDER if archive.is_file() else None,
+            self.tree(inference) / SUBFOLDER if archive.is_file() else None,
             archive if archive.is_file() else None,
         )
 
-    def finish(self, labelling: Labelling, tree: bool = False) -> None:
+    def finish(self, inference: Inference, tree: bool = False) -> None:
         """Train, predict and score, as far as each is missing; `tree`: and write the submission.
 
         Raises:
             UserError: something is missing, damaged or of other options.
             Stopped: a step failed or was stopped.
         """
-        self.train(labelling.training)
-        self.predict(labelling)
-        self.score(labelling)
+        self.train(inference.training)
+        self.predict(inference)
+        self.score(inference)
         if tree and self.can_submit():
-            self.write_tree(labelling)
+            self.write_tree(inference)

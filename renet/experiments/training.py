@@ -12,19 +12,19 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
-from renet.common.command_line import UserError
-from renet.data.dataset import FILE_NAME, Dataset, SplitSummary
+from renet.common.errors import UserError
+from renet.common.files import file_sha256
+from renet.common.repository import ROOT, product_path
 from renet.data.catalog import MEAN_BGR
+from renet.data.dataset import Dataset, SplitSummary
+from renet.networks.files import WEIGHTS_COMMENT, Data, network_texts, solver_file_text
 from renet.networks.models import MODELS
-from renet.networks.spec import Options
-from renet.networks.files import WEIGHTS_COMMENT, Data, network_texts, product_path, solver_file_text
 from renet.networks.schedules import Schedule
+from renet.networks.spec import Options
 from renet.networks.written_files import edited, write_texts
-from renet.prediction.image_job import file_sha256
 from renet.runtime.prototxt import read_network, read_solver, upgrade_network
-from renet.common.repository import ROOT
-from renet.training.run_folder import SNAPSHOTS
 from renet.training.files import SOLVER, TRAIN_VAL
+from renet.training.run_folder import SNAPSHOTS
 
 NETWORK = "network"
 SOURCES = "sources.json"
@@ -215,11 +215,8 @@ class Training:
 
 def split_summary(source: Path) -> SplitSummary | None:
     """What the dataset.json above a prepared split (a path as prototxts name it) says of it; None where none does."""
-    split = ROOT / source
-    for folder in split.parents:
-        if (folder / FILE_NAME).is_file():
-            return Dataset.load(folder).splits.get(split.relative_to(folder).as_posix())
-    return None
+    dataset = Dataset.of_split(ROOT / source)
+    return None if dataset is None else dataset.summary_of(ROOT / source)
 
 
 def write_files(training: Training, out: Path) -> None:

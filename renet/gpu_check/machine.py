@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from renet.gpu_check.googletest import last_words
 from renet.gpu_check.launcher import DRIVER_FOLDERS, c_library, pythons
 from renet.gpu_check.work import Rates
-from renet.gpu_check.googletest import last_words
 
 PASSED, FAILED, SKIPPED, UNFINISHED = "passed", "FAILED", "skipped", "UNFINISHED"
 NAME_BYTES = 256
@@ -37,12 +37,12 @@ class Outcome:
     Attributes:
         status: PASSED, FAILED, SKIPPED or UNFINISHED.
         summary: one line.
-        facts: what the JSON report holds of it.
+        metadata: what the JSON report holds of it.
     """
 
     status: str
     summary: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Machine:
         own_variables: the environment of everything else.
         manifest: the bundle's.
         gpu: the GPU's name.
-        keep: stores facts of the stage that runs in the report at once, in case that the run is killed.
+        keep: stores metadata of the stage that runs in the report at once, in case that the run is killed.
         say: tells the user how far it is.
         peer: a Python with a PyTorch that sees the GPU, if there is one.
         rates: of the GPU, if they are known.
@@ -299,7 +299,7 @@ def find_sanitizer(variables: Mapping[str, str]) -> str | None:
     return shutil.which("compute-sanitizer", path=os.pathsep.join([variables.get("PATH", ""), *folders]))
 
 
-def facts_of(machine: Machine, libraries: Mapping[str, str], deadline: float) -> dict[str, Any]:
+def metadata_of(machine: Machine, libraries: Mapping[str, str], deadline: float) -> dict[str, Any]:
     """What the machine is: GPU, driver, CUDA's libraries, system."""
     asked = "name,driver_version,memory.total,power.limit,clocks.max.sm"
     smi = run_command(["nvidia-smi", f"--query-gpu={asked}", "--format=csv"], deadline)

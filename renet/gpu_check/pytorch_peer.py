@@ -1,4 +1,4 @@
-"""PyTorch's side of the comparison on a GPU: `python gpu_peer.py cuda` answers each line of JSON with a line of JSON.
+"""PyTorch's side of the comparison on a GPU: `python pytorch_peer.py cuda` answers lines of JSON with lines of JSON.
 
     {"do": "rates"} -> {"tflops": {...}, "terabytes": ...}
     {"do": "prepare", "model": FILE, "inputs": "data:10,3,240,320 label:10,1,240,320:8", "backward": true,
@@ -27,10 +27,10 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from renet.gpu_check.work import BF16, FLOAT32, TF32
 from renet.gpu_check.pytorch_networks import Work, parse_inputs
+from renet.gpu_check.work import BF16, FLOAT32, TF32
 
 WARM_UP = 3
 COPY_BYTES = 1 << 30

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import re
 import statistics
 import tempfile
 import time
@@ -17,12 +16,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from renet.gpu_check.work import BF16, FLOAT32, PRECISIONS, TF32, Rates, data_sheet, floor, moved_bytes, operations
+from renet.gpu_check.entries import (
+    ENTRIES,
+    FORWARD,
+    FORWARD_BACKWARD,
+    PAPER_FCN,
+    PAPER_H_RENET,
+    STEP,
+    Entry,
+    group_text,
+    segmentation_name,
+    with_precision,
+)
 from renet.gpu_check.machine import FAILED, PASSED, UNFINISHED, Conversation, Died, Machine, Outcome
+from renet.gpu_check.work import BF16, FLOAT32, PRECISIONS, TF32, Rates, data_sheet, floor, moved_bytes, operations
 
-FORWARD, FORWARD_BACKWARD, STEP = "forward", "forward+backward", "step"
 ROUNDS = 9
-CHAIN = 4  # passes between two events, so that the processor's way to the GPU is paid once
 # Of results, relative to the largest value: PyTorch computes in float32, the two sides add in other orders.
 TOLERANCE = {FLOAT32: 1e-3, TF32: 2e-2, BF16: 1e-1}
 # Of gradients in a network with ReLUs and maxima, for rounding decides some of them the other way. Up to 2e-2 was seen
@@ -32,156 +41,11 @@ BRANCHING_TOLERANCE = {FLOAT32: 1e-1, TF32: 3e-1}
 # Rounding to TF32 or BF16 carries far in some networks: where PyTorch's own results move as far, ours may, too.
 OWN_FACTOR = 3
 GRADIENT = " gradient"  # ends the names of differences that are a gradient's
-
-N_RENET = "prototxt/n_renet/stanford_background"
-N_RENET_STEPS = 3 * (120 + 160)  # three groups over the 120 x 160 patches of an image of 240 x 320
-VOC_SIZE = "375,500"
-VOC_CLASSES = 21
-# The paper's seconds an image, without and with the recurrent group and what belongs to it.
-PAPER_FCN, PAPER_H_RENET = 0.21, 0.24
-
-
-class Entry(NamedTuple):
-    """Something to time.
-
-    Attributes:
-        name: what the table calls it.
-        passes: FORWARD, FORWARD_BACKWARD or STEP.
-        steps: of its scans, or iterations of its CRF, that depend on each other, in one forward pass; 0 where other
-            work takes most of the time.
-        shape: N, C, H, W and d of a ReNet group; or None.
-        options: of benchmark_net, for what no text stands for; files by their paths in the bundle.
-        images: that one pass takes.
-        text: of the network, for anything but a group, where no file has it.
-        aim: milliseconds an image that a forward pass should stay below; or None.
-        peer: whether the same in PyTorch is timed beside it.
-        precisions: at which it is timed.
-        chain: passes between two events.
-    """
-
-    name: str
-    passes: str
-    steps: int
-    shape: Sequence[int] | None = None
-    options: Sequence[str] = ()
-    images: int = 1
-    text: str | None = None
-    aim: float | None = None
-    peer: bool = False
-    precisions: Sequence[str] = PRECISIONS
-    chain: int = CHAIN
-
-
-def crf_text(iterations: int) -> str:
-    """The network of a CRF over 21 classes on an image of 375 x 500.
-
-    The image's colours change smoothly and have some noise: its lattice has about 150 000 vertices, as photographs
-    have (110 000 to 200 000). Noise alone would have seven times as many.
-    """
-    return f"""name: "crf"
-layer {{ name: "inputs" type: "Input" top: "scores" top: "colours" top: "noise"
-  input_param {{ shape {{ dim: 1 dim: 21 dim: 375 dim: 500 }} shape {{ dim: 1 dim: 3 dim: 12 dim: 16 }}
-    shape {{ dim: 1 dim: 3 dim: 375 dim: 500 }} }} }}
-layer {{ name: "surface" type: "BilinearInterpolation" top: "surface" bottom: "colours" bottom: "noise" }}
-layer {{ name: "image" type: "Eltwise" top: "image" bottom: "surface" bottom: "noise"
-  eltwise_param {{ operation: SUM coeff: 25 coeff: 2 }} }}
-layer {{ name: "crf" type: "DenseCRF" top: "crf" bottom: "scores" bottom: "image"
-  dense_crf_param {{ max_iter: {iterations} pos_w: 3 pos_xy_std: 3 bi_w: 5 bi_xy_std: 80 bi_rgb_std: 3 }} }}
-"""
-
-
-def segmentation_name(model: str, images: int) -> str:
-    """What the table calls FCN or an H-ReNet at a batch."""
-    return f"{model} {VOC_SIZE.replace(',', 'x')}, batch {images}"
-
-
-def segmentation(model: str, images: int, passes: str) -> Entry:
-    """FCN or an H-ReNet, as it is used or as it is trained. Its convolutions know no BF16."""
-    inputs, file = f"data:{images},3,{VOC_SIZE}", "deploy"
-    if passes != FORWARD:
-        inputs, file = f"{inputs} label:{images},1,{VOC_SIZE}:{VOC_CLASSES}", "train_val"
-    return Entry(
-        segmentation_name(model, images),
-        passes,
-        0,
-        options=("-model", f"prototxt/{model}/voc2012/{file}.prototxt", "-inputs", inputs),
-        images=images,
-        peer=True,
-        precisions=(FLOAT32, TF32),
-        chain=1,
-    )
-
-
-SHAPES = (
-    (10, 12, 120, 160, 40),  # N-ReNet's first group in training: three channels in patches of 2x2
-    (10, 240, 50, 63, 120),
-    (1, 1024, 47, 63, 120),  # H-ReNet's group on an image of 375x500
-)
-ENTRIES = (
-    *(
-        Entry(f"group {','.join(map(str, shape))}", passes, shape[2] + shape[3], shape, images=shape[0], peer=True)
-        for shape in SHAPES
-        for passes in (FORWARD, FORWARD_BACKWARD)
-    ),
-    *(
-        Entry(
-            f"N-ReNet 240x320, batch {images}",
-            FORWARD,
-            N_RENET_STEPS,
-            options=("-model", f"{N_RENET}/deploy.prototxt", "-inputs", f"data:{images},3,240,320"),
-            images=images,
-            aim=1,
-            peer=True,
-        )
-        for images in (1, 10)
-    ),
-    Entry(
-        "N-ReNet 240x320, batch 10",
-        STEP,
-        N_RENET_STEPS,
-        options=(
-            *("-solver", "solvers/n_renet_stanford_background.prototxt"),
-            *("-model", f"{N_RENET}/train_val.prototxt"),
-            *("-inputs", "data:10,3,240,320 label:10,1,240,320:8"),
-        ),
-        images=10,
-    ),
-    Entry("CRF 375x500, 21 classes, 2 iterations", FORWARD, 2, text=crf_text(2), aim=2),
-    Entry("CRF 375x500, 21 classes, 10 iterations", FORWARD, 10, text=crf_text(10)),
-    *(
-        segmentation(model, images, passes)
-        for images in (1, 10)
-        for model in ("fcn", "h_renet", "h_renet_bn_mlfb")
-        for passes in (FORWARD, FORWARD_BACKWARD)
-    ),
-)
 COLUMNS = (
     *("what", "pass", "products", "ms", "PyTorch ms", "ratio", "floor ms", "of limit", "us/step"),
     *("MiB", "PyTorch MiB", "error"),
 )
 TEXT_COLUMNS = 3  # the first ones; the others are numbers
-
-
-def group_text(shape: Sequence[int]) -> str:
-    """The network of a ReNet group: a vertical and then a horizontal layer of LSTM units, with random parameters."""
-    n, c, height, width, d = shape
-    text = f"""name: "group" force_backward: true
-layer {{ name: "data" type: "Input" top: "data"
-  input_param {{ shape {{ dim: {n} dim: {c} dim: {height} dim: {width} }} }} }}
-"""
-    for name, bottom, inputs in (("vertical", "data", c), ("horizontal", "vertical", 2 * d)):
-        scale = max(inputs, d) ** -0.5  # keeps the gates away from their ends
-        text += f"""layer {{ name: "{name}" type: "ReNetLSTM" bottom: "{bottom}" top: "{name}"
-  renet_param {{ num_output: {d} direction: {name.upper()}
-    weight_filler {{ type: "uniform" min: {-scale:.6f} max: {scale:.6f} }}
-    bias_filler {{ type: "uniform" min: -0.5 max: 0.5 }} }} }}
-"""
-    return text
-
-
-def with_precision(text: str, precision: str) -> str:
-    """A network's text with the precision of all its ReNet layers' products set."""
-    return text if precision == FLOAT32 else re.sub(r"renet_param\s*\{", rf"\g<0> precision: {precision}", text)
 
 
 class Row(NamedTuple):
@@ -231,10 +95,10 @@ class Row(NamedTuple):
                 return f"{name} differs from PyTorch's by {difference:.1e} of the largest value"
         return None
 
-    def facts(self, rates: Rates | None) -> dict[str, Any]:
+    def metadata(self, rates: Rates | None) -> dict[str, Any]:
         """Everything about it, for the report."""
         backward = self.entry.passes != FORWARD
-        facts: dict[str, Any] = {
+        metadata: dict[str, Any] = {
             **self.entry._asdict(),
             "precision": self.precision,
             "milliseconds": list(self.ours),
@@ -251,35 +115,35 @@ class Row(NamedTuple):
             "bytes": moved_bytes(self.layers, backward, self.entry.passes == STEP),
         }
         if rates:
-            least = floor(facts["operations"], facts["bytes"], rates, self.precision)
-            facts["floor"] = {"milliseconds": least.milliseconds, "limit": least.limit, "rates": rates.source}
-            facts["share_of_limit"] = least.milliseconds / self.median
-        return facts
+            least = floor(metadata["operations"], metadata["bytes"], rates, self.precision)
+            metadata["floor"] = {"milliseconds": least.milliseconds, "limit": least.limit, "rates": rates.source}
+            metadata["share_of_limit"] = least.milliseconds / self.median
+        return metadata
 
 
-def cells(facts: dict[str, Any]) -> list[str]:
+def cells(metadata: dict[str, Any]) -> list[str]:
     """A row of the table, in the order of COLUMNS."""
-    peer, least = facts["pytorch_milliseconds"], facts.get("floor")
-    differences = facts["differences"]
+    peer, least = metadata["pytorch_milliseconds"], metadata.get("floor")
+    differences = metadata["differences"]
     return [
-        facts["name"],
-        facts["passes"],
-        facts["precision"],
-        f"{facts['median']:.3f}",
+        metadata["name"],
+        metadata["passes"],
+        metadata["precision"],
+        f"{metadata['median']:.3f}",
         f"{statistics.median(peer):.3f}" if peer else "-",
-        f"{facts['ratio']:.2f}" if peer else "-",
+        f"{metadata['ratio']:.2f}" if peer else "-",
         f"{least['milliseconds']:.3f} {least['limit'][0]}" if least else "-",
-        f"{facts['share_of_limit']:.0%}" if least else "-",
-        f"{facts['microseconds_a_step']:.2f}" if facts["passes"] == FORWARD and facts["steps"] else "-",
-        f"{facts['memory_mib']:.0f}",
-        f"{facts['pytorch_memory_mib']:.0f}" if facts["pytorch_memory_mib"] is not None else "-",
+        f"{metadata['share_of_limit']:.0%}" if least else "-",
+        f"{metadata['microseconds_a_step']:.2f}" if metadata["passes"] == FORWARD and metadata["steps"] else "-",
+        f"{metadata['memory_mib']:.0f}",
+        f"{metadata['pytorch_memory_mib']:.0f}" if metadata["pytorch_memory_mib"] is not None else "-",
         f"{max(differences.values()):.0e}" if differences else "-",
     ]
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The table of the rows' facts, for a terminal."""
-    lines = [list(COLUMNS), *(cells(facts) for facts in rows)]
+    """The table of the rows' metadata, for a terminal."""
+    lines = [list(COLUMNS), *(cells(metadata) for metadata in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
     aligned = []
     for line in lines:
@@ -291,17 +155,17 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def aims(rows: Sequence[dict[str, Any]]) -> list[str]:
     """What was aimed at, and whether it was reached, as far as it was measured."""
     lines = []
-    for facts in rows:
-        if facts["precision"] != FLOAT32:
+    for metadata in rows:
+        if metadata["precision"] != FLOAT32:
             continue
-        if facts["shape"] and facts["passes"] == FORWARD_BACKWARD and facts["ratio"]:
-            reached = facts["ratio"] >= 2
-            lines.append(_aim(f"{facts['name']}: twice cuDNN's speed", f"{facts['ratio']:.2f} times", reached))
-        if facts["aim"] and facts["passes"] == FORWARD:
-            got, wanted = facts["milliseconds_an_image"], facts["aim"]
-            lines.append(_aim(f"{facts['name']}: under {wanted:g} ms an image", f"{got:.3f} ms", got < wanted))
-    forward = [facts for facts in rows if (facts["precision"], facts["passes"]) == (FLOAT32, FORWARD)]
-    medians = {facts["name"]: facts["median"] for facts in forward}
+        if metadata["shape"] and metadata["passes"] == FORWARD_BACKWARD and metadata["ratio"]:
+            reached = metadata["ratio"] >= 2
+            lines.append(_aim(f"{metadata['name']}: twice cuDNN's speed", f"{metadata['ratio']:.2f} times", reached))
+        if metadata["aim"] and metadata["passes"] == FORWARD:
+            got, wanted = metadata["milliseconds_an_image"], metadata["aim"]
+            lines.append(_aim(f"{metadata['name']}: under {wanted:g} ms an image", f"{got:.3f} ms", got < wanted))
+    forward = [metadata for metadata in rows if (metadata["precision"], metadata["passes"]) == (FLOAT32, FORWARD)]
+    medians = {metadata["name"]: metadata["median"] for metadata in forward}
     fcn, h_renet = (medians.get(segmentation_name(model, 1)) for model in ("fcn", "h_renet_bn_mlfb"))
     if fcn and h_renet:
         paper, got = PAPER_H_RENET / PAPER_FCN, h_renet / fcn
@@ -387,22 +251,22 @@ def benchmark(machine: Machine, deadline: float) -> Outcome:
     """Time every entry at every precision."""
     rows: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
-    facts: dict[str, Any] = {"rows": rows, "failures": failures, "rounds": ROUNDS}
+    metadata: dict[str, Any] = {"rows": rows, "failures": failures, "rounds": ROUNDS}
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         peer = None
         machine.rates = data_sheet(machine.gpu)
         if machine.peer:
             try:
-                program = [machine.peer, str(machine.bundle / "tools" / "gpu_peer.py"), "cuda"]
-                log = machine.out / "gpu_peer.log"
+                program = [machine.peer, str(machine.bundle / "renet" / "gpu_check" / "pytorch_peer.py"), "cuda"]
+                log = machine.out / "pytorch_peer.log"
                 peer = stack.enter_context(Conversation(program, machine.own_variables, machine.bundle, log, deadline))
-                facts["pytorch"] = peer.ready
+                metadata["pytorch"] = peer.ready
                 measured = peer.ask('{"do": "rates"}')
                 machine.rates = Rates(measured["tflops"], measured["terabytes"], "measured")
             except Died as error:
                 failures["PyTorch"] = str(error)
-        facts["rates"] = machine.rates._asdict() if machine.rates else None
+        metadata["rates"] = machine.rates._asdict() if machine.rates else None
         # float32 of everything first, for the time may run out
         cases = [(entry, precision) for precision in PRECISIONS for entry in ENTRIES if precision in entry.precisions]
         for entry, precision in cases:
@@ -416,19 +280,19 @@ def benchmark(machine: Machine, deadline: float) -> Outcome:
                 failures[name] = str(error)
                 machine.say(f"{name}: {error}")
             else:
-                rows.append(row.facts(machine.rates))
+                rows.append(row.metadata(machine.rates))
                 wrong = f"PyTorch: {row.peer_failure}" if row.peer_failure else row.wrong
                 if wrong:
                     failures[name] = wrong
                 beside = f", {row.ratio:.2f} times as fast as PyTorch" if row.ratio else ""
                 machine.say(f"{name}: {row.median:.3f} ms{beside}")
-            machine.keep(facts)
-    facts["aims"] = aims(rows)
+            machine.keep(metadata)
+    metadata["aims"] = aims(rows)
     summary = f"{len(rows)} of {len(cases)} timed"
     if not machine.peer:
         summary += "; no PyTorch sees the GPU, so none beside it"
     if failures:
         first = next(iter(failures))
         late = all(words.endswith("the time was up") for words in failures.values())
-        return Outcome(UNFINISHED if late else FAILED, f"{summary}; {first}: {failures[first]}", facts)
-    return Outcome(PASSED, summary, facts)
+        return Outcome(UNFINISHED if late else FAILED, f"{summary}; {first}: {failures[first]}", metadata)
+    return Outcome(PASSED, summary, metadata)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from renet.gpu_check.work import BF16, FLOAT32, PRECISIONS, TF32
+from renet.gpu_check.entries import FORWARD, FORWARD_BACKWARD, with_precision
+from renet.gpu_check.googletest import Report, listed_tests, run_tests, uses_gpu
 from renet.gpu_check.machine import (
     FAILED,
     PASSED,
@@ -29,8 +30,8 @@ from renet.gpu_check.machine import (
     run_command,
     run_commands,
 )
-from renet.gpu_check.speed import BRANCHING, BRANCHING_TOLERANCE, FORWARD, FORWARD_BACKWARD, with_precision
-from renet.gpu_check.googletest import Report, listed_tests, run_tests, uses_gpu
+from renet.gpu_check.speed import BRANCHING, BRANCHING_TOLERANCE
+from renet.gpu_check.work import BF16, FLOAT32, PRECISIONS, TF32
 
 AGREEMENT = "agreement"
 AGREEMENT_SUITES = re.compile(r"GPU(Agreement|Precision)")
@@ -220,7 +221,7 @@ def check_network(machine: Machine, file: Path, deadline: float, halted: threadi
 
 def networks(machine: Machine, deadline: float) -> Outcome:
     """Every network of the bundle, forward as it is used and backward as it is trained, on processor and GPU."""
-    facts: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     failures: dict[str, str] = {}
     worst = dict.fromkeys(PRECISIONS, 0.0)
     late = False
@@ -236,11 +237,11 @@ def networks(machine: Machine, deadline: float) -> Outcome:
                 name, checked = str(files[future].relative_to(folder)), future.result()
                 late = late or checked.late
                 for precision, (outputs, gradients) in checked.differences.items():
-                    facts[f"{name}, {precision}"] = {"outputs": outputs, "gradients": gradients}
+                    metadata[f"{name}, {precision}"] = {"outputs": outputs, "gradients": gradients}
                     worst[precision] = max(worst[precision], outputs, gradients)
                 for case, words in checked.failures.items():
                     failures[f"{name}, {case}" if case else name] = words
-                machine.keep({"differences": facts, "failures": failures})
+                machine.keep({"differences": metadata, "failures": failures})
         except BaseException:
             halted.set()  # or leaving the pool would wait for all networks
             raise
@@ -249,7 +250,7 @@ def networks(machine: Machine, deadline: float) -> Outcome:
         first = next(iter(failures))
         summary = f"{len(failures)} failed; {first}: {failures[first]}"
     status = UNFINISHED if late else FAILED if failures else PASSED
-    return Outcome(status, summary, {"differences": facts, "failures": failures})
+    return Outcome(status, summary, {"differences": metadata, "failures": failures})
 
 
 def dumped(machine: Machine, text: str, options: Sequence[str], folder: Path, deadline: float) -> Dumped:
@@ -341,12 +342,12 @@ def sanitizer(machine: Machine, deadline: float) -> Outcome:
             command += [machine.program("benchmark_net"), "-model", str(model), "-pass", FORWARD_BACKWARD, "-gpu", "0"]
             commands.append([*command, "-warmup", "0", "-repeats", "1"])
         results = run_commands(commands, deadline, machine.variables)
-    facts = {}
+    metadata = {}
     for (tool, precision), ended in zip(cases, results):
         (machine.out / f"{tool}-{precision}.log").write_text(ended.output)
-        facts[f"{tool}, {precision}"] = list(sanitizer_outcome(ended.status, ended.output, ended.words))
+        metadata[f"{tool}, {precision}"] = list(sanitizer_outcome(ended.status, ended.output, ended.words))
     for status in (FAILED, UNFINISHED, SKIPPED):
-        for name, (status_of_case, line) in facts.items():
+        for name, (status_of_case, line) in metadata.items():
             if status_of_case == status:
-                return Outcome(status, f"{name}: {line}", {"runs": facts})
-    return Outcome(PASSED, f"{len(facts)} runs of {' and '.join(SANITIZER_TOOLS)} found nothing", {"runs": facts})
+                return Outcome(status, f"{name}: {line}", {"runs": metadata})
+    return Outcome(PASSED, f"{len(metadata)} runs of {' and '.join(SANITIZER_TOOLS)} found nothing", {"runs": metadata})

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 from renet.common.float32 import in_float32
 
 PROBABILITIES = "prob"

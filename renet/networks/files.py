@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import caffe
@@ -13,11 +11,10 @@ from caffe import layers as L
 
 from renet.networks.dense_crf import dense_crf
 from renet.networks.models import Model
-from renet.networks.spec import Network, Options, comment_lines
 from renet.networks.schedules import Schedule, solver_text
+from renet.networks.spec import Network, Options, comment_lines
 from renet.networks.written_files import sealed
 
-ROOT = Path(__file__).resolve().parent.parent
 TRAIN_VAL = "train_val.prototxt"
 WEIGHTS_COMMENT = (
     "VGG-16's convolutions, by their layers' names: data_prep/vgg16.py makes this file. The other layers start anew."
@@ -202,9 +199,3 @@ def network_texts(model: Model, name: str, data: Data, options: Options) -> Mapp
     if model.trained_crf is None:
         files["deploy_crf.prototxt"] = deploy_text(model, name, data.classes, options, crf=True)
     return {file: sealed(text) for file, text in files.items()}
-
-
-def product_path(path: Path) -> str:
-    """`path` as prototxts name it: from the repository's root where it lies inside, else in full."""
-    absolute = Path(os.path.abspath(path))
-    return str(absolute.relative_to(ROOT)) if absolute.is_relative_to(ROOT) else str(absolute)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from caffe import layers as L
 from caffe.proto import caffe_pb2
 
-from renet.networks.spec import Network, Options, convolution, weights_and_free_bias
 from renet.networks.recurrent_group import GRU, IRNN, LSTM, Unit, group_parameters, renet_group, units_of_equal_size
+from renet.networks.spec import Network, Options, convolution, weights_and_free_bias
 
 UNITS = 120  # d of one scan: Table 3 has 240 channels
 RELEASED_UNITS = 160

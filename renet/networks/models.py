@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from renet.networks import h_renet
-from renet.networks import n_renet
+from renet.networks import h_renet, n_renet
 from renet.networks.dense_crf import PAPER_CRF, RELEASED_CRF, SCENES_CRF
-from renet.networks.spec import Network, Options
 from renet.networks.schedules import Schedule, adam, h_renet_sgd, n_renet_sgd
+from renet.networks.spec import Network, Options
 
 PAPER = "Combining the Best of Convolutional Layers and Recurrent Layers, arXiv 1603.04871"
 
@@ -87,7 +86,7 @@ N_RENETS = {
     "conv_small": _SMALL(
         n_renet.conv_small,
         "A small fully convolutional network to hold beside n_renet_small: as many parameters, the same resolution,\n"
-        "but it sees only the near surroundings of a position.",
+        "but it sees only the near environment of a position.",
     ),
     "conv_small_crf": _SMALL(
         n_renet.conv_small,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from caffe import layers as L
 
-from renet.networks.spec import Network, Options, convolution
 from renet.networks.recurrent_group import INITIALISATION, group_parameters, renet_group
+from renet.networks.spec import Network, Options, convolution
 
 INPUT_SCALE = 1 / 128
 GAUSSIAN = {"type": "gaussian", "std": 0.1}

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from renet.common.repository import ROOT, product_path
+from renet.data.catalog import STANFORD_BACKGROUND, SYNTHETIC_SCENES, VOC2012
 from renet.data.dataset import IGNORE_LABEL
-from renet.data.catalog import load_dataset
-from data_prep.synthetic_scenes import CLASSES as SCENE_CLASSES
+from renet.networks.files import TRAIN_VAL, Data, network_texts, solver_file_text
 from renet.networks.models import AFTER_COCO_ITERATIONS, BEST, COCO_ITERATIONS, COCO_STEP, H_RENETS, MODELS
-from renet.networks.spec import Options
-from renet.networks.files import ROOT, TRAIN_VAL, Data, network_texts, product_path, solver_file_text
 from renet.networks.schedules import Schedule, adam, h_renet_sgd
+from renet.networks.spec import Options
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ def _data(name: str, classes: int, train: str, test: str, test_images: int) -> D
     return Data(name, classes, IGNORE_LABEL, (f"data/{name}/{train}",), f"data/{name}/{test}", test_images)
 
 
-_STANFORD_CLASSES = len(load_dataset("stanford_background").classes)
+_STANFORD_CLASSES = len(STANFORD_BACKGROUND.classes)
 _STANFORD = _data("stanford_background", _STANFORD_CLASSES, "fold0/train", "fold0/test", 143)
-_SCENES = _data("synthetic_scenes", len(SCENE_CLASSES), "train", "test", 100)
-_VOC = _data("voc2012", len(load_dataset("voc2012").classes), "trainaug", "val", 1449)
+_SCENES = _data("synthetic_scenes", len(SYNTHETIC_SCENES.classes), "train", "test", 100)
+_VOC = _data("voc2012", len(VOC2012.classes), "trainaug", "val", 1449)
 _SEEN = "They are among the images that it learns from: the score says how far learning has come, and no more."
 _VOC_ALL = replace(_VOC, name="voc2012_trainval", train=("data/voc2012/trainvalaug",), test_comment=_SEEN)
 _COCO = replace(_VOC_ALL, name="coco_voc2012", train=("data/voc2012/trainvalaug", "data/coco/train"))

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
+from renet.common.repository import ROOT, product_path
 from renet.data.dataset import FILE_NAME, Dataset
 from renet.data.split_reader import IMAGES, SplitReader
-from renet.networks.spec import Options
-from renet.networks.files import ROOT, Data, product_path
+from renet.networks.files import Data
 from renet.networks.schedules import Schedule
+from renet.networks.spec import Options
 
 USUAL_TRAIN = ("trainaug", "train", "fold0/train")
 USUAL_TEST = ("val", "test", "fold0/test")
@@ -61,17 +62,15 @@ def _images_of_other(split: Path, dataset: Dataset, option: str) -> int:
     Raises:
         UserError: other labels, no dataset.json above it, or one that does not know it.
     """
-    for folder in split.absolute().parents:
-        if not (folder / FILE_NAME).is_file():
-            continue
-        other = Dataset.load(folder)
-        if (other.classes, other.ignore_label) != (dataset.classes, dataset.ignore_label):
-            raise UserError(f"{option}: {split} has other labels than {dataset.folder}")
-        summary = other.splits.get(split.absolute().relative_to(folder).as_posix())
-        if summary is None:
-            raise UserError(f"{option}: {split} is none of the splits that {folder / FILE_NAME} names")
-        return summary.count
-    raise UserError(f"{option}: {split}: there is no {FILE_NAME} above it")
+    other = Dataset.of_split(split)
+    if other is None:
+        raise UserError(f"{option}: {split}: there is no {FILE_NAME} above it")
+    if (other.classes, other.ignore_label) != (dataset.classes, dataset.ignore_label):
+        raise UserError(f"{option}: {split} has other labels than {dataset.folder}")
+    summary = other.summary_of(split)
+    if summary is None:
+        raise UserError(f"{option}: {split} is none of the splits that {other.folder / FILE_NAME} names")
+    return summary.count
 
 
 def affordable_test_images(data: Data, options: Options, schedule: Schedule, iter_size: int = 1) -> int:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from renet.common.command_line import UserError
-from renet.data.dataset import write_atomically
+from renet.common.errors import UserError
+from renet.common.files import write_atomically
 from renet.common.text_files import read_text
 
 _SEAL = "# Generated (prototxt/generate.py). An edited file is not overwritten: checksum of the other lines {checksum}."

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 
 NAME = "renet-caffe"  # the archive's one folder
 

@@ -6,7 +6,7 @@ import tempfile
 
 import numpy as np
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 from renet.prediction.crf_parameters import CrfParameters
 
 SMALLEST_PROBABILITY = 1e-5  # as pydensecrf's unary_from_softmax: the logarithm of 0 would outweigh every neighbour

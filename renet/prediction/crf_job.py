@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 from renet.data.split_reader import SplitReader
 from renet.prediction.crf_inference import DenseCrf
 from renet.prediction.crf_parameters import CrfParameters
@@ -20,19 +20,19 @@ from renet.prediction.image_job import (
     PROBABILITY_MAPS,
     RECORD,
     Finished,
+    ImageJob,
     Item,
-    LabellingJob,
     Started,
     read_picture,
     read_record,
     write_outputs,
 )
-from renet.runtime.worker_process import NativeCrash, run_native_together
 from renet.prediction.probabilities import check_probabilities
+from renet.runtime.worker_process import NativeCrash, run_native_together
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrfJob(LabellingJob):
+class CrfJob(ImageJob):
     """Pictures for the CRF.
 
     Attributes:
@@ -44,7 +44,7 @@ class CrfJob(LabellingJob):
     parameters: CrfParameters
 
     def origin(self) -> dict[str, Any]:
-        """See `LabellingJob.origin`: the network's, with the CRF among the settings."""
+        """See `ImageJob.origin`: the network's, with the CRF among the settings."""
         record = prediction_record(self.predictions)
         kept = {name: record[name] for name in ("model", "model_sha256", "weights", "weights_sha256")}
         return {**kept, "settings": {**record["settings"], "crf": asdict(self.parameters)}}
@@ -112,7 +112,7 @@ def shares(items: Sequence[Item], processes: int) -> list[tuple[Item, ...]]:
 
 
 def perform(job: CrfJob) -> Iterator[Started | Finished]:
-    """Do every picture of the job; meant for a process of its own (see `native_process`).
+    """Do every picture of the job; meant for a process of its own (see `worker_process`).
 
     Raises:
         UserError: a picture or its probabilities are broken; names the file.

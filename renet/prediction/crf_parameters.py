@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from renet.common.command_line import UserError
-from renet.common.text_files import read_text
+from renet.common.errors import UserError
 from renet.common.float32 import in_float32
+from renet.common.text_files import read_text
 
 LAYER = "DenseCRF"
 KIND = {"max_iter": "an iteration count"} | dict.fromkeys(("pos_w", "bi_w"), "a kernel's weight")

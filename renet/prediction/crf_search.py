@@ -12,13 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from renet.common.command_line import UserError, naming
-from renet.data.dataset import Dataset, write_atomically
+from renet.common.errors import UserError, naming
+from renet.common.files import write_atomically
+from renet.data.dataset import Dataset
 from renet.data.split_reader import SplitReader
-from renet.prediction.crf_inference import DenseCrf
-from renet.prediction.crf_job import check_probabilities_exist, prediction_record, probability_file, read_probabilities, shares
-from renet.prediction.crf_parameters import CrfParameters
 from renet.evaluation.scores import confusion_matrix, scores
+from renet.prediction.crf_inference import DenseCrf
+from renet.prediction.crf_job import (
+    check_probabilities_exist,
+    prediction_record,
+    probability_file,
+    read_probabilities,
+    shares,
+)
+from renet.prediction.crf_parameters import CrfParameters
 from renet.prediction.image_job import Item, identity, items_of_split
 from renet.runtime.worker_process import NativeCrash, run_native_together
 

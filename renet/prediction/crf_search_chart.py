@@ -12,7 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-from renet.data.dataset import write_atomically
+from renet.common.files import write_atomically
 from renet.prediction.crf_parameters import CrfParameters
 from renet.prediction.crf_search import Result
 

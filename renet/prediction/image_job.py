@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from abc import ABC, abstractmethod
@@ -14,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from renet.common.command_line import UserError
-from renet.data.dataset import FILE_NAME, Dataset, write_atomically
+from renet.common.errors import UserError
+from renet.common.files import write_atomically
+from renet.common.text_files import read_json_object
+from renet.data.dataset import Dataset
 from renet.data.images import normalise
-from renet.data.catalog import load_dataset
-from renet.data.split_reader import SplitReader, decode_image
-from renet.common.text_files import read_json
 from renet.data.label_maps import write_label_map
 from renet.data.overlay import draw_overlay
+from renet.data.split_reader import SplitReader, decode_image
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 RECORD = "prediction.json"
@@ -53,7 +52,7 @@ class Item:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabellingJob(ABC):
+class ImageJob(ABC):
     """Pictures to label and what to write of each.
 
     Attributes:
@@ -146,47 +145,7 @@ def items_of_split(split: Path) -> tuple[Item, ...]:
         return tuple(Item(image_id, index=index) for index, image_id in enumerate(reader.ids()))
 
 
-def find_dataset(name_or_path: str | None, split: Path | None) -> Dataset:
-    """The dataset that is named, or the one that the split belongs to (the nearest dataset.json above it).
-
-    Raises:
-        UserError: there is none.
-    """
-    if name_or_path is not None:
-        return load_dataset(name_or_path)
-    if split is None:
-        raise UserError("--dataset is needed with --input: it gives the classes' names and colours")
-    dataset = dataset_of_split(split)
-    if dataset is None:
-        raise UserError(f"{split}: no {FILE_NAME} in the folders above it; name one with --dataset")
-    return dataset
-
-
-def dataset_of_split(split: Path) -> Dataset | None:
-    """The dataset that a split belongs to: that of the nearest dataset.json above it; None where there is none.
-
-    Raises:
-        UserError: the dataset.json is damaged.
-    """
-    for folder in split.resolve().parents:
-        if (folder / FILE_NAME).is_file():
-            return Dataset.load(folder)
-    return None
-
-
-def file_sha256(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    if not file.is_file():
-        raise UserError(f"{file}: no such file")
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def open_folder(job: LabellingJob, overwrite: bool) -> tuple[Item, ...]:
+def open_folder(job: ImageJob, overwrite: bool) -> tuple[Item, ...]:
     """Make the output folder, record in it what predicts, and say which pictures are still to do.
 
     Predictions of two networks must not mix in one folder, so what an earlier call with other settings left there is an
@@ -225,7 +184,7 @@ def open_folder(job: LabellingJob, overwrite: bool) -> tuple[Item, ...]:
     return tuple(item for item in job.items if not job.is_done(item))
 
 
-def begin(job: LabellingJob, overwrite: bool) -> tuple[Item, ...]:
+def begin(job: ImageJob, overwrite: bool) -> tuple[Item, ...]:
     """As `open_folder`, and tell a person what is done already.
 
     Raises:
@@ -254,14 +213,10 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: the record is damaged.
     """
-    file = folder / RECORD
-    if not file.is_file():
-        return None
     try:
-        record = read_json(file)
+        return read_json_object(folder / RECORD)
     except UserError as error:
         raise UserError(f"{error}; remove it together with the predictions beside it") from None
-    return record if isinstance(record, dict) else None
 
 
 def identity(record: dict[str, Any]) -> tuple[Any, ...]:
@@ -272,7 +227,7 @@ def identity(record: dict[str, Any]) -> tuple[Any, ...]:
     return (*(record.get(key) for key in ("model_sha256", "weights_sha256", "classes")), settings)
 
 
-def _remove_predictions(job: LabellingJob, everything: bool) -> None:
+def _remove_predictions(job: ImageJob, everything: bool) -> None:
     """Remove this job's outputs; `everything` also those of other pictures (the folder is known to be predict's)."""
     files = [file for item in job.items for file in job.outputs(item.image_id)]
     if everything:
@@ -299,7 +254,7 @@ def read_picture(item: Item, reader: SplitReader | None) -> np.ndarray:
     return image
 
 
-def write_outputs(job: LabellingJob, item: Item, image: np.ndarray, probabilities: np.ndarray) -> None:
+def write_outputs(job: ImageJob, item: Item, image: np.ndarray, probabilities: np.ndarray) -> None:
     """Write what the job asks for of one picture, each file whole or not at all.
 
     Args:

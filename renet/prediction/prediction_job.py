@@ -10,15 +10,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
+from renet.common.files import file_sha256
+from renet.common.progress import progress
 from renet.data.split_reader import SplitReader
 from renet.networks.deploy_network import AS_THE_NETWORK_SAYS, DeployOptions
-from renet.prediction.image_job import Finished, LabellingJob, Started, file_sha256, read_picture, write_outputs
+from renet.prediction.image_job import Finished, ImageJob, Started, read_picture, write_outputs
 from renet.prediction.predictor import PredictionSettings, Predictor
+from renet.runtime.builds import import_gpu_build
+from renet.runtime.worker_process import NativeCrash, run_native
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionJob(LabellingJob):
+class PredictionJob(ImageJob):
     """Pictures for a network.
 
     Attributes:
@@ -40,7 +44,7 @@ class PredictionJob(LabellingJob):
     deploy: DeployOptions = AS_THE_NETWORK_SAYS
 
     def origin(self) -> dict[str, Any]:
-        """See `LabellingJob.origin`."""
+        """See `ImageJob.origin`."""
         return {
             "model": str(self.model),
             "model_sha256": file_sha256(self.model),
@@ -51,7 +55,7 @@ class PredictionJob(LabellingJob):
 
 
 def perform(job: PredictionJob) -> Iterator[Started | Finished]:
-    """Predict every item; meant for a process of its own (see `native_process`).
+    """Predict every item; meant for a process of its own (see `worker_process`).
 
     Raises:
         UserError: network and dataset do not fit, or a picture is broken; names the file.
@@ -73,3 +77,37 @@ def perform(job: PredictionJob) -> Iterator[Started | Finished]:
             seconds = time.perf_counter() - start
             write_outputs(job, item, image, probabilities)
             yield Finished(item.image_id, seconds)
+
+
+def predict_all(job: PredictionJob) -> list[float]:
+    """Predict the job's pictures with a progress bar.
+
+    Returns:
+        Seconds that the network took for each picture.
+
+    Raises:
+        UserError: what went wrong with which file, also where Caffe aborted.
+    """
+    seconds: list[float] = []
+    current: str | None = None
+    if job.gpu is not None:
+        import_gpu_build()
+    try:
+        with progress(total=len(job.items), description="predicting", unit="image") as bar:
+            for event in run_native(perform, job):
+                if isinstance(event, Started):
+                    current = event.image_id
+                elif isinstance(event, Finished):
+                    seconds.append(event.seconds)
+                    bar.update()
+    except NativeCrash as crash:
+        raise UserError(f"{_place(job, current, str(crash))}: {crash}") from None
+    return seconds
+
+
+def _place(job: PredictionJob, image_id: str | None, message: str) -> str:
+    """What Caffe was at: finding the device, loading the network, or a picture."""
+    if image_id is not None:
+        item = next(item for item in job.items if item.image_id == image_id)
+        return f"{item.file or image_id}: Caffe stopped at this picture"
+    return f"{job.model}: Caffe cannot make this network"

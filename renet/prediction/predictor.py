@@ -8,13 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 from renet.data.images import shrink_image
+from renet.networks.deploy_network import AS_THE_NETWORK_SAYS, DeployNetwork, DeployOptions
 from renet.prediction.crf_inference import DenseCrf
 from renet.prediction.crf_parameters import CrfParameters
-from renet.networks.deploy_network import AS_THE_NETWORK_SAYS, DeployNetwork, DeployOptions
-from renet.runtime.builds import check_gpu
 from renet.prediction.probabilities import check_probabilities
+from renet.runtime.builds import check_gpu
 from renet.weights.weight_files import load
 
 

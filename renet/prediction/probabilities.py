@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 
 # How far from 1 the sum of a pixel's probabilities may be; half precision adds up to less.
 SUM_TOLERANCE = 1e-2

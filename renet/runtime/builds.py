@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 from renet.common.repository import ROOT
 
 PYCAFFE = ROOT / "build/gpu/python"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from caffe.proto import caffe_pb2
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 
 
 def check_python_layers(layers: Iterable[caffe_pb2.LayerParameter]) -> None:

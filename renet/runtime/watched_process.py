@@ -20,7 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from renet.common.command_line import draws_bars, told
+from renet.common.errors import told
+from renet.common.progress import draws_bars
 from renet.runtime.worker_process import last_words
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -32,7 +33,7 @@ _SECONDS_OF_ONE_PRESS = 0.5  # `timeout` and shells deliver one interruption twi
 
 @dataclass
 class Work:
-    """What the working process knows of its surroundings.
+    """What the working process knows of its environment.
 
     Attributes:
         stop: the signal that asked it to stop, or None.
@@ -102,7 +103,7 @@ def watched(work: Callable[[Work], int], on_death: Callable[[Path, str, str], No
     return _explain_death(os.WTERMSIG(status), impatient, log, what, on_death)
 
 
-def _work(work: Callable[[Work], int], surroundings: Work, parent: int) -> None:
+def _work(work: Callable[[Work], int], environment: Work, parent: int) -> None:
     """The life of the working process; never returns."""
     status = 1
     try:
@@ -112,12 +113,12 @@ def _work(work: Callable[[Work], int], surroundings: Work, parent: int) -> None:
             os._exit(1)
 
         def ask_to_stop(number: int, _frame: object) -> None:
-            surroundings.stop = surroundings.stop or number
+            environment.stop = environment.stop or number
 
         for number in _STOP_SIGNALS:
             signal.signal(number, ask_to_stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_STOP_SIGNALS, signal.SIGCHLD])
-        status = work(surroundings)
+        status = work(environment)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:

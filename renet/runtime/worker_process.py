@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from renet.common.command_line import UserError, is_of_the_system, told
+from renet.common.errors import UserError, is_of_the_system, told
 
 # glog: "F20261122 17:48:39.123456  1234 net.cpp:123] Check failed: ..." (older ones: F1122) up to "*** Check failure".
 _FATAL_LINE = re.compile(r"^F\d{4,8} [\d:.]+ +\d+ ([\w.]+):\d+\] (.*?)(?=^\*\*\*|\Z)", re.DOTALL | re.MULTILINE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,15 @@ from pathlib import Path
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from renet.common.command_line import UserError
-from renet.data.dataset import FILE_NAME, write_atomically
-from renet.data.split_reader import IMAGES, LABELS
+from renet.common.errors import UserError
+from renet.common.files import write_atomically
+from renet.common.repository import find_file, path_for_caffe
 from renet.common.text_files import read_text
-from renet.training import solver_settings
+from renet.data.dataset import folder_of_split
+from renet.data.split_reader import IMAGES, LABELS
 from renet.networks.net_state import layers_in, state_of
 from renet.runtime.prototxt import read_network, read_solver
-from renet.common.repository import ROOT
+from renet.training import solver_settings
 
 SOLVER, TRAIN_VAL, DEPLOY = "solver.prototxt", "train_val.prototxt", "deploy.prototxt"
 TRAIN = "train.prototxt"
@@ -31,28 +31,6 @@ _FILE_FIELDS = {
     "WindowData": ("window_data_param", "source"),
     "InfogainLoss": ("infogain_loss_param", "source"),
 }
-
-
-def find_file(name: str, file: Path) -> Path:
-    """Where the path `name` that stands in the prototxt `file` leads: from that file's own folder, so that a folder
-    can be copied, else from the current folder, as in Caffe, else from the repository's root.
-
-    Raises:
-        UserError: to nothing.
-    """
-    for base in (file.parent, Path(), ROOT):
-        if (base / name).exists():
-            if base != file.parent and Path.cwd() == ROOT:
-                return Path(name)  # as it is written, which stock Caffe understands there
-            return Path(path_for_caffe(base / name))
-    raise UserError(f"{file}: {name!r} leads to nothing, neither from its own or the current folder nor from {ROOT}")
-
-
-def path_for_caffe(path: Path) -> str:
-    """`path` from the repository's root where this process stands there and the path lies inside, else in full."""
-    absolute = Path(os.path.abspath(path))
-    inside = Path.cwd() == ROOT and absolute.is_relative_to(ROOT)
-    return str(absolute.relative_to(ROOT) if inside else absolute)
 
 
 @dataclass
@@ -220,8 +198,9 @@ def dataset_folders(layer: caffe_pb2.LayerParameter) -> Iterator[Path]:
     if layer.type == "Data":
         sources = [layer.data_param.source]
     for source in sources:
-        above = (folder for folder in Path(source).absolute().parents if (folder / FILE_NAME).is_file())
-        yield from list(above)[:1]
+        folder = folder_of_split(Path(source))
+        if folder is not None:
+            yield folder
 
 
 def _networks(solver: caffe_pb2.SolverParameter, file: Path, own: bool) -> tuple[NetworkFile, list[TestNetwork]]:

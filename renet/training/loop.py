@@ -16,14 +16,15 @@ from typing import Any
 import caffe
 import numpy as np
 
-from renet.common.command_line import UserError, draws_bars, progress
-from renet.weights import snapshots
-from renet.training.run_folder import RunFolder
+from renet.common.errors import UserError
+from renet.common.progress import draws_bars, progress
+from renet.runtime.watched_process import Work
 from renet.training.files import TEST, TestNetwork, TrainingFiles
+from renet.training.run_folder import RunFolder
 from renet.training.scores import build as build_test
 from renet.training.scores import check_classes, find_heads, main_head, told, total_loss
 from renet.training.scores import score as score_test
-from renet.runtime.watched_process import Work
+from renet.weights import snapshots
 
 DEFAULT_DISPLAY = 20
 WIDE_TERMINAL = 130  # columns that hold a run's name beside all that the bar tells

@@ -5,11 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import os
-import platform
 import resource
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,17 +13,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import caffe
-import numpy as np
-
-from renet.common.command_line import UserError, naming, told
-from renet.data.dataset import write_atomically
-from renet.common.repository import commit
+from renet.common.errors import UserError, naming, told
+from renet.common.files import write_atomically
+from renet.common.machine import environment
+from renet.common.text_files import read_json_object, read_text
 
 RUN, METRICS, LOG, SNAPSHOTS = "run.json", "metrics.jsonl", "train.log", "snapshots"
 EVENTS = "tensorboard"
 SECONDS_OF_A_LOOK = 0.2
-PROCESSORS = Path("/proc/cpuinfo")
 
 
 class RunFolder:
@@ -35,14 +28,14 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        facts: content of run.json.
+        metadata: content of run.json.
         iteration: how far the training is.
         listener: gets every line of metrics, too.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.facts: dict[str, Any] = read_facts(path)
+        self.metadata: dict[str, Any] = read_metadata(path)
         self.listener: Callable[[dict[str, Any]], None] | None = None
         self.iteration = 0
         self._started = time.monotonic()
@@ -81,12 +74,19 @@ class RunFolder:
                 time.sleep(patience)  # perhaps somebody was just looking, see `is_held`
         raise UserError(f"{self.path}: another process is training there")
 
-    def begin(self, facts: dict[str, Any]) -> None:
+    def begin(self, metadata: dict[str, Any]) -> None:
         """Note the start (or the resumption) of a training in run.json."""
-        self.facts = {"name": self.name, "started": _now(), **self.facts, **facts, "state": "running", "finished": None}
-        self.facts |= surroundings()
-        self.facts.pop("message", None)
-        self._before = {key: self.facts.get(key, 0.0) for key in ("seconds", "processor_seconds")}
+        self.metadata = {
+            "name": self.name,
+            "started": _now(),
+            **self.metadata,
+            **metadata,
+            "state": "running",
+            "finished": None,
+        }
+        self.metadata |= environment()
+        self.metadata.pop("message", None)
+        self._before = {key: self.metadata.get(key, 0.0) for key in ("seconds", "processor_seconds")}
         self._started = time.monotonic()
         self.note()
 
@@ -94,16 +94,16 @@ class RunFolder:
         """Wall-clock seconds of this training so far, its earlier parts included."""
         return self._before.get("seconds", 0.0) + time.monotonic() - self._started
 
-    def note(self, **facts: Any) -> None:
+    def note(self, **metadata: Any) -> None:
         """Bring run.json up to date."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         processor = self._before.get("processor_seconds", 0.0) + used.ru_utime + used.ru_stime
-        self.facts |= {"seconds": round(self.seconds(), 1), "processor_seconds": round(processor, 1), **facts}
-        write_facts(self.path, self.facts)
+        self.metadata |= {"seconds": round(self.seconds(), 1), "processor_seconds": round(processor, 1), **metadata}
+        write_metadata(self.path, self.metadata)
 
-    def end(self, state: str, **facts: Any) -> None:
+    def end(self, state: str, **metadata: Any) -> None:
         """Note how the training ended: `finished`, `interrupted` or `failed`."""
-        self.note(state=state, iteration=self.iteration, finished=_now(), **facts)
+        self.note(state=state, iteration=self.iteration, finished=_now(), **metadata)
 
     @contextmanager
     def failures_noted(self) -> Iterator[None]:
@@ -151,9 +151,9 @@ def raise_for_want_of_files(error: OSError) -> None:
 
 def note_death(folder: Path, state: str, reason: str) -> None:
     """Write into run.json of a training that could not do so itself how it ended."""
-    facts = read_facts(folder)
-    if facts:
-        write_facts(folder, facts | {"state": state, "message": reason, "finished": _now()})
+    metadata = read_metadata(folder)
+    if metadata:
+        write_metadata(folder, metadata | {"state": state, "message": reason, "finished": _now()})
 
 
 def _now() -> str:
@@ -168,65 +168,38 @@ def _in_one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
 
 
-def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, as far as they are whole."""
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl, without one at the end that a killed training did not finish.
+
+    Raises:
+        UserError: another line is damaged; names it.
+    """
     file = folder / METRICS
     if not file.is_file():
-        return
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        return []
+    lines = read_text(file).splitlines()
+    metrics: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
         try:
             content = json.loads(line)
-        except json.JSONDecodeError:
-            return
-        if not isinstance(content, dict) or not isinstance(content.get("iteration"), int):
-            return
-        yield content
+        except ValueError:
+            content = None
+        if isinstance(content, dict) and isinstance(content.get("iteration"), int):
+            metrics.append(content)
+        elif number < len(lines):
+            raise UserError(f"{file}: line {number} is damaged")
+    return metrics
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
+def read_metadata(folder: Path) -> dict[str, Any]:
     """The content of a run's run.json; empty where there is none.
 
     Raises:
         UserError: the file is broken.
     """
-    file = folder / RUN
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except ValueError as error:
-        raise UserError(f"{file}: not readable as JSON: {error}") from None
-    if not isinstance(facts, dict):
-        raise UserError(f"{file}: not a JSON object")
-    return facts
+    return read_json_object(folder / RUN) or {}
 
 
-def write_facts(folder: Path, facts: dict[str, Any]) -> None:
+def write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
     """Write run.json, whole or not at all."""
-    write_atomically(folder / RUN, (json.dumps(facts, indent=2) + "\n").encode())
-
-
-def surroundings() -> dict[str, Any]:
-    """What made the figures: command, versions, commit, machine and number of threads."""
-    return {
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-        "versions": {"caffe": caffe.__version__, "python": platform.python_version(), "numpy": np.__version__},
-        "commit": commit(),
-        "machine": {"system": platform.platform(), "processor": processor_name(), "cores": os.cpu_count()},
-        "threads": threads(),
-    }
-
-
-def threads() -> int:
-    """How many threads the layers use: OMP_NUM_THREADS, else one for each core that this process may run on."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else len(os.sched_getaffinity(0))
-
-
-def processor_name() -> str:
-    """The processor's name as the kernel tells it, or its kind."""
-    with suppress(OSError):  # in a root folder, for example, where /proc is not mounted
-        for line in PROCESSORS.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.machine()
+    write_atomically(folder / RUN, (json.dumps(metadata, indent=2) + "\n").encode())

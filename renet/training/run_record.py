@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from renet.common.command_line import UserError
-from renet.common.text_files import read_json, read_text
+from renet.common.errors import UserError
+from renet.common.text_files import read_json_object, read_text
 from renet.evaluation.scores import Evaluation
+from renet.training.run_folder import METRICS, RUN, read_metadata, read_metrics
 
-METRICS = "metrics.jsonl"
-DESCRIPTION = "run.json"
 EVALUATION = "evaluation.json"
 PREDICTIONS = "predictions"
 
@@ -49,11 +47,11 @@ class RunRecord:
         """
         if not folder.is_dir():
             raise UserError(f"{folder}: no such run folder")
-        description = _read_json(folder / DESCRIPTION) or {}
-        metrics = _read_metrics(folder / METRICS)
+        description = read_metadata(folder)
+        metrics = read_metrics(folder)
         if not description and not metrics:
-            raise UserError(f"{folder}: not a run folder: neither {DESCRIPTION} nor {METRICS} in it")
-        content = _read_json(folder / EVALUATION)
+            raise UserError(f"{folder}: not a run folder: neither {RUN} nor {METRICS} in it")
+        content = read_json_object(folder / EVALUATION)
         try:
             evaluation = None if content is None else Evaluation.from_json(content)
         except ValueError as error:
@@ -71,7 +69,7 @@ class RunRecord:
 
 def _of_kind(metrics: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     # A run resumed from a snapshot repeats iterations: the last account of each is the one that led to the weights.
-    by_iteration = {line["iteration"]: line for line in metrics if line.get("kind") == kind and "iteration" in line}
+    by_iteration = {line["iteration"]: line for line in metrics if line.get("kind") == kind}
     return [by_iteration[iteration] for iteration in sorted(by_iteration)]
 
 
@@ -83,31 +81,3 @@ def series(lines: list[dict[str, Any]], key: str) -> tuple[list[float], list[flo
         if isinstance(line.get(key), int | float) and math.isfinite(line[key])
     ]
     return [x for x, _ in pairs], [y for _, y in pairs]
-
-
-def _read_json(file: Path) -> dict[str, Any] | None:
-    if not file.exists():
-        return None
-    content = read_json(file)
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: damaged: not a JSON object")
-    return content
-
-
-def _read_metrics(file: Path) -> list[dict[str, Any]]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    metrics = []
-    for number, line in enumerate(lines, 1):
-        try:
-            content = json.loads(line)
-        except ValueError:
-            if number == len(lines):
-                break  # the line that a killed training was writing
-            raise UserError(f"{file}: line {number} is damaged") from None
-        if not isinstance(content, dict):
-            raise UserError(f"{file}: line {number} is no JSON object")
-        metrics.append(content)
-    return metrics

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 from renet.training.run_folder import (
     LOG,
     METRICS,
@@ -17,7 +17,7 @@ from renet.training.run_folder import (
     SNAPSHOTS,
     is_held,
     raise_for_want_of_files,
-    read_facts,
+    read_metadata,
     read_metrics,
 )
 
@@ -71,31 +71,30 @@ class RunState:
         """Look into a run's folder, whatever state it is in."""
         held = is_held(folder)
         try:
-            facts, message = read_facts(folder), None
+            metadata, metrics, message = read_metadata(folder), read_metrics(folder), None
         except (UserError, OSError) as error:
             if isinstance(error, OSError):
                 raise_for_want_of_files(error)
-            facts, message = {}, str(error)
-        state = RUNNING if held else _STATES.get(str(facts.get("state")), STOPPED if message is None else UNKNOWN)
-        metrics = list(read_metrics(folder))
-        iteration = _whole_number(facts.get("iteration"))
+            metadata, metrics, message = {}, [], str(error)
+        state = RUNNING if held else _STATES.get(str(metadata.get("state")), STOPPED if message is None else UNKNOWN)
+        iteration = _whole_number(metadata.get("iteration"))
         if state == RUNNING:
             # run.json tells of snapshots, metrics of what came after
             iteration = max([iteration or 0, *(line["iteration"] for line in metrics)])
         seconds = [
             part
-            for part in (facts.get("seconds"), *(line.get("seconds") for line in metrics))
+            for part in (metadata.get("seconds"), *(line.get("seconds") for line in metrics))
             if isinstance(part, int | float)
         ]
         return cls(
             folder,
             state,
             iteration,
-            _whole_number(facts.get("iterations")),
+            _whole_number(metadata.get("iterations")),
             best_test(metrics),
             float(max(seconds)) if seconds else None,
             max(_modified(file) for file in (folder, folder / RUN, folder / METRICS, folder / LOG)),
-            message or (str(facts["message"]) if state == FAILED and facts.get("message") else None),
+            message or (str(metadata["message"]) if state == FAILED and metadata.get("message") else None),
         )
 
 

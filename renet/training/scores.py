@@ -11,11 +11,12 @@ import caffe
 import numpy as np
 from caffe.proto import caffe_pb2
 
-from renet.common.command_line import UserError, progress
+from renet.common.errors import UserError
+from renet.common.progress import progress
 from renet.data.dataset import IGNORE_LABEL, Dataset
 from renet.evaluation.scores import scores
-from renet.training.files import TestNetwork, dataset_folders
 from renet.runtime.watched_process import Work
+from renet.training.files import TestNetwork, dataset_folders
 
 
 def total_loss(network: caffe.Net) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from caffe.proto import caffe_pb2
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 
 # Caffe's solver gets these as they are written.
 LEFT_TO_CAFFE = frozenset(

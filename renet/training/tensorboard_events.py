@@ -12,7 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from renet.common.command_line import naming
+from renet.common.errors import naming
 
 # The scalars of a line of metrics; what else stands there is no curve.
 SCALARS = ("loss", "learning_rate", "images_per_second", "pixel_accuracy", "class_accuracy", "mean_iou")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 
 
 def draw_network(prototxt: str, name: str) -> Markup | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 from renet.networks.deploy_network import AS_THE_NETWORK_SAYS, DeployNetwork, DeployOptions
 from renet.weights.weight_files import load
 

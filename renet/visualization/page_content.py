@@ -1,4 +1,4 @@
-"""What the report page tells: runs, their scores, classes and confusions (report_pictures.py has the pictures)."""
+"""What the report page tells: runs, their scores, classes and confusions (page_pictures.py has the pictures)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from renet.common.command_line import UserError, progress
+from renet.common.errors import UserError
+from renet.common.progress import progress
 from renet.data.dataset import Dataset
 from renet.evaluation.scores import Evaluation, ImageResult, LabelSource, Scores, evaluate_images, scores
 from renet.training.run_record import PREDICTIONS, RunRecord

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from renet.common.command_line import UserError, naming, progress
+from renet.common.errors import UserError, naming
+from renet.common.progress import progress
 from renet.data.dataset import Dataset
-from renet.data.split_reader import SplitReader
 from renet.data.label_maps import encode_label_map, read_label_map
+from renet.data.split_reader import SplitReader
 from renet.visualization.page_content import Entry, image_scores
 
 PICTURE_WIDTH = 480  # pixels; larger pictures are shrunk

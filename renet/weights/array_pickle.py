@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 
 ArrayTree = dict[str, "np.ndarray | ArrayTree"]
 

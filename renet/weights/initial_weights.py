@@ -10,7 +10,7 @@ import caffe
 
 from renet.weights.weight_files import Filled, check_file, listed, load
 
-__all__ = ["check_file", "facts", "fill", "report", "split_names", "untouched"]
+__all__ = ["check_file", "fill", "metadata", "report", "split_names", "untouched"]
 
 
 def split_names(weights: Iterable[str]) -> list[str]:
@@ -45,7 +45,7 @@ def report(network: caffe.Net, filled: Sequence[Filled]) -> list[str]:
     return [f"weights: {line}" for line in lines]
 
 
-def facts(network: caffe.Net, filled: Sequence[Filled]) -> dict[str, Any]:
+def metadata(network: caffe.Net, filled: Sequence[Filled]) -> dict[str, Any]:
     """The same for run.json."""
     return {
         "weights": [{"file": str(one.file), "filled": one.layers, "unused": one.unused} for one in filled],

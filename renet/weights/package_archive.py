@@ -9,7 +9,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from renet.common.command_line import UserError, draws_bars
+from renet.common.errors import UserError
+from renet.common.progress import draws_bars
 
 
 @dataclass(frozen=True)

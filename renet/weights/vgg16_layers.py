@@ -11,7 +11,7 @@ import numpy as np
 from caffe.proto import caffe_pb2
 from google.protobuf.message import DecodeError
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 
 KERNEL = 3
 POOLED_AFTER = ("conv1_2", "conv2_2", "conv3_3", "conv4_3")

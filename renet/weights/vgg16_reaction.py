@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 import skimage.data
 
-from renet.common.command_line import UserError, progress
+from renet.common.errors import UserError
+from renet.common.progress import progress
 from renet.weights.vgg16_layers import CHANNELS, KERNEL, POOLED_AFTER
 
 # Activations (after the ReLU) for `reference_photograph`: mean and standard deviation over a layer. Computed in
 # float64 by PyTorch 2.13 from the arrays as they are distributed, in torchvision's convention (R, G, B of 0..1,
-# normalised), so on another way than the converted weights'. tests/test_vgg16.py computes them once more with NumPy.
+# normalised), so on another way than the converted weights'. tests/weights/test_vgg16.py computes them anew with NumPy.
 TORCHVISION_REACTION = {
     "conv1_1": (0.287734, 0.46184),
     "conv1_2": (0.456994, 0.938356),

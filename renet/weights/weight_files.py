@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from renet.common.command_line import UserError
+from renet.common.errors import UserError
 
 _LEGACY_FIELDS = ("num", "channels", "height", "width")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"

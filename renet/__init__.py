@@ -1,0 +1,1 @@
+"""ReNet-Caffe: segmentation networks with convolutional and recurrent layers."""

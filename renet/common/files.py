@@ -1,0 +1,45 @@
+"""Files that are written whole or not at all, and their checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from renet.common.errors import UserError, naming
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write `file` so that at any moment it is the old one or the new one, also after a power cut."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        with naming(file), open(beside, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(beside, file)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename within `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: no such file")
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

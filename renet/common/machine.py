@@ -1,0 +1,56 @@
+"""The machine that a result was made on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from renet.common.repository import commit
+
+PROCESSORS = Path("/proc/cpuinfo")
+
+
+def environment() -> dict[str, Any]:
+    """What made the figures: command, versions, commit, machine and number of threads."""
+    import caffe  # only where figures are made: it is slow to load
+    import numpy as np
+
+    return {
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "versions": {"caffe": caffe.__version__, "python": platform.python_version(), "numpy": np.__version__},
+        "commit": commit(),
+        "machine": {"system": platform.platform(), "processor": processor_name(), "cores": os.cpu_count()},
+        "threads": threads(),
+    }
+
+
+def threads() -> int:
+    """How many threads the layers use: OMP_NUM_THREADS, else one for each core that this process may run on."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else len(os.sched_getaffinity(0))
+
+
+def processor_name() -> str:
+    """The processor's name as the kernel tells it, or its kind."""
+    with suppress(OSError):  # in a root folder, for example, where /proc is not mounted
+        for line in PROCESSORS.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def gpu_name(number: int | None) -> str | None:
+    """What the driver calls the GPU; None for the CPU, or where nobody says."""
+    if number is None:
+        return None
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", f"--id={number}"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

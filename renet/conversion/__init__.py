@@ -1,0 +1,1 @@
+"""Data sets as people have them, converted into prepared ones."""

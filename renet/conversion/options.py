@@ -1,0 +1,33 @@
+"""Options that all converters share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from renet.common.argument_types import part_of_size
+from renet.data.images import LabelFrame
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of every converter of source files: --out, --skip-bad, --image-scale, --label-frame."""
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the prepared dataset goes")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave bad samples out; they are listed here and in dataset.json"
+    )
+    parser.add_argument(
+        "--image-scale",
+        type=part_of_size,
+        default=1.0,
+        metavar="S",
+        help="shrink images (area averages) and labels (nearest pixel centre) to this part of their size, "
+        "for a quicker training; default 1: as they are",
+    )
+    parser.add_argument(
+        "--label-frame",
+        choices=[frame.value for frame in LabelFrame],
+        default=LabelFrame.BY_SIZE.value,
+        help="which way up the labels of pictures with an EXIF rotation are: as the picture is seen (upright), as its "
+        "pixels are stored (stored), or as the label's size tells beyond doubt, and otherwise an error (by-size, the "
+        "default)",
+    )

@@ -1,0 +1,216 @@
+"""The Stanford Background dataset: the archive as distributed."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from renet.common.errors import UserError
+from renet.common.progress import progress
+from renet.common.text_files import decode_text
+from renet.conversion.prepare import file_fingerprint, framed, shuffled
+from renet.data.catalog import STANFORD_BACKGROUND
+from renet.data.dataset import IGNORE_LABEL
+from renet.data.image_ids import read_ids
+from renet.data.images import LabelFrame, normalise
+from renet.data.split_writer import Pair, Sample
+
+HOME = "http://dags.stanford.edu/data/iccv09Data.tar.gz"
+TOP_FOLDER = "iccv09Data"
+LABEL_SUFFIX = ".regions.txt"
+
+
+class Source(Protocol):
+    """The distribution's files, by their names within its top folder: `images/<id>.jpg`, `labels/<id>.regions.txt`."""
+
+    def names(self) -> list[str]:
+        """Every image's and label's name."""
+
+    def read(self, name: str) -> bytes:
+        """A file's content; raises UserError where it is missing."""
+
+    def where(self, name: str) -> str:
+        """The file's path, for messages."""
+
+    def fingerprint(self, name: str) -> str:
+        """Changes when the file changes."""
+
+
+class FolderSource:
+    """An unpacked distribution."""
+
+    def __init__(self, root: Path) -> None:
+        """Find it in `root` or in `root/iccv09Data`.
+
+        Raises:
+            UserError: neither holds `images` and `labels`.
+        """
+        inner = root / TOP_FOLDER
+        self._root = inner if inner.is_dir() else root
+        for folder in ("images", "labels"):
+            if not (self._root / folder).is_dir():
+                raise UserError(f"{self._root / folder}: no such folder; --root is the unpacked archive")
+
+    def names(self) -> list[str]:
+        """See Source."""
+        return [f"{folder}/{file.name}" for folder in ("images", "labels") for file in (self._root / folder).iterdir()]
+
+    def read(self, name: str) -> bytes:
+        """See Source."""
+        return (self._root / name).read_bytes()
+
+    def where(self, name: str) -> str:
+        """See Source."""
+        return str(self._root / name)
+
+    def fingerprint(self, name: str) -> str:
+        """See Source."""
+        return file_fingerprint(self._root / name)
+
+
+class ArchiveSource:
+    """The archive, read into memory once: tar files of this kind are quick from front to back only."""
+
+    def __init__(self, archive: Path) -> None:
+        """Read the archive.
+
+        Raises:
+            UserError: no such file, not a tar archive, or cut off.
+        """
+        self._archive = archive
+        self._files: dict[str, bytes] = {}
+        try:
+            with tarfile.open(archive, "r:*") as tar:
+                for member in progress(tar, description=f"reading {archive.name}", unit="file"):
+                    folder, _, name = member.name.removeprefix("./").removeprefix(f"{TOP_FOLDER}/").partition("/")
+                    wanted = (folder == "images" and name) or (folder == "labels" and name.endswith(LABEL_SUFFIX))
+                    content = tar.extractfile(member) if wanted else None
+                    if content is not None:
+                        self._files[f"{folder}/{name}"] = content.read()
+        except FileNotFoundError:
+            raise UserError(f"{archive}: no such file") from None
+        except IsADirectoryError:
+            raise UserError(f"{archive}: a folder; an unpacked archive is passed with --root") from None
+        except Exception as error:  # each of the compressions has errors of its own
+            raise UserError(f"{archive}: not a whole tar archive ({error})") from None
+
+    def names(self) -> list[str]:
+        """See Source."""
+        return list(self._files)
+
+    def read(self, name: str) -> bytes:
+        """See Source."""
+        try:
+            return self._files[name]
+        except KeyError:
+            raise UserError(f"{self.where(name)}: no such file") from None
+
+    def where(self, name: str) -> str:
+        """See Source."""
+        return f"{self._archive}:{TOP_FOLDER}/{name}"
+
+    def fingerprint(self, name: str) -> str:
+        """See Source."""
+        content = self._files.get(name)
+        return "missing" if content is None else str(len(content))
+
+
+def image_ids(source: Source) -> list[str]:
+    """All ids, sorted.
+
+    Raises:
+        UserError: the source does not hold the 715 images of the dataset.
+    """
+    names = source.names()
+    ids = sorted({Path(name).stem for name in names if name.startswith("images/") and name.endswith(".jpg")})
+    if len(ids) != STANFORD_BACKGROUND.images["all"]:
+        raise UserError(
+            f"{source.where('images')}: {len(ids)} JPEG images; the Stanford Background dataset has "
+            f"{STANFORD_BACKGROUND.images['all']}"
+        )
+    return ids
+
+
+def read_regions(text: bytes, where: str) -> np.ndarray:
+    """A file of region labels: H x W, negative numbers (unknown) as 255.
+
+    Raises:
+        UserError: the text is no rectangle of whole numbers, or holds one that is no class; names `where`.
+    """
+    if not text.strip():
+        raise UserError(f"{where}: empty")
+    try:
+        regions = np.loadtxt(io.StringIO(decode_text(text, where)), dtype=np.int64, ndmin=2)
+    except ValueError as error:
+        raise UserError(f"{where}: not rows of whole numbers, all of one length ({error})") from None
+    if regions.max() >= len(STANFORD_BACKGROUND.classes):
+        most = len(STANFORD_BACKGROUND.classes) - 1
+        raise UserError(f"{where}: label value {regions.max()} is out of range: 0..{most}, or negative")
+    regions[regions < 0] = IGNORE_LABEL
+    return regions
+
+
+def read_pair(source: Source, image_id: str, label_frame: LabelFrame) -> Pair:
+    """One image and its labels."""
+    image, label = _image_name(image_id), _label_name(image_id)
+    regions = read_regions(source.read(label), source.where(label))
+    return Pair(normalise(source.read(image), source.where(image), regions.shape, label_frame), regions)
+
+
+def make_samples(source: Source, ids: list[str], label_frame: LabelFrame) -> list[Sample]:
+    """The samples of these ids, in their order."""
+    return [
+        Sample(
+            id=one,
+            fingerprint=framed(
+                f"{source.fingerprint(_image_name(one))}/{source.fingerprint(_label_name(one))}", label_frame
+            ),
+            read=partial(read_pair, source, one, label_frame),
+            label_where=source.where(_label_name(one)),
+        )
+        for one in ids
+    ]
+
+
+def random_folds(ids: list[str], folds: int, seed: int) -> dict[str, list[str]]:
+    """Even random folds: `fold<n>/test` is a part of the ids, `fold<n>/train` all the others."""
+    order = shuffled(ids, seed)
+    parts = [order[n * len(order) // folds : (n + 1) * len(order) // folds] for n in range(folds)]
+    splits = {}
+    for n, part in enumerate(parts):
+        held_out = set(part)
+        splits[f"fold{n}/train"] = [one for one in order if one not in held_out]
+        splits[f"fold{n}/test"] = part
+    return splits
+
+
+def listed_fold(ids: list[str], lists: Path) -> dict[str, list[str]]:
+    """One fold, `fold0`, from `lists/train.txt` and `lists/test.txt`.
+
+    Raises:
+        UserError: a list is missing or empty, names an image that there is not, or shares one with the other list.
+    """
+    splits = {}
+    for part in ("train", "test"):
+        file = lists / f"{part}.txt"
+        splits[f"fold0/{part}"] = listed = read_ids(file)
+        unknown = sorted(set(listed) - set(ids))
+        if unknown:
+            raise UserError(f"{file}: lists {unknown[0]}, which the dataset does not have ({len(unknown)} such ids)")
+    shared = set(splits["fold0/train"]) & set(splits["fold0/test"])
+    if shared:
+        raise UserError(f"{lists}: {min(shared)} is in both train.txt and test.txt ({len(shared)} such ids)")
+    return splits
+
+
+def _image_name(image_id: str) -> str:
+    return f"images/{image_id}.jpg"
+
+
+def _label_name(image_id: str) -> str:
+    return f"labels/{image_id}{LABEL_SUFFIX}"

@@ -1,0 +1,1 @@
+"""Prepared datasets: dataset.json, splits in LMDB, images and label maps."""

@@ -1,0 +1,1 @@
+"""The paper's experiments, performed and written beside its tables."""

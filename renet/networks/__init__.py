@@ -1,0 +1,1 @@
+"""The paper's networks: written as prototxt, and what they cost and see."""

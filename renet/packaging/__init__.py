@@ -1,0 +1,1 @@
+"""What is shipped: the archive, the GPU bundle, and the libraries in them."""

@@ -1,0 +1,195 @@
+"""What the archive holds: programs, their libraries, licences, and the parts of the repository."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from renet.common.errors import UserError
+from renet.common.repository import ROOT, VERSION, version
+from renet.packaging.libraries import C_LIBRARY, CUDA_LIBRARY, DRIVER, Closure, copy_libraries, output_of, resolved
+
+NOT_PACKED = {"caffe-tests"}  # needs Caffe's source beside it
+REPOSITORY_PARTS = (
+    "data_prep",
+    "docs",
+    "prototxt",
+    "renet",
+    "solvers",
+    "tools",
+    "LICENSE",
+    "README.md",
+    "requirements.txt",
+)
+SETUP = "renet/packaging/setup.sh"
+INSTALL = "docs/archive.md"
+PLACES = ("data", "models", "runs")  # stock Caffe dies where the folder of its snapshots is missing
+LICENCE = "LICENSE"  # ours, and Caffe's
+CAFFE_LIBRARY = "libcaffe.so.1.0.0"
+NEEDED_AT_RUN_TIME = "libcudnn_*.so.*"  # cuDNN opens its parts by itself: no program asks the loader for them
+
+
+def programs_of(build: Path) -> list[Path]:
+    """The programs of a build that are packed.
+
+    Raises:
+        UserError: there is no build.
+    """
+    programs = sorted(file for file in (build / "bin").glob("*") if file.name not in NOT_PACKED)
+    if build / "bin" / "caffe" not in programs or not list(build.glob("python/caffe/_caffe*.so")):
+        raise UserError(f"{build}: there is no whole build; make it first (make caffe, make gpu)")
+    return programs
+
+
+def cuda_libraries(programs: Iterable[Path]) -> dict[str, Path]:
+    """CUDA's libraries that the programs need, and those that these open by themselves; the driver's is not among them.
+
+    Returns:
+        Each library's place by its name.
+    """
+    places: dict[str, Path] = {}
+    for program in programs:
+        for name, place in resolved(program).items():
+            if CUDA_LIBRARY.fullmatch(name) and not DRIVER.fullmatch(name):
+                places[name] = place
+                if name.startswith("libcudnn."):
+                    places |= {part.name: part for part in place.parent.glob(NEEDED_AT_RUN_TIME)}
+    return places
+
+
+def fill_programs(folder: Path, build: Path, source: Path, with_cuda: bool) -> None:
+    """Lay out what is compiled: bin, lib, python, and the licences of all that.
+
+    Args:
+        folder: where to.
+        build: the build to pack.
+        source: Caffe's source, for its licence.
+        with_cuda: take CUDA's libraries along, too.
+
+    Raises:
+        UserError: the build is not whole, or something that is needed is missing on this machine.
+    """
+    programs = programs_of(build)
+    extensions = list(build.glob("python/caffe/_caffe*.so"))
+    closure = Closure([*programs, *extensions])
+    libraries = folder / "lib"
+    for new in (folder / "bin", libraries):
+        new.mkdir(parents=True)
+    for program in programs:
+        shutil.copy2(program, folder / "bin")
+    copy_libraries(closure, libraries)
+    shutil.copytree(
+        build / "python", folder / "python", ignore=shutil.ignore_patterns("__pycache__", "requirements.txt")
+    )
+    copies = [folder / "python" / "caffe" / file.name for file in extensions]
+    copies += [file for place in ("bin", "lib") for file in (folder / place).iterdir() if not file.is_symlink()]
+    output_of(["strip", "--strip-unneeded", *copies])
+    cuda = cuda_libraries([*programs, *extensions]) if with_cuda else {}
+    for name, place in cuda.items():
+        (libraries / "cuda").mkdir(exist_ok=True)
+        copies.append(shutil.copy2(place, libraries / "cuda" / name))
+    for place in {file.parent for file in copies}:
+        # in lib itself a library may be found through a link from elsewhere, whose folder $ORIGIN is then
+        up = "$ORIGIN"
+        if place != libraries:
+            up = "/".join([up, *[".."] * len(place.relative_to(folder).parts), "lib"])
+        path = f"{up}:{up}/cuda" if closure.cuda else up
+        output_of(["patchelf", "--set-rpath", path, *(file for file in copies if file.parent == place)])
+    check_alone(folder, [file for file in copies if not file.is_relative_to(libraries)], with_cuda)
+    copy_licences(folder / "licences", [*closure.bundled.values(), *cuda.values()], source)
+
+
+def check_alone(folder: Path, files: Sequence[Path], with_cuda: bool) -> None:
+    """See that the loader finds in `folder` what programs need, directly or not.
+
+    Args:
+        folder: where all is to be found that is neither the C library nor the driver.
+        files: the programs.
+        with_cuda: CUDA's other libraries are to be there, too; else they may be anywhere.
+
+    Raises:
+        UserError: it finds something elsewhere, or does not find it.
+    """
+    elsewhere = DRIVER if with_cuda else CUDA_LIBRARY
+    for file in files:
+        for name, place in resolved(file, may_miss=elsewhere).items():
+            foreign = C_LIBRARY.fullmatch(name) or elsewhere.fullmatch(name)
+            if not foreign and not place.resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"{file}: its library {name} would come from {place}")
+
+
+def packages_of(libraries: Iterable[Path]) -> dict[Path, str]:
+    """The Debian package that each library is from, for those that are from one."""
+    names = {}
+    for library in libraries:
+        place = str(library.resolve())
+        for name in (place, place.removeprefix("/usr"), f"/usr{place}"):  # / and /usr are one, and packages name either
+            names[name] = library
+    try:
+        found = subprocess.run(["dpkg-query", "-S", *names], capture_output=True, text=True).stdout
+    except FileNotFoundError:
+        return {}
+    pairs = (line.split(": ", 1) for line in found.splitlines())
+    return {names[name]: package.partition(":")[0] for package, name in pairs if name in names}
+
+
+def wheel_licences(library: Path) -> dict[str, Path]:
+    """The licences of a library that lies in a toolkit made of PyPI's packages, by the names to copy them under."""
+    for notes in library.parents[1].glob("*.dist-info"):
+        if f"/{library.name}," in (notes / "RECORD").read_text(encoding="utf-8"):
+            name = notes.name.removesuffix(".dist-info")
+            return {f"{name}-{file.name}": file for file in (notes / "licenses").glob("*")}
+    return {}
+
+
+def copy_licences(folder: Path, libraries: Iterable[Path], source: Path) -> None:
+    """Copy the licences: ours, Caffe's, and those of the libraries' packages.
+
+    Raises:
+        UserError: one is not to be had, and without it nothing may be handed on.
+    """
+    folder.mkdir()
+    libraries = [library for library in libraries if library.name != CAFFE_LIBRARY]
+    packages = packages_of(libraries)
+    licences = {"renet-caffe-LICENSE": ROOT / LICENCE, "caffe-LICENSE": source / LICENCE}
+    for library in libraries:
+        if library not in packages:
+            of_wheel = wheel_licences(library)
+            if not of_wheel:
+                raise UserError(f"{library}: its licence is not known, for it is of no package")
+            licences |= of_wheel
+    for package in sorted(set(packages.values())):
+        licences[f"{package}-copyright"] = Path("/usr/share/doc") / package / "copyright"
+    first: dict[bytes, str] = {}
+    for name, file in licences.items():
+        if not file.is_file():
+            raise UserError(f"{file}: this licence is not there")
+        text = file.read_bytes()
+        # Boost's have one text of 2 MB in common
+        if first.setdefault(text, name) == name:
+            (folder / name).write_bytes(text)
+        else:
+            (folder / name).symlink_to(first[text])
+
+
+def fill_repository(folder: Path, made_from: str | None) -> None:
+    """Lay out what is not compiled: tools, networks, documents, and the set-up of the Python packages.
+
+    Args:
+        folder: where to.
+        made_from: the commit, for VERSION.
+    """
+    for name in REPOSITORY_PARTS:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", Path(SETUP).name))
+        else:
+            shutil.copy(ROOT / name, folder)
+    for name in PLACES:
+        (folder / name).mkdir()
+    shutil.copy(ROOT / SETUP, folder / "setup")
+    (folder / "setup").chmod(0o755)
+    install = (ROOT / INSTALL).read_text(encoding="utf-8").replace("](", "](docs/")  # its links are to its neighbours
+    (folder / "INSTALL.md").write_text(install, encoding="utf-8")
+    (folder / VERSION).write_text(f"{version()}\n" + (f"commit {made_from}\n" if made_from else ""), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Inference: a trained network and a dense CRF over images, and the search for its parameters."""

