@@ -1,4 +1,4 @@
-"""MS COCO's objects as labels of VOC's 20 classes, to one LMDB split: images to pretrain on.
+"""Convert MS COCO's objects to labels of VOC's 20 classes, in one LMDB split: images to pretrain on.
 
 Instance annotations as distributed (Lin et al., "Microsoft COCO: common objects in context", ECCV 2014). The paper's
 section 4.2 takes train and val together and keeps the images with more than 900 pixels of the 20 classes. An image's
@@ -13,12 +13,8 @@ from pathlib import Path
 
 from renet.common.argument_types import whole_number
 from renet.common.command_line import run
-from renet.common.errors import UserError
-from renet.conversion.coco import MIN_PIXELS, NAME, SPLIT, make_samples
-from renet.conversion.options import add_output_arguments
-from renet.conversion.prepare import prepare
-from renet.data.catalog import VOC2012
-from renet.data.images import LabelFrame
+from renet.conversion.coco import MIN_PIXELS, convert
+from renet.conversion.options import add_output_arguments, output_options
 
 EXAMPLE = """\
 examples:
@@ -37,31 +33,11 @@ labels:
 
 def main(arguments: argparse.Namespace) -> None:
     """Prepare the images as the command line says."""
-    files, folders = arguments.annotations, arguments.images
-    if len(files) != len(folders):
-        raise UserError(
-            f"--annotations names {len(files)} files and --images {len(folders)} folders; each file needs a folder"
-        )
-    owners: dict[str, Path] = {}
-    samples = [
-        sample
-        for file, folder in zip(files, folders)
-        for sample in make_samples(file, folder, arguments.min_pixels, LabelFrame(arguments.label_frame), owners)
-    ]
-    prepare(
-        arguments.out,
-        name=NAME,
-        classes=VOC2012.classes,
-        palette=VOC2012.palette,
-        splits={SPLIT: samples},
-        training=[SPLIT],
-        image_scale=arguments.image_scale,
-        skip_bad=arguments.skip_bad,
-    )
+    convert(arguments.annotations, arguments.images, arguments.min_pixels, output_options(arguments))
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the command's parser."""
     parser = argparse.ArgumentParser(
         prog="coco.py",
         description="MS COCO with labels of VOC's 20 classes to the LMDB split train, to pretrain on.",

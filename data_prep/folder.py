@@ -1,7 +1,7 @@
-"""A user's own pictures and labels to LMDB splits.
+"""Convert a user's own images and labels to LMDB splits.
 
-Pictures of any kind that Pillow reads, and one label PNG for each, whose pixel values are the classes' numbers. Phone
-pictures with EXIF rotation, grey, CMYK, 16-bit and transparent ones are normalised once.
+Images of any kind that Pillow reads, and one label PNG for each, whose pixel values are the classes' numbers.
+Phone EXIF rotation, grey, CMYK, 16-bit and transparent ones are normalised once.
 """
 
 from __future__ import annotations
@@ -10,21 +10,20 @@ import argparse
 import sys
 from pathlib import Path
 
-from renet.common.argument_types import whole_number
+from renet.common.argument_types import fraction, whole_number
 from renet.common.command_line import run
-from renet.conversion.class_file import read_classes
-from renet.conversion.folder import TEST_FRACTION, find_splits, make_samples, training_splits
-from renet.conversion.label_mapping import advise_on_labels, make_label_map, old_and_new
-from renet.conversion.options import add_output_arguments
-from renet.conversion.prepare import prepare
-from renet.data.images import LabelFrame
+from renet.conversion.folder import TEST_FRACTION, convert, find_splits
+from renet.conversion.folder_splits import Source
+from renet.conversion.label_remap import make_label_remap, old_and_new
+from renet.conversion.options import add_output_arguments, output_options
+from renet.data.image_ids import bare_suffix
 
 EXAMPLE = """\
 examples:
   .venv/bin/python data_prep/folder.py --images photos/ --labels labels/ --classes classes.txt --val-fraction 0.1 \\
       --out data/mine
 
-  photos/gate.jpg   any picture
+  photos/gate.jpg   any image
   labels/gate.png   palette or grey PNG of the same size: pixel values 0, 1, ... for the lines of classes.txt;
                     255 where a pixel is to be ignored
   classes.txt       one name a line, a colour before or after it if you like:
@@ -45,37 +44,29 @@ examples:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Prepare the pictures as the command line says."""
-    names, palette = read_classes(arguments.classes)
-    label_map = make_label_map(arguments.map, arguments.ignore_label, len(names))
-    splits = find_splits(arguments)
-    training = training_splits(splits)
-    for label in label_map.emptied(len(names)):
-        print(f"{arguments.classes}: {names[label]!r} is label {label}, which --map or --ignore-label takes away")
-    frame = LabelFrame(arguments.label_frame)
-    prepare(
-        arguments.out,
-        name=arguments.name or arguments.out.resolve().name,
-        classes=names,
-        palette=palette,
-        splits={split: make_samples(items, frame, label_map) for split, items in splits.items()},
-        training=training,
-        image_scale=arguments.image_scale,
-        skip_bad=arguments.skip_bad,
-        label_advice=advise_on_labels,
+    """Prepare the images as the command line says."""
+    suffixes = bare_suffix(arguments.image_suffix), bare_suffix(arguments.label_suffix)
+    splits = find_splits(
+        Source(arguments.images, arguments.labels, *suffixes),
+        arguments.split,
+        arguments.test_fraction,
+        arguments.val_fraction,
+        arguments.seed,
     )
+    remap = make_label_remap(arguments.map, arguments.ignore_label)
+    convert(arguments.classes, splits, remap, output_options(arguments), arguments.name)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the command's parser."""
     parser = argparse.ArgumentParser(
         prog="folder.py",
-        description="Your own pictures and label PNGs to LMDB splits, such as train, val and test.",
+        description="Your own images and label PNGs to LMDB splits, such as train, val and test.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="pictures, or subfolders of them")
-    parser.add_argument("--labels", type=Path, metavar="DIR", help="label PNGs with the pictures' names")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="images, or subfolders of them")
+    parser.add_argument("--labels", type=Path, metavar="DIR", help="label PNGs with the images' names")
     parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="one class a line, optional colour")
     parser.add_argument("--name", help="the dataset's name (default: that of --out)")
     names = parser.add_argument_group("names that differ")
@@ -83,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--image-suffix",
         default="",
         metavar="TEXT",
-        help="what follows the name in pictures' files: _leftImg8bit for x_leftImg8bit.png",
+        help="what follows the name in images' files: _leftImg8bit for x_leftImg8bit.png",
     )
     names.add_argument(
         "--label-suffix",
@@ -113,19 +104,20 @@ def make_parser() -> argparse.ArgumentParser:
     splits.add_argument(
         "--split",
         action="append",
+        default=[],
         metavar="NAME=IMAGES:LABELS|LIST",
-        help="a split of this name, once for each: a folder of pictures and one of their labels; or a list of pictures "
-        "in --images, one a line, or of paths of pictures and their labels. Without it, train and test are drawn",
+        help="a split of this name, once for each: a folder of images and one of their labels; or a list of images "
+        "in --images, one a line, or of paths of images and their labels. Without it, train and test are drawn",
     )
     splits.add_argument(
         "--test-fraction",
-        type=_fraction,
+        type=fraction,
         metavar="F",
         help=f"share of the test split that is drawn at random (default {TEST_FRACTION})",
     )
     splits.add_argument(
         "--val-fraction",
-        type=_fraction,
+        type=fraction,
         default=0.0,
         metavar="F",
         help="share of train that becomes val, to choose settings by, after test is drawn (default 0)",
@@ -133,16 +125,6 @@ def make_parser() -> argparse.ArgumentParser:
     splits.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of the drawn split (default 0)")
     add_output_arguments(parser)
     return parser
-
-
-def _fraction(text: str) -> float:
-    try:
-        fraction = float(text)
-    except ValueError:
-        fraction = -1.0
-    if not 0.0 <= fraction < 1.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number in [0, 1)")
-    return fraction
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The Stanford Background dataset: the archive as distributed, to LMDB splits.
+"""Convert the Stanford Background dataset, the archive as distributed, to LMDB splits.
 
 715 outdoor photographs, each with a text file of region labels (Gould, Fulton and Koller, "Decomposing a scene into
 geometric and semantically consistent regions", ICCV 2009); the paper's section 4.1 evaluates on five random folds.
@@ -8,27 +8,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from renet.common.argument_types import whole_number
 from renet.common.command_line import run
-from renet.common.errors import UserError
-from renet.common.fetch import fetch
-from renet.conversion.options import add_output_arguments
-from renet.conversion.prepare import prepare
-from renet.conversion.stanford_background import (
-    HOME,
-    ArchiveSource,
-    FolderSource,
-    Source,
-    image_ids,
-    listed_fold,
-    make_samples,
-    random_folds,
-)
-from renet.data.catalog import STANFORD_BACKGROUND
-from renet.data.images import LabelFrame
+from renet.conversion.options import add_output_arguments, output_options
+from renet.conversion.stanford_background import HOME, convert
 
 EXAMPLE = """\
 examples:
@@ -43,40 +28,18 @@ examples:
 
 def main(arguments: argparse.Namespace) -> None:
     """Prepare the dataset as the command line says."""
-    if arguments.fold_lists and not arguments.fold_lists.is_dir():
-        raise UserError(f"{arguments.fold_lists}: no such folder")
-    source: Source
-    if arguments.root:
-        source = FolderSource(arguments.root)
-    else:
-        archive = arguments.archive or fetch(
-            HOME,
-            arguments.out / Path(HOME).name,
-            "get iccv09Data.tar.gz by hand (http://dags.stanford.edu/projects/scenedataset.html) "
-            "and pass it with --archive FILE",
-        )
-        source = ArchiveSource(archive)
-    ids = image_ids(source)
-    splits: Mapping[str, list[str]]
-    if arguments.fold_lists:
-        splits = listed_fold(ids, arguments.fold_lists)
-    else:
-        splits = random_folds(ids, arguments.folds, arguments.seed)
-    frame = LabelFrame(arguments.label_frame)
-    prepare(
-        arguments.out,
-        name=STANFORD_BACKGROUND.name,
-        classes=STANFORD_BACKGROUND.classes,
-        palette=STANFORD_BACKGROUND.palette,
-        splits={split: make_samples(source, listed, frame) for split, listed in splits.items()},
-        training=[split for split in splits if split.endswith("/train")],
-        image_scale=arguments.image_scale,
-        skip_bad=arguments.skip_bad,
+    convert(
+        output_options(arguments),
+        archive=arguments.archive,
+        root=arguments.root,
+        fold_lists=arguments.fold_lists,
+        folds=arguments.folds,
+        seed=arguments.seed,
     )
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the command's parser."""
     parser = argparse.ArgumentParser(
         prog="stanford_background.py",
         description="The Stanford Background dataset to LMDB splits fold0/train, fold0/test, ...",

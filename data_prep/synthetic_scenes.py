@@ -1,10 +1,10 @@
-"""Small drawn outdoor scenes in which some regions are told apart only by what lies far away in the picture.
+"""Draw small outdoor scenes in which some regions are told apart only by what lies far away in the image.
 
 The paper's motivation (section 1) is a region that looks the same on a beach and elsewhere, and that the sea far away
 decides. Here every scene has two such regions:
 
 - the sandy ground at the bottom is `beach` where the sea lies at the horizon, and `desert` where hills do;
-- the lane in the meadow is `road` where houses stand at the other side of the picture, and `path` where a wood does.
+- the lane in the meadow is `road` where houses stand at the other side of the image, and `path` where a wood does.
 
 Sea or hills, houses or wood are chosen by independent coins; everything else (geometry, colours, textures, light,
 noise) comes from random streams that do not know how the coins fell. So two scenes that differ in a coin alone are
@@ -21,9 +21,7 @@ from pathlib import Path
 
 from renet.common.argument_types import whole_number
 from renet.common.command_line import run
-from renet.conversion.prepare import prepare
-from renet.conversion.scenes import LARGEST, SMALLEST, make_samples
-from renet.data.catalog import SYNTHETIC_SCENES
+from renet.conversion.synthetic_scenes import LARGEST, SMALLEST, convert
 
 EXAMPLE = """\
 example:
@@ -33,25 +31,14 @@ example:
 
 def main(arguments: argparse.Namespace) -> None:
     """Draw and write the scenes as the command line says."""
-    prepare(
-        arguments.out,
-        name=SYNTHETIC_SCENES.name,
-        classes=SYNTHETIC_SCENES.classes,
-        palette=SYNTHETIC_SCENES.palette,
-        splits={
-            "train": make_samples(arguments.seed, 0, arguments.train, arguments.size),
-            "test": make_samples(arguments.seed, 1, arguments.test, arguments.size),
-        },
-        training=["train"],
-        distant_context_classes=SYNTHETIC_SCENES.distant_context_classes,
-    )
+    convert(arguments.out, arguments.seed, arguments.train, arguments.test, arguments.size)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the command's parser."""
     parser = argparse.ArgumentParser(
         prog="synthetic_scenes.py",
-        description="Drawn outdoor scenes with regions that only what lies far away in the picture tells apart.",
+        description="Drawn outdoor scenes with regions that only what lies far away in the image tells apart.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

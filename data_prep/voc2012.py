@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 segmentation to LMDB splits, with the labels of SBD for more training images.
+"""Convert PASCAL VOC 2012 segmentation to LMDB splits, with the labels of SBD for more training images.
 
 VOC's development kit as distributed, and SBD's (Hariharan et al., "Semantic contours from inverse detectors", ICCV
 2011): the paper's section 4.2 trains on the images of both and tests on VOC's val and test.
@@ -11,27 +11,9 @@ import sys
 from pathlib import Path
 
 from renet.common.command_line import run
-from renet.conversion.options import add_output_arguments
-from renet.conversion.prepare import prepare
-from renet.conversion.voc2012 import (
-    AUGMENTED,
-    AUGMENTED_LABELS,
-    LISTED,
-    LISTS,
-    PICTURES,
-    Source,
-    augment,
-    check_counts,
-    find_labels,
-    find_sbd,
-    find_voc,
-    make_samples,
-    named_splits,
-    read_sbd_ids,
-    read_splits,
-)
+from renet.conversion.options import add_output_arguments, output_options
+from renet.conversion.voc2012 import AUGMENTED_LABEL_FOLDER, LISTS, convert
 from renet.data.catalog import VOC2012
-from renet.data.images import LabelFrame
 
 EXAMPLE = """\
 examples:
@@ -53,44 +35,11 @@ examples:
 
 def main(arguments: argparse.Namespace) -> None:
     """Prepare the dataset as the command line says."""
-    voc = find_voc(arguments.voc, LISTS if not arguments.split else Path(PICTURES))
-    sbd = find_sbd(arguments.sbd) if arguments.sbd else None
-    aug = find_labels(arguments, voc)
-    sbd_ids = None
-    voc_labelled: frozenset[str] = frozenset()
-    if arguments.split:
-        splits = named_splits(arguments.split)
-        incomplete = [f"{split}: {len(ids)} images of {VOC2012.images[split]}" for split, ids in splits.items()]
-    else:
-        splits = read_splits(voc, augmented=sbd is None)
-        if sbd is not None:
-            sbd_ids = read_sbd_ids(sbd)
-            splits |= augment(splits, sbd_ids)
-        incomplete = check_counts(splits, sbd_ids)
-        if all(len(splits.get(split, ())) == VOC2012.images[split] for split in LISTED):
-            voc_labelled = frozenset(splits["trainval"])
-    if incomplete:
-        print("this is a part of the dataset, which serves for trials; the paper's figures are of the whole one:")
-        for line in incomplete:
-            print(f"  {line}")
-    if aug is not None and not splits.keys() & set(AUGMENTED):
-        print(f"{aug}: no list of images with these labels, such as train_aug.txt; --split trainaug=LIST names one")
-    source = Source(voc, sbd, aug, voc_labelled)
-    frame = LabelFrame(arguments.label_frame)
-    prepare(
-        arguments.out,
-        name=VOC2012.name,
-        classes=VOC2012.classes,
-        palette=VOC2012.palette,
-        splits={split: make_samples(source, split, ids, frame) for split, ids in splits.items()},
-        training=[next(split for split in ("trainaug", "train", "trainvalaug", "trainval") if split in splits)],
-        image_scale=arguments.image_scale,
-        skip_bad=arguments.skip_bad,
-    )
+    convert(output_options(arguments), arguments.voc, arguments.sbd, arguments.aug, arguments.split)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the command's parser."""
     parser = argparse.ArgumentParser(
         prog="voc2012.py",
         description="PASCAL VOC 2012 to LMDB splits train, val, trainval and test (without labels); with SBD's labels "
@@ -108,11 +57,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--aug",
         type=Path,
         metavar="DIR",
-        help=f"label PNGs of more images (default: {AUGMENTED_LABELS} in the folder VOC2012, if it is there)",
+        help=f"label PNGs of more images (default: {AUGMENTED_LABEL_FOLDER} in the folder VOC2012, if it is there)",
     )
     parser.add_argument(
         "--split",
         action="append",
+        default=[],
         metavar="NAME=LIST",
         help=f"take this list, once for each of {', '.join(VOC2012.images)} that is wanted, in place of those in "
         f"{LISTS}: ids or paths, or pairs of an image and its label",

@@ -18,7 +18,7 @@ from renet.benchmark.settings import CAFFE, NUMPY, PYTORCH, Entry, Settings
 from renet.benchmark.sides import Side, compare
 from renet.benchmark.tables import largest_difference
 from renet.common.errors import UserError
-from renet.conversion.scenes import draw
+from renet.conversion.synthetic_scenes import draw
 from renet.data.catalog import SYNTHETIC_SCENES, VOC2012
 from renet.data.dataset import Dataset
 from renet.data.images import encode_png

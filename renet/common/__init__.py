@@ -1,1 +1,1 @@
-"""What everything else stands on: command lines, errors, progress, files, the machine, the repository."""
+"""The ground floor: command lines, errors, progress, files, the machine, the repository."""

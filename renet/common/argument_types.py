@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def whole_number(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least `least`."""
+    """Make an argparse type: a whole number of at least `least`."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
@@ -19,7 +19,7 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 
 def part_of_size(text: str) -> float:
-    """An argparse type: a factor over 0 and up to 1."""
+    """Read a scale factor over 0 and up to 1."""
     try:
         scale = float(text)
     except ValueError:
@@ -30,7 +30,7 @@ def part_of_size(text: str) -> float:
 
 
 def crop_size(text: str) -> tuple[int, int]:
-    """HEIGHTxWIDTH as two numbers, for argparse."""
+    """Read HEIGHTxWIDTH as two numbers."""
     match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 120x160")
@@ -38,7 +38,7 @@ def crop_size(text: str) -> tuple[int, int]:
 
 
 def mean_bgr(text: str) -> tuple[float, float, float]:
-    """B,G,R as three numbers, for argparse."""
+    """Read B,G,R as three numbers."""
     try:
         blue, green, red = (float(part) for part in text.split(","))
     except ValueError:
@@ -47,7 +47,7 @@ def mean_bgr(text: str) -> tuple[float, float, float]:
 
 
 def positive(text: str) -> float:
-    """A number over 0, for argparse."""
+    """Read a number over 0."""
     try:
         number = float(text)
     except ValueError:
@@ -57,8 +57,19 @@ def positive(text: str) -> float:
     return number
 
 
+def fraction(text: str) -> float:
+    """Read a share of a whole, from 0 up to but not 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share < 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number in [0, 1)")
+    return share
+
+
 def pixel(text: str) -> tuple[int, int]:
-    """Read "COLUMN,ROW"."""
+    """Read COLUMN,ROW as two numbers."""
     column, comma, row = text.partition(",")
     if not (comma and column.isdecimal() and row.isdecimal()):
         raise argparse.ArgumentTypeError(f"a pixel is COLUMN,ROW such as 64,48, not {text!r}")

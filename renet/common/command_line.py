@@ -1,4 +1,4 @@
-"""What every command line of this project shares: errors told in one line, and progress."""
+"""The frame of a command: its parser, errors in one line, exit statuses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXIT_INTERRUPTED = 130
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose errors are one line; for the commands of a tool that has several (`add_subparsers`)."""
+    """Parser whose errors are one line; for the commands of a tool that has several (`add_subparsers`)."""
 
     def error(self, message: str) -> NoReturn:
         """End with `tool: message` and status 2."""

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and faults of the system, told in one line."""
+"""Errors that a user can mend, and faults of the system, in one line each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENVIRONMENT_ERRORS = frozenset(
 
 
 class UserError(Exception):
-    """Something that a user can mend; the message is one line that names the file or the option concerned."""
+    """Error that a user can mend; the message is one line that names the file or the option concerned."""
 
 
 def is_of_the_system(error: OSError) -> bool:
@@ -33,7 +33,7 @@ def told(error: OSError) -> str:
 
 @contextmanager
 def naming(file: object) -> Iterator[None]:
-    """Let errors of the system name `file` where they do not by themselves: a write into an open file, for example."""
+    """Make errors of the system name `file` where they do not by themselves: a write into an open file, for example."""
     try:
         yield
     except OSError as error:

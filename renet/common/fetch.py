@@ -1,4 +1,4 @@
-"""Fetching a file from its home, once."""
+"""Download of a file from its home, once."""
 
 from __future__ import annotations
 

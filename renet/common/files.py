@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and their checksums."""
+"""Atomic writes, and checksums of files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def file_sha256(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal.
+    """Compute a file's SHA-256, in hexadecimal.
 
     Raises:
         UserError: there is no such file.

@@ -1,4 +1,4 @@
-"""Numbers that people give and Caffe keeps in 32 bits."""
+"""Range check of numbers that people give and Caffe keeps in 32 bits."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 def in_float32(value: float) -> bool:
-    """Whether Caffe sees this number: not NaN or infinity, also not after rounding, and 0 only where it is 0."""
+    """Tell whether 32 bits hold a number: not NaN or infinity, also not after rounding, and 0 only where it is 0."""
     return math.isfinite(value) and abs(value) <= _LARGEST and (value == 0 or abs(value) >= _SMALLEST)

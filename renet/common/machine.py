@@ -1,4 +1,4 @@
-"""The machine that a result was made on."""
+"""Metadata of the machine that a result was made on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROCESSORS = Path("/proc/cpuinfo")
 
 
 def environment() -> dict[str, Any]:
-    """What made the figures: command, versions, commit, machine and number of threads."""
+    """Collect the environment of a result: command, versions, commit, machine and number of threads."""
     import caffe  # only where figures are made: it is slow to load
     import numpy as np
 
@@ -31,13 +31,13 @@ def environment() -> dict[str, Any]:
 
 
 def threads() -> int:
-    """How many threads the layers use: OMP_NUM_THREADS, else one for each core that this process may run on."""
+    """Count the threads that the layers use: OMP_NUM_THREADS, else one for each core that this process may run on."""
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else len(os.sched_getaffinity(0))
 
 
 def processor_name() -> str:
-    """The processor's name as the kernel tells it, or its kind."""
+    """Read the processor's name as the kernel tells it, or its kind."""
     with suppress(OSError):  # in a root folder, for example, where /proc is not mounted
         for line in PROCESSORS.read_text(errors="replace").splitlines():
             if line.startswith("model name"):
@@ -46,7 +46,7 @@ def processor_name() -> str:
 
 
 def gpu_name(number: int | None) -> str | None:
-    """What the driver calls the GPU; None for the CPU, or where nobody says."""
+    """Ask the driver for the GPU's name; None for the CPU, or where nobody says."""
     if number is None:
         return None
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", f"--id={number}"]

@@ -50,12 +50,12 @@ class _PlainProgress(tqdm):
 
 
 def seconds_between_lines(elapsed: float) -> float:
-    """How long to wait for the next line of a log after `elapsed` seconds of work."""
+    """Compute how long to wait for the next line of a log after `elapsed` seconds of work."""
     return min(LONGEST_BETWEEN_PLAIN_LINES, max(SHORTEST_BETWEEN_PLAIN_LINES, PART_BETWEEN_PLAIN_LINES * elapsed))
 
 
 def draws_bars() -> bool:
-    """Whether progress is a bar that is drawn again and again: on a terminal, unless it is a dumb one or the
+    """Tell whether progress is a bar that is drawn again and again: on a terminal, unless it is a dumb one or the
     environment asks for plain text (NO_COLOR, see no-color.org)."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
 
@@ -70,7 +70,7 @@ def progress(
     rate: bool = True,
     within: bool = False,
 ) -> tqdm[Any]:
-    """A progress bar on stderr; where none can be drawn (see `draws_bars`) plain lines: at the start, every ten
+    """Open a progress bar on stderr; where none can be drawn (see `draws_bars`) plain lines: at the start, every ten
     seconds, later every few minutes, and at the end.
 
     Args:

@@ -1,4 +1,4 @@
-"""What this repository knows of itself."""
+"""The repository: its root, version and commit, and the paths that prototxts name."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ VERSION = "VERSION"  # its first line is the version; in an archive or an image 
 
 
 def version() -> str:
-    """The version of this repository, archive or image."""
+    """Read the version of this repository, archive or image."""
     return (ROOT / VERSION).read_text(encoding="utf-8").split()[0]
 
 
 def commit() -> str | None:
-    """The repository's commit, with `+changes` where tracked files differ from it.
+    """Find the repository's commit, with `+changes` where tracked files differ from it.
 
     In an archive or an image it is the one that they were made from. None where nothing tells it.
     """
@@ -39,14 +39,14 @@ def commit() -> str | None:
 
 
 def product_path(path: Path) -> str:
-    """`path` as prototxts name it: from the repository's root where it lies inside, else in full."""
+    """Write `path` as prototxts name it: from the repository's root where it lies inside, else in full."""
     absolute = Path(os.path.abspath(path))
     return str(absolute.relative_to(ROOT)) if absolute.is_relative_to(ROOT) else str(absolute)
 
 
 def find_file(name: str, file: Path) -> Path:
-    """Where the path `name` that stands in the prototxt `file` leads: from that file's own folder, so that a folder
-    can be copied, else from the current folder, as in Caffe, else from the repository's root.
+    """Find the path `name` that stands in the prototxt `file`: from that file's own folder, so that a folder can be
+    copied, else from the current folder, as in Caffe, else from the repository's root.
 
     Raises:
         UserError: to nothing.
@@ -60,7 +60,8 @@ def find_file(name: str, file: Path) -> Path:
 
 
 def path_for_caffe(path: Path) -> str:
-    """`path` from the repository's root where this process stands there and the path lies inside, else in full."""
+    """Write `path` from the repository's root where this process stands there and the path lies inside, else in
+    full."""
     absolute = Path(os.path.abspath(path))
     inside = Path.cwd() == ROOT and absolute.is_relative_to(ROOT)
     return str(absolute.relative_to(ROOT) if inside else absolute)

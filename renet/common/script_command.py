@@ -1,4 +1,4 @@
-"""Running this repository's scripts one after another, each shown as a user would type it."""
+"""Runner of this repository's scripts one after another, each shown as a user would type it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from renet.common.repository import ROOT
 
 
 class Stopped(Exception):
-    """A command ended with another status than 0; the argument is the status for the caller."""
+    """End of a command with another status than 0; the argument is the status for the caller."""
 
 
 def command_line(script: str, *arguments: object) -> str:
-    """How a person types the command, from the repository's root."""
+    """Write the command as a person types it, from the repository's root."""
     return f".venv/bin/python {shlex.join([script, *map(str, arguments)])}"
 
 

@@ -1,4 +1,4 @@
-"""Reading text that people and their programs wrote, on whatever system: lists, class files, JSON, prototxt."""
+"""Reading of text that people and their programs wrote, on whatever system: lists, class files, JSON, prototxt."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HEAD = 1024
 
 
 def read_text(file: Path) -> str:
-    """The content of a UTF-8 file, without a byte-order mark, its lines ended by newlines alone.
+    """Read a UTF-8 file, without a byte-order mark, its lines ended by newlines alone.
 
     Raises:
         UserError: no such file, a folder, or no UTF-8 text; names the file and says how to convert it.
@@ -30,7 +30,7 @@ def read_text(file: Path) -> str:
 
 
 def read_bytes(file: Path) -> bytes:
-    """The content of a file that a user named.
+    """Read a file that a user named.
 
     Raises:
         UserError: no such file, a folder, or the system does not let it be read; names the file.
@@ -46,7 +46,7 @@ def read_bytes(file: Path) -> bytes:
 
 
 def decode_text(content: bytes, where: str | Path) -> str:
-    """As `read_text`, of a file's bytes.
+    """Decode a file's bytes as `read_text` does.
 
     Raises:
         UserError: no UTF-8 text; names `where`.
@@ -68,7 +68,8 @@ def decode_text(content: bytes, where: str | Path) -> str:
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a list, without spaces and tabs around them; empty lines and those that begin with # do not count.
+    """Read the lines of a list, without spaces and tabs around them; empty lines and those that begin with # do not
+    count.
 
     Raises:
         UserError: as `read_text`.
@@ -77,7 +78,7 @@ def read_lines(file: Path) -> list[str]:
 
 
 def numbered_lines(file: Path) -> list[tuple[int, str]]:
-    """The lines that are not empty, with their numbers from 1 on, without spaces and tabs around them.
+    """Read the lines that are not empty, with their numbers from 1 on, without spaces and tabs around them.
 
     Raises:
         UserError: as `read_text`.
@@ -88,7 +89,7 @@ def numbered_lines(file: Path) -> list[tuple[int, str]]:
 
 
 def read_json(file: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file.
 
     Raises:
         UserError: as `read_text`; or not JSON, or a part of it; names the file, line and column.
@@ -102,7 +103,7 @@ def read_json(file: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
 
 
 def read_json_object(file: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is no such file.
+    """Read the object in a JSON file; None where there is no such file.
 
     Raises:
         UserError: as `read_json`; or something else than an object.

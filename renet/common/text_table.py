@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 1, underline: bool = True) -> list[str]:
-    """Columns side by side as lines, the header (the first row) underlined.
+    """Lay columns side by side as lines, the header (the first row) underlined.
 
     Args:
         rows: cells; the header comes first.
@@ -24,6 +24,6 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1, underline: bool = True
 
 
 def markdown(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """The same as a Markdown table, with an end of line."""
+    """Write a Markdown table, with an end of line."""
     rule = ["---" if column < left else "---:" for column in range(len(rows[0]))]
     return "".join(f"| {' | '.join(row)} |\n" for row in (rows[0], rule, *rows[1:]))

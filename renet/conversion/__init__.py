@@ -1,1 +1,1 @@
-"""Data sets as people have them, converted into prepared ones."""
+"""Converters of data sets as people have them into prepared ones."""

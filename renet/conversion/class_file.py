@@ -1,4 +1,4 @@
-"""A class file: the names of the labels 0, 1, ..., one a line, with colours and numbers where people have them."""
+"""Class file: the names of the labels 0, 1, ..., one a line, with colours and numbers where people have them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Line:
 
 
 def read_classes(file: Path) -> tuple[list[str], np.ndarray]:
-    """The classes' names and colours (C x 3 uint8, RGB) of a class file.
+    """Read the classes' names and colours (C x 3 uint8, RGB) from a class file.
 
     A line is a name, with an optional colour before or after it: `#rrggbb` or three numbers. Classes without one get
     colours that differ well from each other. Lines may carry the labels' numbers, 0, 1, ..., in front or at the end.

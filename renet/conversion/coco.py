@@ -1,4 +1,4 @@
-"""MS COCO's objects as labels of VOC's 20 classes."""
+"""MS COCO: its objects as labels of VOC's 20 classes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pycocotools import mask
 
 from renet.common.errors import UserError
 from renet.common.text_files import read_json
-from renet.conversion.prepare import file_fingerprint, framed
-from renet.data.dataset import IGNORE_LABEL
+from renet.conversion.prepare import OutputOptions, file_fingerprint, framed, prepare
+from renet.data.catalog import VOC2012
+from renet.data.dataset import IGNORE_LABEL, Dataset
 from renet.data.images import LabelFrame, normalise
 from renet.data.split_writer import LeftOut, Pair, Sample
 
@@ -54,7 +55,7 @@ _EXPECTED = "COCO's instances_*.json is expected"
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One annotated object of VOC's classes.
+    """Annotated object of one of VOC's classes.
 
     Attributes:
         image_id: the number of its image.
@@ -70,8 +71,8 @@ class Instance:
 
 
 @dataclass(slots=True)
-class Picture:
-    """One image of an annotation file, with its objects of VOC's classes."""
+class AnnotatedImage:
+    """Image of an annotation file, with its objects of VOC's classes."""
 
     number: int
     file_name: str
@@ -80,8 +81,8 @@ class Picture:
     instances: list[Instance] = field(default_factory=list)
 
 
-def read_annotations(file: Path) -> list[Picture]:
-    """The images of an instances file, in its order.
+def read_annotations(file: Path) -> list[AnnotatedImage]:
+    """Read the images of an instances file, in its order.
 
     What is not needed is dropped while the file is parsed, so that it takes about twice the file's size in memory.
 
@@ -93,26 +94,26 @@ def read_annotations(file: Path) -> list[Picture]:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(f'{file}: has no list "{key}"; {_EXPECTED}')
     _check_categories(file, content["categories"])
-    pictures: dict[Any, Picture] = {}
-    for picture in content["images"]:
-        if not isinstance(picture, Picture):
+    images: dict[Any, AnnotatedImage] = {}
+    for image in content["images"]:
+        if not isinstance(image, AnnotatedImage):
             raise UserError(f"{file}: an image without id, file_name, height and width; {_EXPECTED}")
-        if picture.number in pictures:
-            raise UserError(f"{file}: the image {picture.number} comes twice")
-        pictures[picture.number] = picture
+        if image.number in images:
+            raise UserError(f"{file}: the image {image.number} comes twice")
+        images[image.number] = image
     for instance in content["annotations"]:
         if instance is None:
             continue
         if not isinstance(instance, Instance):
             raise UserError(f"{file}: an annotation without image_id, category_id and segmentation; {_EXPECTED}")
-        if instance.image_id not in pictures:
+        if instance.image_id not in images:
             raise UserError(f"{file}: an annotation of the image {instance.image_id}, which the file does not list")
-        pictures[instance.image_id].instances.append(instance)
-    return list(pictures.values())
+        images[instance.image_id].instances.append(instance)
+    return list(images.values())
 
 
 def _compact(entry: dict[str, Any]) -> Any:
-    """What to keep of a JSON object: Instance (None for another category), Picture, or the object itself."""
+    """What to keep of a JSON object: Instance (None for another category), AnnotatedImage, or the object itself."""
     if {"image_id", "category_id", "segmentation"} <= entry.keys():
         number, shape = entry["category_id"], entry["segmentation"]
         if not isinstance(number, int) or not isinstance(entry["image_id"], int):
@@ -129,7 +130,7 @@ def _compact(entry: dict[str, Any]) -> Any:
         height, width = entry["height"], entry["width"]
         numbers = (entry["id"], height, width)
         if all(isinstance(number, int) for number in numbers) and min(height, width) > 0 and entry["file_name"]:
-            return Picture(entry["id"], str(entry["file_name"]), height, width)
+            return AnnotatedImage(entry["id"], str(entry["file_name"]), height, width)
     return entry
 
 
@@ -147,17 +148,17 @@ def _check_categories(file: Path, categories: Sequence[Any]) -> None:
         raise UserError(f"{file}: has none of the categories of VOC's classes")
 
 
-def draw_label(picture: Picture, where: str) -> np.ndarray:
-    """The class of each pixel: H x W uint8 of 0..20 and 255.
+def draw_label(image: AnnotatedImage, where: str) -> np.ndarray:
+    """Draw the class of each pixel: H x W uint8 of 0..20 and 255.
 
     Raises:
         UserError: an object's shape is no shape within the image; names `where`.
     """
     shapes: dict[int, list[dict[str, Any]]] = {}  # in the order of the classes, the crowds last
-    for instance in sorted(picture.instances, key=lambda one: (one.crowd, one.label)):
-        drawn = _runs(instance.shape, picture, where)
+    for instance in sorted(image.instances, key=lambda one: (one.crowd, one.label)):
+        drawn = _runs(instance.shape, image, where)
         shapes.setdefault(IGNORE_LABEL if instance.crowd else instance.label, []).extend(drawn)
-    label = np.zeros((picture.height, picture.width), np.uint8)
+    label = np.zeros((image.height, image.width), np.uint8)
     for value, runs in shapes.items():
         if runs:
             covered = mask.decode(mask.merge(runs)) != 0
@@ -165,9 +166,9 @@ def draw_label(picture: Picture, where: str) -> np.ndarray:
     return label
 
 
-def _runs(shape: Any, picture: Picture, where: str) -> list[dict[str, Any]]:
+def _runs(shape: Any, image: AnnotatedImage, where: str) -> list[dict[str, Any]]:
     """The shape as pycocotools' run lengths, after checks that it lacks: it hangs on runs that do not fit the image."""
-    size = (picture.height, picture.width)
+    size = (image.height, image.width)
     if isinstance(shape, list):
         longest = 2 * max(size)
         for polygon in shape:
@@ -184,14 +185,14 @@ def _runs(shape: Any, picture: Picture, where: str) -> list[dict[str, Any]]:
     if (
         not isinstance(counts, list)
         or not all(isinstance(count, int) and count >= 0 for count in counts)
-        or sum(counts) != picture.height * picture.width
+        or sum(counts) != image.height * image.width
     ):
         raise UserError(f"{where}: runs of pixels that do not fill the image")
     return [mask.frPyObjects({"size": list(size), "counts": counts}, *size)]
 
 
 def unpack_counts(text: str) -> list[int]:
-    """The lengths of the runs in COCO's short text form.
+    """Unpack the lengths of the runs in COCO's short text form.
 
     A character carries five bits, lowest first, and a sixth that says whether the number goes on; the last one's
     highest bit is the sign. From the fourth number on each is the difference from the last but one.
@@ -211,29 +212,29 @@ def unpack_counts(text: str) -> list[int]:
     return counts
 
 
-def read_pair(picture: Picture, image: Path, where: str, min_pixels: int, label_frame: LabelFrame) -> Pair:
-    """One image and its labels, which lie as the annotations' height and width of the image say.
+def read_pair(image: AnnotatedImage, file: Path, where: str, min_pixels: int, label_frame: LabelFrame) -> Pair:
+    """Read one image and draw its labels, which lie as the annotations' height and width of the image say.
 
     Raises:
         UserError: either is bad; names the file.
         LeftOut: the labels have `min_pixels` pixels of the 20 classes, or fewer.
     """
-    if not picture.instances:
+    if not image.instances:
         raise LeftOut("no object of the 20 classes")
-    label = draw_label(picture, where)
+    label = draw_label(image, where)
     if np.count_nonzero((label != 0) & (label != IGNORE_LABEL)) <= min_pixels:
         raise LeftOut(f"{min_pixels} pixels of the 20 classes, or fewer (--min-pixels)")
-    return Pair(normalise(image.read_bytes(), str(image), label.shape, label_frame, stored_serves=True), label)
+    return Pair(normalise(file.read_bytes(), str(file), label.shape, label_frame, stored_serves=True), label)
 
 
 def make_samples(
-    annotations: Path, images: Path, min_pixels: int, label_frame: LabelFrame, owners: dict[str, Path]
+    annotations: Path, folder: Path, min_pixels: int, label_frame: LabelFrame, owners: dict[str, Path]
 ) -> list[Sample]:
-    """The samples of one annotation file, in its order.
+    """List the samples of one annotation file, in its order.
 
     Args:
         annotations: the file.
-        images: the folder of its images.
+        folder: that of its images.
         min_pixels: see `read_pair`.
         label_frame: which way up the annotations are, where the sizes that they state do not tell.
         owners: the annotation file of each image id so far; this file's are added.
@@ -241,15 +242,15 @@ def make_samples(
     Raises:
         UserError: see `read_annotations`; the folder holds none of the images; or an image id comes a second time.
     """
-    if not images.is_dir():
-        raise UserError(f"{images}: no such folder")
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
     version = file_fingerprint(annotations)
     print(f"reading {annotations}", flush=True)
     samples = []
-    pictures = read_annotations(annotations)
-    for picture in pictures:
-        image = images / picture.file_name
-        image_id = image.stem
+    images = read_annotations(annotations)
+    for image in images:
+        file = folder / image.file_name
+        image_id = file.stem
         if image_id in owners:
             raise UserError(f"{annotations}: the image {image_id} is in {owners[image_id]} already")
         owners[image_id] = annotations
@@ -257,13 +258,46 @@ def make_samples(
         samples.append(
             Sample(
                 id=image_id,
-                fingerprint=framed(f"{version}/{min_pixels}/{file_fingerprint(image)}", label_frame),
-                read=partial(read_pair, picture, image, where, min_pixels, label_frame),
+                fingerprint=framed(f"{version}/{min_pixels}/{file_fingerprint(file)}", label_frame),
+                read=partial(read_pair, image, file, where, min_pixels, label_frame),
                 label_where=where,
             )
         )
-    if not any((images / picture.file_name).is_file() for picture in pictures):
-        raise UserError(f"{images}: holds none of the {len(pictures)} images of {annotations}")
-    objects = sum(len(picture.instances) for picture in pictures)
-    print(f"{annotations}: {len(pictures)} images with {objects} objects of the 20 classes", flush=True)
+    if not any((folder / image.file_name).is_file() for image in images):
+        raise UserError(f"{folder}: holds none of the {len(images)} images of {annotations}")
+    objects = sum(len(image.instances) for image in images)
+    print(f"{annotations}: {len(images)} images with {objects} objects of the 20 classes", flush=True)
     return samples
+
+
+def convert(annotations: Sequence[Path], folders: Sequence[Path], min_pixels: int, output: OutputOptions) -> Dataset:
+    """Prepare one split, `train`, of the images of all annotation files.
+
+    Args:
+        annotations: instances_*.json, one or several.
+        folders: their images' folders, in the same order.
+        min_pixels: see `read_pair`.
+        output: where to and how.
+
+    Raises:
+        UserError: not as many folders as files; see `make_samples` and `prepare`.
+    """
+    if len(annotations) != len(folders):
+        raise UserError(
+            f"--annotations names {len(annotations)} files and --images {len(folders)} folders; "
+            "each file needs a folder"
+        )
+    owners: dict[str, Path] = {}
+    samples = [
+        sample
+        for file, folder in zip(annotations, folders)
+        for sample in make_samples(file, folder, min_pixels, output.label_frame, owners)
+    ]
+    return prepare(
+        output,
+        name=NAME,
+        classes=VOC2012.classes,
+        palette=VOC2012.palette,
+        splits={SPLIT: samples},
+        training=[SPLIT],
+    )

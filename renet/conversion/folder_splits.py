@@ -1,4 +1,4 @@
-"""Which of a user's pictures are in which split: folders, lists, or at random."""
+"""Splits of a user's images: from folders, from lists, or at random."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from renet.data.held_out import held_out_ids
 from renet.data.image_ids import IMAGE_ENDINGS, LABEL_ENDING, Entry, file_id, find_images, find_labels, read_list
 
 TRAIN, VAL, TEST = "train", "val", "test"
-UNION = "trainval"  # may share pictures with train and val
+UNION = "trainval"  # may share images with train and val
 _SPLIT_NAME = re.compile(r"\w[\w.-]*(?:/\w[\w.-]*)*")
 _FOLDERS_ABOVE = 3  # a list's paths may begin this many folders above it
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture: its id, its file, and where its label is or ought to be."""
+    """Image of a user's: its id, its file, and where its label is or ought to be."""
 
     id: str
     image: Path
@@ -30,12 +30,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """Where pictures and labels are.
+    """Folders of images and labels.
 
     Attributes:
-        images: folder of the pictures; None where each split has its own.
+        images: folder of the images; None where each split has its own.
         labels: folder of the label PNGs.
-        image_suffix: what follows the id in pictures' names.
+        image_suffix: what follows the id in images' names.
         label_suffix: what follows the id in labels' names.
     """
 
@@ -46,10 +46,10 @@ class Source:
 
     @cached_property
     def found(self) -> dict[str, Item]:
-        """All pictures of the folders by id.
+        """Find all images of the folders by id.
 
         Raises:
-            UserError: a folder is missing, or holds no picture or no label of any picture.
+            UserError: a folder is missing, or holds no image or no label of any image.
         """
         assert self.images is not None and self.labels is not None, "the caller has folders"
         labels = find_labels(self.labels, self.label_suffix)
@@ -60,10 +60,10 @@ class Source:
         else:
             images = find_images(self.images, self.image_suffix)
         if not images.keys() & labels.keys():
-            one, picture = next(iter(images.items()))
+            first_id, first = next(iter(images.items()))
             raise UserError(
-                f"{self.labels}: no label of any picture in {self.images}: that of {picture.name} would be "
-                f"{one}{self.label_suffix}{LABEL_ENDING}, but there is {next(iter(labels.values())).name}; "
+                f"{self.labels}: no label of any image in {self.images}: that of {first.name} would be "
+                f"{first_id}{self.label_suffix}{LABEL_ENDING}, but there is {next(iter(labels.values())).name}; "
                 "--image-suffix and --label-suffix say what follows the part that both names share"
             )
         return {
@@ -72,20 +72,20 @@ class Source:
         }
 
     def items(self) -> list[Item]:
-        """All pictures of the folders, in order; see `found`."""
+        """List all images of the folders, in order; see `found`."""
         return list(self.found.values())
 
 
 def named_split(text: str, source: Source, earlier: Mapping[str, list[Item]]) -> tuple[str, list[Item]]:
-    """One --split: its name and its pictures.
+    """Read one --split: its name and its images.
 
     Args:
         text: NAME=IMAGES:LABELS or NAME=LIST.
         source: the folders that lists speak of, and the suffixes.
-        earlier: the splits before it, with which it must not share a picture.
+        earlier: the splits before it, with which it must not share an image.
 
     Raises:
-        UserError: another form, a name twice, nothing there, or a picture in two splits.
+        UserError: another form, a name twice, nothing there, or an image in two splits.
     """
     name, equals, place = text.partition("=")
     if not equals or not place or not _SPLIT_NAME.fullmatch(name):
@@ -101,7 +101,7 @@ def named_split(text: str, source: Source, earlier: Mapping[str, list[Item]]) ->
 
 
 def random_splits(items: list[Item], test_fraction: float, seed: int) -> dict[str, list[Item]]:
-    """Train and test; both get at least one picture, if the fraction is not 0.
+    """Draw train and test; both get at least one image, if the fraction is not 0.
 
     Raises:
         UserError: there are too few for two splits.
@@ -117,10 +117,10 @@ def random_splits(items: list[Item], test_fraction: float, seed: int) -> dict[st
 
 
 def take_validation(splits: dict[str, list[Item]], fraction: float) -> dict[str, list[Item]]:
-    """The splits with `val` taken out of `train`: a choice that neither order nor seed changes.
+    """Take `val` out of `train`: a choice that neither order nor seed changes.
 
     Raises:
-        UserError: there is a val already, no train, or too few pictures in it.
+        UserError: there is a val already, no train, or too few images in it.
     """
     if fraction == 0:
         return splits
@@ -138,7 +138,7 @@ def take_validation(splits: dict[str, list[Item]], fraction: float) -> dict[str,
 
 
 def _from_folders(place: str, source: Source) -> list[Item]:
-    """The pictures of IMAGES:LABELS; where a path has colons in it, the parting at which both are folders."""
+    """The images of IMAGES:LABELS; where a path has colons in it, the parting at which both are folders."""
     parts = place.split(":")
     pairs = [(Path(":".join(parts[:n])), Path(":".join(parts[n:]))) for n in range(1, len(parts))]
     images, labels = next((pair for pair in pairs if pair[0].is_dir() and pair[1].is_dir()), pairs[0])
@@ -146,10 +146,10 @@ def _from_folders(place: str, source: Source) -> list[Item]:
 
 
 def _listed(file: Path, source: Source) -> list[Item]:
-    """The pictures of a list.
+    """The images of a list.
 
     Raises:
-        UserError: as `read_list`; it names a picture or label that there is not, or has no pairs and there is no
+        UserError: as `read_list`; it names an image or label that there is not, or has no pairs and there is no
             --images.
     """
     if file.is_dir():
@@ -162,7 +162,7 @@ def _listed(file: Path, source: Source) -> list[Item]:
     if missing:
         more = f" (nor of {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(
-            f"{file}, line {missing[0].line}: lists {missing[0].image}, but {source.images} has no picture of that "
+            f"{file}, line {missing[0].line}: lists {missing[0].image}, but {source.images} has no image of that "
             f"name{more}"
         )
     by_label = {file_id(item.label.name, source.label_suffix): item.label for item in source.items()}
@@ -174,13 +174,13 @@ def _listed(file: Path, source: Source) -> list[Item]:
 
 
 def _paired(file: Path, entries: list[Entry]) -> list[Item]:
-    """The pictures of a list of pairs of paths. Where these begin on another machine (/SegNet/CamVid/train/x.png), they
+    """The images of a list of pairs of paths. Where these begin on another machine (/SegNet/CamVid/train/x.png), they
     are looked for from the list's folder and those above it, without the leading folders that are not here."""
     alone = next((entry for entry in entries if entry.label is None), None)
     if alone is not None:
         raise UserError(
             f"{file}, line {alone.line}: {alone.image}: no label beside it; give --images and --labels, the folders in "
-            "which pictures and labels are looked for"
+            "which images and labels are looked for"
         )
     folder, dropped = _root(file, entries[0])
 
@@ -202,7 +202,7 @@ def _root(file: Path, entry: Entry) -> tuple[Path, int]:
                 return folder, dropped
     raise UserError(
         f"{file}, line {entry.line}: {entry.image} and {entry.label}: no such files, also not from {near[0]} on; give "
-        "--images and --labels, the folders in which pictures and labels are looked for"
+        "--images and --labels, the folders in which images and labels are looked for"
     )
 
 

@@ -1,4 +1,4 @@
-"""Options that all converters share."""
+"""Command-line options that all converters share."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 
 from renet.common.argument_types import part_of_size
+from renet.conversion.prepare import OutputOptions
 from renet.data.images import LabelFrame
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of every converter of source files: --out, --skip-bad, --image-scale, --label-frame."""
+    """Add the options of every converter of source files: --out, --skip-bad, --image-scale, --label-frame."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the prepared dataset goes")
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave bad samples out; they are listed here and in dataset.json"
@@ -27,7 +28,12 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--label-frame",
         choices=[frame.value for frame in LabelFrame],
         default=LabelFrame.BY_SIZE.value,
-        help="which way up the labels of pictures with an EXIF rotation are: as the picture is seen (upright), as its "
+        help="which way up the labels of images with an EXIF rotation are: as the image is seen (upright), as its "
         "pixels are stored (stored), or as the label's size tells beyond doubt, and otherwise an error (by-size, the "
         "default)",
     )
+
+
+def output_options(arguments: argparse.Namespace) -> OutputOptions:
+    """Read what `add_output_arguments` added."""
+    return OutputOptions(arguments.out, arguments.image_scale, arguments.skip_bad, LabelFrame(arguments.label_frame))

@@ -1,9 +1,10 @@
-"""What every converter does: splits written, dataset.json beside them."""
+"""Preparing a dataset: splits written, dataset.json beside them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,41 +15,55 @@ from renet.data.images import LabelFrame
 from renet.data.split_writer import Sample, Settings, WrittenSplit, exclusive, write_split
 
 
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where a prepared dataset goes, and what is done to its samples.
+
+    Attributes:
+        folder: the dataset's folder.
+        image_scale: see `Settings`.
+        skip_bad: leave bad samples out; otherwise they are errors.
+        label_frame: which way up the labels of images with an EXIF rotation are.
+    """
+
+    folder: Path
+    image_scale: float = 1.0
+    skip_bad: bool = False
+    label_frame: LabelFrame = LabelFrame.BY_SIZE
+
+
 def prepare(
-    out: Path,
+    output: OutputOptions,
     *,
     name: str,
     classes: Sequence[str],
     palette: np.ndarray,
     splits: Mapping[str, Sequence[Sample]],
     training: Iterable[str],
-    image_scale: float = 1.0,
-    skip_bad: bool = False,
     label_advice: LabelAdvice | None = None,
     distant_context_classes: Sequence[str] = (),
 ) -> Dataset:
     """Write every split that is not there yet, then dataset.json.
 
     Args:
-        out: the dataset's folder.
+        output: where to, and how.
         name: the dataset's name.
         classes: names of the labels 0 .. C-1.
         palette: C x 3, RGB.
         splits: samples by split name.
         training: the splits whose pixels give the mean.
-        image_scale: see `Settings`.
-        skip_bad: leave bad samples out; otherwise they are errors.
         label_advice: see `write_split`.
         distant_context_classes: see `Dataset`.
 
     Raises:
-        UserError: bad samples, or `out` holds something else, or a dataset.json that a person has edited.
+        UserError: bad samples, or the folder holds something else, or a dataset.json that a person has edited.
     """
+    out = output.folder
     with exclusive(out):
         check_unedited(out)  # before the work
-        settings = Settings(classes=len(classes), ignore_label=IGNORE_LABEL, image_scale=image_scale)
+        settings = Settings(classes=len(classes), ignore_label=IGNORE_LABEL, image_scale=output.image_scale)
         written = {
-            split: write_split(out / split, samples, settings, skip_bad, label_advice)
+            split: write_split(out / split, samples, settings, output.skip_bad, label_advice)
             for split, samples in splits.items()
         }
         trained_on = [written[split] for split in training]
@@ -62,7 +77,7 @@ def prepare(
             ignore_label=IGNORE_LABEL,
             splits={split: result.summary for split, result in written.items()},
             folder=out,
-            image_scale=image_scale,
+            image_scale=output.image_scale,
             distant_context_classes=tuple(distant_context_classes),
             skipped={split: result.skipped for split, result in written.items()},
         )
@@ -72,7 +87,7 @@ def prepare(
 
 
 def report(dataset: Dataset, written: Mapping[str, WrittenSplit]) -> None:
-    """Print what there is now, and what is not."""
+    """Print what was prepared, and what was left out."""
     for split, result in written.items():
         print(f"{dataset.folder / split}: {result.summary.count} images")
         for reason, count in result.left_out.items():
@@ -87,12 +102,12 @@ def report(dataset: Dataset, written: Mapping[str, WrittenSplit]) -> None:
 
 
 def shuffled(ids: Iterable[str], seed: int) -> list[str]:
-    """The ids in an order that depends on the seed and the ids alone, whatever the machine and the libraries."""
+    """Shuffle ids into an order that depends on the seed and the ids alone, whatever the machine and the libraries."""
     return sorted(ids, key=lambda one: hashlib.sha256(f"{seed}/{one}".encode(errors="surrogateescape")).digest())
 
 
 def file_fingerprint(*files: Path) -> str:
-    """Size and time of each file (or that it is missing): changes when a file is mended."""
+    """Join size and time of each file (or that it is missing): changes when a file is mended."""
     parts = []
     for file in files:
         try:
@@ -104,5 +119,5 @@ def file_fingerprint(*files: Path) -> str:
 
 
 def framed(fingerprint: str, label_frame: LabelFrame) -> str:
-    """A sample's fingerprint that changes with --label-frame, but not where that is left at its default."""
+    """Make a sample's fingerprint change with --label-frame, but not where that is left at its default."""
     return fingerprint if label_frame is LabelFrame.BY_SIZE else f"{label_frame}/{fingerprint}"

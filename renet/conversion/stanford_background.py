@@ -1,4 +1,4 @@
-"""The Stanford Background dataset: the archive as distributed."""
+"""Stanford Background dataset: the archive as distributed."""
 
 from __future__ import annotations
 
@@ -11,38 +11,40 @@ from typing import Protocol
 import numpy as np
 
 from renet.common.errors import UserError
+from renet.common.fetch import fetch
 from renet.common.progress import progress
 from renet.common.text_files import decode_text
-from renet.conversion.prepare import file_fingerprint, framed, shuffled
+from renet.conversion.prepare import OutputOptions, file_fingerprint, framed, prepare, shuffled
 from renet.data.catalog import STANFORD_BACKGROUND
-from renet.data.dataset import IGNORE_LABEL
+from renet.data.dataset import IGNORE_LABEL, Dataset
 from renet.data.image_ids import read_ids
 from renet.data.images import LabelFrame, normalise
 from renet.data.split_writer import Pair, Sample
 
 HOME = "http://dags.stanford.edu/data/iccv09Data.tar.gz"
+HOME_PAGE = "http://dags.stanford.edu/projects/scenedataset.html"
 TOP_FOLDER = "iccv09Data"
 LABEL_SUFFIX = ".regions.txt"
 
 
 class Source(Protocol):
-    """The distribution's files, by their names within its top folder: `images/<id>.jpg`, `labels/<id>.regions.txt`."""
+    """Files of the distribution, by their names within its top folder: `images/<id>.jpg`, `labels/<id>.regions.txt`."""
 
     def names(self) -> list[str]:
-        """Every image's and label's name."""
+        """List every image's and label's name."""
 
     def read(self, name: str) -> bytes:
-        """A file's content; raises UserError where it is missing."""
+        """Read a file; raises UserError where it is missing."""
 
     def where(self, name: str) -> str:
-        """The file's path, for messages."""
+        """Name the file's path, for messages."""
 
     def fingerprint(self, name: str) -> str:
-        """Changes when the file changes."""
+        """Give a text that changes when the file changes."""
 
 
 class FolderSource:
-    """An unpacked distribution."""
+    """Unpacked distribution."""
 
     def __init__(self, root: Path) -> None:
         """Find it in `root` or in `root/iccv09Data`.
@@ -74,7 +76,7 @@ class FolderSource:
 
 
 class ArchiveSource:
-    """The archive, read into memory once: tar files of this kind are quick from front to back only."""
+    """Archive, read into memory once: tar files of this kind are quick from front to back only."""
 
     def __init__(self, archive: Path) -> None:
         """Read the archive.
@@ -121,7 +123,7 @@ class ArchiveSource:
 
 
 def image_ids(source: Source) -> list[str]:
-    """All ids, sorted.
+    """List all ids, sorted.
 
     Raises:
         UserError: the source does not hold the 715 images of the dataset.
@@ -137,7 +139,7 @@ def image_ids(source: Source) -> list[str]:
 
 
 def read_regions(text: bytes, where: str) -> np.ndarray:
-    """A file of region labels: H x W, negative numbers (unknown) as 255.
+    """Read a file of region labels: H x W, negative numbers (unknown) as 255.
 
     Raises:
         UserError: the text is no rectangle of whole numbers, or holds one that is no class; names `where`.
@@ -156,14 +158,14 @@ def read_regions(text: bytes, where: str) -> np.ndarray:
 
 
 def read_pair(source: Source, image_id: str, label_frame: LabelFrame) -> Pair:
-    """One image and its labels."""
+    """Read one image and its labels."""
     image, label = _image_name(image_id), _label_name(image_id)
     regions = read_regions(source.read(label), source.where(label))
     return Pair(normalise(source.read(image), source.where(image), regions.shape, label_frame), regions)
 
 
 def make_samples(source: Source, ids: list[str], label_frame: LabelFrame) -> list[Sample]:
-    """The samples of these ids, in their order."""
+    """List the samples of these ids, in their order."""
     return [
         Sample(
             id=one,
@@ -178,7 +180,7 @@ def make_samples(source: Source, ids: list[str], label_frame: LabelFrame) -> lis
 
 
 def random_folds(ids: list[str], folds: int, seed: int) -> dict[str, list[str]]:
-    """Even random folds: `fold<n>/test` is a part of the ids, `fold<n>/train` all the others."""
+    """Draw even random folds: `fold<n>/test` is a part of the ids, `fold<n>/train` all the others."""
     order = shuffled(ids, seed)
     parts = [order[n * len(order) // folds : (n + 1) * len(order) // folds] for n in range(folds)]
     splits = {}
@@ -190,7 +192,7 @@ def random_folds(ids: list[str], folds: int, seed: int) -> dict[str, list[str]]:
 
 
 def listed_fold(ids: list[str], lists: Path) -> dict[str, list[str]]:
-    """One fold, `fold0`, from `lists/train.txt` and `lists/test.txt`.
+    """Read one fold, `fold0`, from `lists/train.txt` and `lists/test.txt`.
 
     Raises:
         UserError: a list is missing or empty, names an image that there is not, or shares one with the other list.
@@ -214,3 +216,52 @@ def _image_name(image_id: str) -> str:
 
 def _label_name(image_id: str) -> str:
     return f"labels/{image_id}{LABEL_SUFFIX}"
+
+
+def open_source(archive: Path | None, root: Path | None, folder: Path) -> Source:
+    """Open an unpacked distribution, or an archive, which is fetched into `folder` where neither is given.
+
+    Raises:
+        UserError: it is not what it should be, or the download failed.
+    """
+    if root is not None:
+        return FolderSource(root)
+    by_hand = f"get iccv09Data.tar.gz by hand ({HOME_PAGE}) and pass it with --archive FILE"
+    return ArchiveSource(archive or fetch(HOME, folder / Path(HOME).name, by_hand))
+
+
+def convert(
+    output: OutputOptions,
+    *,
+    archive: Path | None = None,
+    root: Path | None = None,
+    fold_lists: Path | None = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> Dataset:
+    """Prepare the splits `fold0/train`, `fold0/test`, ...
+
+    Args:
+        output: where to and how.
+        archive: see `open_source`.
+        root: see `open_source`.
+        fold_lists: the folder of `listed_fold`; None: random folds.
+        folds: number of random folds.
+        seed: of the random folds.
+
+    Raises:
+        UserError: see `open_source`, `image_ids`, `listed_fold` and `prepare`.
+    """
+    if fold_lists is not None and not fold_lists.is_dir():
+        raise UserError(f"{fold_lists}: no such folder")
+    source = open_source(archive, root, output.folder)
+    ids = image_ids(source)
+    splits = random_folds(ids, folds, seed) if fold_lists is None else listed_fold(ids, fold_lists)
+    return prepare(
+        output,
+        name=STANFORD_BACKGROUND.name,
+        classes=STANFORD_BACKGROUND.classes,
+        palette=STANFORD_BACKGROUND.palette,
+        splits={split: make_samples(source, listed, output.label_frame) for split, listed in splits.items()},
+        training=[split for split in splits if split.endswith("/train")],
+    )

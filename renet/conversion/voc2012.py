@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ import numpy as np
 from scipy.io import loadmat
 
 from renet.common.errors import UserError
-from renet.conversion.prepare import file_fingerprint, framed
+from renet.conversion.prepare import OutputOptions, file_fingerprint, framed, prepare
 from renet.data.catalog import VOC2012
+from renet.data.dataset import Dataset
 from renet.data.image_ids import read_ids
 from renet.data.images import LabelFrame, normalise, read_index_png
 from renet.data.split_writer import Pair, Sample
 
-SBD_IMAGES = 11355  # train 8498, val 2857
+SBD_IMAGE_COUNT = 11355  # train 8498, val 2857
 LISTED = ("train", "val", "trainval")
 AUGMENTED = ("trainaug", "trainvalaug")
 AUGMENTED_LISTS = {  # the names under which people pass them on
@@ -29,13 +29,13 @@ AUGMENTED_LISTS = {  # the names under which people pass them on
 
 
 LISTS = Path("ImageSets/Segmentation")
-PICTURES, LABELS, AUGMENTED_LABELS = "JPEGImages", "SegmentationClass", "SegmentationClassAug"
-SBD_PICTURES, SBD_LABELS = "img", "cls"
+IMAGE_FOLDER, LABEL_FOLDER, AUGMENTED_LABEL_FOLDER = "JPEGImages", "SegmentationClass", "SegmentationClassAug"
+SBD_IMAGE_FOLDER, SBD_LABEL_FOLDER = "img", "cls"
 
 
 @dataclass(frozen=True)
 class Source:
-    """The distributions' files.
+    """Files of the distributions.
 
     Attributes:
         voc: the folder VOC2012.
@@ -50,25 +50,26 @@ class Source:
     voc_labelled: frozenset[str] = frozenset()
 
     def image(self, image_id: str) -> Path:
-        """A picture: VOC's copy, or SBD's where VOC's folder lacks it."""
-        file = self.voc / PICTURES / f"{image_id}.jpg"
+        """Find an image: VOC's copy, or SBD's where VOC's folder lacks it."""
+        file = self.voc / IMAGE_FOLDER / f"{image_id}.jpg"
         if self.sbd is not None and not file.is_file():
-            beside = self.sbd / SBD_PICTURES / f"{image_id}.jpg"
+            beside = self.sbd / SBD_IMAGE_FOLDER / f"{image_id}.jpg"
             return beside if beside.is_file() else file
         return file
 
     def label(self, image_id: str) -> Path:
-        """The label: VOC's PNG, or one of the folder `aug`, or SBD's Matlab file; VOC's place where there is none."""
-        own = self.voc / LABELS / f"{image_id}.png"
+        """Find a label: VOC's PNG, or one of the folder `aug`, or SBD's Matlab file; VOC's place where there is
+        none."""
+        own = self.voc / LABEL_FOLDER / f"{image_id}.png"
         if image_id in self.voc_labelled or own.is_file():
             return own
         others = [self.aug / f"{image_id}.png"] if self.aug else []
-        others += [self.sbd / SBD_LABELS / f"{image_id}.mat"] if self.sbd else []
+        others += [self.sbd / SBD_LABEL_FOLDER / f"{image_id}.mat"] if self.sbd else []
         return next((file for file in others if file.is_file()), others[-1] if others else own)
 
 
 def find_voc(folder: Path, part: Path = LISTS) -> Path:
-    """The folder VOC2012: `folder` itself, or within it.
+    """Find the folder VOC2012: `folder` itself, or within it.
 
     Raises:
         UserError: none of these has the folder `part`, by default that of the segmentation lists.
@@ -81,30 +82,31 @@ def find_voc(folder: Path, part: Path = LISTS) -> Path:
 
 
 def find_sbd(folder: Path) -> Path:
-    """SBD's folder `dataset`: `folder` itself, or within it.
+    """Find SBD's folder `dataset`: `folder` itself, or within it.
 
     Raises:
         UserError: none of these has labels.
     """
     candidates = (folder, folder / "dataset", folder / "benchmark_RELEASE" / "dataset")
     for one in candidates:
-        if (one / SBD_LABELS).is_dir():
+        if (one / SBD_LABEL_FOLDER).is_dir():
             return one
     raise UserError(
-        f"{folder / SBD_LABELS}: no such folder; --sbd is SBD's folder dataset or the benchmark_RELEASE that holds it"
+        f"{folder / SBD_LABEL_FOLDER}: no such folder; --sbd is SBD's folder dataset or the benchmark_RELEASE that "
+        "holds it"
     )
 
 
 def read_splits(voc: Path, augmented: bool = True) -> dict[str, list[str]]:
-    """The ids of train, val, trainval, trainaug and trainvalaug where there is a list, and of test where there are
-    pictures of it, too.
+    """Read the ids of train, val, trainval, trainaug and trainvalaug where there is a list, and of test where there are
+    images of it, too.
 
-    Args:
-        voc: the folder VOC2012.
-        augmented: read lists of trainaug and trainvalaug.
+        Args:
+            voc: the folder VOC2012.
+            augmented: read lists of trainaug and trainvalaug.
 
-    Raises:
-        UserError: there is no list of a training set, one is empty, or they contradict each other.
+        Raises:
+            UserError: there is no list of a training set, one is empty, or they contradict each other.
     """
     folder = voc / LISTS
     names = {split: (f"{split}.txt",) for split in LISTED} | (AUGMENTED_LISTS if augmented else {})
@@ -125,9 +127,9 @@ def read_splits(voc: Path, augmented: bool = True) -> dict[str, list[str]]:
         print(f"no split test: there is no {file}")
         return splits
     ids = read_ids(file)
-    if any((voc / PICTURES / f"{one}.jpg").is_file() for one in ids):
+    if any((voc / IMAGE_FOLDER / f"{one}.jpg").is_file() for one in ids):
         return splits | {"test": ids}
-    print(f"no split test: {voc / PICTURES} has none of the {len(ids)} images that {file.name} lists")
+    print(f"no split test: {voc / IMAGE_FOLDER} has none of the {len(ids)} images that {file.name} lists")
     return splits
 
 
@@ -151,7 +153,7 @@ def check_disjoint(splits: Mapping[str, Sequence[str]], folder: Path) -> None:
 
 
 def named_splits(texts: Sequence[str]) -> dict[str, list[str]]:
-    """The ids of --split NAME=LIST.
+    """Read the ids of --split NAME=LIST.
 
     Raises:
         UserError: another form, a name that VOC has not, one twice, none for training, or lists that share images.
@@ -172,7 +174,7 @@ def named_splits(texts: Sequence[str]) -> dict[str, list[str]]:
 
 
 def read_sbd_ids(sbd: Path) -> list[str]:
-    """All ids of SBD, those of its train and then those of its val.
+    """Read all ids of SBD, those of its train and then those of its val.
 
     Raises:
         UserError: a list is missing or empty, or they share an image.
@@ -185,7 +187,8 @@ def read_sbd_ids(sbd: Path) -> list[str]:
 
 
 def augment(splits: Mapping[str, Sequence[str]], sbd_ids: Sequence[str]) -> dict[str, list[str]]:
-    """The ids of trainaug (VOC's train and what SBD has beyond VOC's train and val) and trainvalaug (and VOC's val).
+    """List the ids of trainaug (VOC's train and what SBD has beyond VOC's train and val) and trainvalaug (and VOC's
+    val).
 
     Raises:
         UserError: train or val is missing.
@@ -210,9 +213,9 @@ def check_counts(splits: Mapping[str, Sequence[str]], sbd_ids: Sequence[str] | N
     """
     complete = all(len(splits.get(split, ())) == VOC2012.images[split] for split in LISTED)
     if sbd_ids is not None:
-        if len(sbd_ids) > SBD_IMAGES:
-            raise UserError(f"SBD's lists name {len(sbd_ids)} images; SBD has {SBD_IMAGES}")
-        complete = complete and len(sbd_ids) == SBD_IMAGES
+        if len(sbd_ids) > SBD_IMAGE_COUNT:
+            raise UserError(f"SBD's lists name {len(sbd_ids)} images; SBD has {SBD_IMAGE_COUNT}")
+        complete = complete and len(sbd_ids) == SBD_IMAGE_COUNT
     lines = []
     for split, ids in splits.items():
         if len(ids) == VOC2012.images[split]:
@@ -227,7 +230,7 @@ def check_counts(splits: Mapping[str, Sequence[str]], sbd_ids: Sequence[str] | N
 
 
 def read_sbd_label(data: bytes, where: str) -> np.ndarray:
-    """The class numbers in one of SBD's Matlab files: H x W, 0..20.
+    """Read the class numbers in one of SBD's Matlab files: H x W, 0..20.
 
     Raises:
         UserError: broken, another content, or a value out of range (SBD ignores no pixel); names `where`.
@@ -250,19 +253,19 @@ def read_sbd_label(data: bytes, where: str) -> np.ndarray:
 
 
 def read_pair(image: Path, label: Path, label_frame: LabelFrame) -> Pair:
-    """One picture and its labels: a PNG's numbers, not its colours (255 at edges and what is too hard), or SBD's."""
+    """Read one image and its labels: a PNG's numbers, not its colours (255 at edges and what is too hard), or SBD's."""
     read = read_sbd_label if label.suffix == ".mat" else read_index_png
     values = read(label.read_bytes(), str(label))
     return Pair(normalise(image.read_bytes(), str(image), values.shape, label_frame), values)
 
 
 def read_test_image(image: Path) -> Pair:
-    """One picture of the test set, whose labels are not published."""
+    """Read one image of the test set, whose labels are not published."""
     return Pair(normalise(image.read_bytes(), str(image)), None)
 
 
 def make_samples(source: Source, split: str, ids: Sequence[str], label_frame: LabelFrame) -> list[Sample]:
-    """The samples of these ids, in their order."""
+    """List the samples of these ids, in their order."""
     samples = []
     for one in ids:
         image = source.image(one)
@@ -276,15 +279,65 @@ def make_samples(source: Source, split: str, ids: Sequence[str], label_frame: La
     return samples
 
 
-def find_labels(arguments: argparse.Namespace, voc: Path) -> Path | None:
-    """The folder of label PNGs of more images than VOC has labelled: --aug, or SegmentationClassAug if it is there.
+def find_labels(folder: Path | None, voc: Path) -> Path | None:
+    """Find the folder of label PNGs of more images than VOC has labelled: `folder`, or VOC's SegmentationClassAug.
+
+    Returns:
+        None where there is none.
 
     Raises:
-        UserError: --aug is no folder.
+        UserError: `folder` is no folder.
     """
-    if arguments.aug is None:
-        folder = voc / AUGMENTED_LABELS
-        return folder if folder.is_dir() else None
-    if not arguments.aug.is_dir():
-        raise UserError(f"{arguments.aug}: no such folder; --aug is a folder of label PNGs")
-    return arguments.aug
+    if folder is None:
+        beside = voc / AUGMENTED_LABEL_FOLDER
+        return beside if beside.is_dir() else None
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; --aug is a folder of label PNGs")
+    return folder
+
+
+def convert(
+    output: OutputOptions, voc: Path, sbd: Path | None = None, aug: Path | None = None, named: Sequence[str] = ()
+) -> Dataset:
+    """Prepare VOC 2012's splits and, where there are labels for them, the augmented training sets.
+
+    Args:
+        output: where to and how.
+        voc: the folder VOC2012 or one above it, see `find_voc`.
+        sbd: SBD's folder `dataset` or one above it, see `find_sbd`.
+        aug: see `find_labels`.
+        named: the texts of --split, see `named_splits`; without them the splits are those of VOC's lists.
+
+    Raises:
+        UserError: files are missing or contradict each other; see `prepare`.
+    """
+    voc = find_voc(voc, Path(IMAGE_FOLDER) if named else LISTS)
+    sbd = None if sbd is None else find_sbd(sbd)
+    aug = find_labels(aug, voc)
+    voc_labelled: frozenset[str] = frozenset()
+    if named:
+        splits = named_splits(named)
+        incomplete = [f"{split}: {len(ids)} images of {VOC2012.images[split]}" for split, ids in splits.items()]
+    else:
+        splits = read_splits(voc, augmented=sbd is None)
+        sbd_ids = None if sbd is None else read_sbd_ids(sbd)
+        if sbd_ids is not None:
+            splits |= augment(splits, sbd_ids)
+        incomplete = check_counts(splits, sbd_ids)
+        if all(len(splits.get(split, ())) == VOC2012.images[split] for split in LISTED):
+            voc_labelled = frozenset(splits["trainval"])
+    if incomplete:
+        print("this is a part of the dataset, which serves for trials; the paper's figures are of the whole one:")
+        for line in incomplete:
+            print(f"  {line}")
+    if aug is not None and not splits.keys() & set(AUGMENTED):
+        print(f"{aug}: no list of images with these labels, such as train_aug.txt; --split trainaug=LIST names one")
+    source = Source(voc, sbd, aug, voc_labelled)
+    return prepare(
+        output,
+        name=VOC2012.name,
+        classes=VOC2012.classes,
+        palette=VOC2012.palette,
+        splits={split: make_samples(source, split, ids, output.label_frame) for split, ids in splits.items()},
+        training=[next(split for split in ("trainaug", "train", "trainvalaug", "trainval") if split in splits)],
+    )

@@ -1,4 +1,4 @@
-"""What is wrong with the samples of a split: each kind of complaint told once, with how many images it concerns."""
+"""Complaints about the samples of a split, each kind once, with the images that it concerns."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LabelAdvice = Callable[[Collection[int], int], str]
 
 
 class SampleError(UserError):
-    """A complaint about a sample that others may share: `what` is the same in all of a kind, the file and the detail
-    are the sample's own."""
+    """Complaint about a sample that others may share: `what` is the same in all of a kind, the file and the detail are
+    the sample's own."""
 
     def __init__(self, where: object, what: str, detail: str = "") -> None:
         super().__init__(f"{where}: {what}{detail}")
@@ -24,7 +24,7 @@ class SampleError(UserError):
 
 
 class LabelRangeError(SampleError):
-    """A label holds numbers that are no class; `present` are all that it holds."""
+    """Label with numbers that are no class; `present` are all that it holds."""
 
     def __init__(self, where: object, what: str, present: Collection[int]) -> None:
         super().__init__(where, what)
@@ -33,7 +33,7 @@ class LabelRangeError(SampleError):
 
 @dataclass
 class BadSamples:
-    """The complaints of one split.
+    """Complaints of one split.
 
     Attributes:
         samples: how many the split would have.
@@ -62,7 +62,7 @@ class BadSamples:
         return sum(len(ids) for ids in self._ids.values())
 
     def lines(self) -> list[str]:
-        """One line for each kind of complaint."""
+        """Write one line for each kind of complaint."""
         return [message + self._others(self._ids[what][1:]) for what, message in self._messages.items()]
 
     def _others(self, ids: list[str]) -> str:

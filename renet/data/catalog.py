@@ -1,4 +1,4 @@
-"""The data sets that are known by name: classes, colours, and how many images their splits have."""
+"""Known data sets: classes, colours, and the sizes of their splits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEAN_BGR = (104.0, 117.0, 123.0)
 
 @dataclass(frozen=True)
 class KnownDataset:
-    """A data set that is known by name, so that it can be scored without a prepared copy at hand.
+    """Data set that is known by name, so that it can be scored without a prepared copy at hand.
 
     Attributes:
         name: as in file names and options.
@@ -34,7 +34,8 @@ class KnownDataset:
 
 
 def bit_interleaved_palette(count: int) -> np.ndarray:
-    """Colours of the VOC development kit: the label's bits dealt out in turn to R, G, B, highest colour bit first.
+    """Compute the colours of the VOC development kit: the label's bits dealt out in turn to R, G, B, highest colour bit
+    first.
 
     Args:
         count: number of labels, at most 256.
@@ -153,7 +154,7 @@ def load_dataset(name_or_path: str | Path) -> Dataset:
 
 
 def find_dataset(name_or_path: str | None, split: Path | None) -> Dataset:
-    """The dataset that is named, or the one that the split belongs to (the nearest dataset.json above it).
+    """Find the dataset that is named, or the one that the split belongs to (the nearest dataset.json above it).
 
     Raises:
         UserError: there is none.

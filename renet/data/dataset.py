@@ -1,4 +1,4 @@
-"""A prepared dataset's description: dataset.json."""
+"""Description of a prepared dataset: dataset.json."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_CLASSES = 255  # labels are 8 bits and one value is the ignored one
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What a complete split holds.
+    """Content of a complete split.
 
     Attributes:
         count: images.
@@ -38,7 +38,7 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared dataset.
+    """Prepared dataset.
 
     Attributes:
         name: short name, as in file names.
@@ -48,8 +48,8 @@ class Dataset:
         ignore_label: the label of pixels that count nowhere.
         splits: by name, such as `train` or `fold0/test`; a split's folder is `folder / name`.
         folder: where dataset.json lies.
-        image_scale: factor by which the source's pictures and labels were shrunk.
-        distant_context_classes: classes that only what lies far away in the picture tells apart; often empty.
+        image_scale: factor by which the source's images and labels were shrunk.
+        distant_context_classes: classes that only what lies far away in the image tells apart; often empty.
         skipped: by split, one line for each sample left out with `--skip-bad`.
     """
 
@@ -169,14 +169,14 @@ class Dataset:
         write_atomically(self.folder / FILE_NAME, (text + "\n").encode())
 
     def summary_of(self, split: Path) -> SplitSummary | None:
-        """What is said of a split, a folder in `folder`; None where nothing is."""
+        """Find the summary of a split, a folder in `folder`; None where there is none."""
         for path, folder in ((split.absolute(), self.folder.absolute()), (split.resolve(), self.folder.resolve())):
             if path.is_relative_to(folder):
                 return self.splits.get(path.relative_to(folder).as_posix())
         return None
 
     def full_palette(self) -> list[int]:
-        """256 RGB triples in one list for PIL's `putpalette`: classes, then black; the ignored label is white."""
+        """List 256 RGB triples for PIL's `putpalette`: classes, then black; the ignored label is white."""
         colours = np.zeros((256, 3), np.uint8)
         colours[: len(self.classes)] = self.palette
         colours[self.ignore_label] = 255
@@ -184,7 +184,8 @@ class Dataset:
 
 
 def folder_of_split(split: Path) -> Path | None:
-    """The nearest folder above a split that has a dataset.json, on the way that was typed or on that of its links."""
+    """Find the nearest folder above a split that has a dataset.json, on the way that was typed or on that of its
+    links."""
     for path in (split.absolute(), split.resolve()):
         for folder in path.parents:
             if (folder / FILE_NAME).is_file():

@@ -42,22 +42,22 @@ Datum = _message_class()
 
 
 def pack_encoded(encoded: bytes, channels: int, height: int, width: int) -> bytes:
-    """The bytes of a Datum that carries an encoded picture of `channels` x `height` x `width`."""
+    """Pack an encoded image of `channels` x `height` x `width` into the bytes of a Datum."""
     return Datum(channels=channels, height=height, width=width, label=0, data=encoded, encoded=True).SerializeToString(
         deterministic=True
     )
 
 
 def unpack_encoded(record: bytes) -> bytes:
-    """The encoded picture within a Datum's bytes.
+    """Unpack the encoded image of a Datum's bytes.
 
     Raises:
-        ValueError: the record is no Datum, or its picture is not encoded.
+        ValueError: the record is no Datum, or its image is not encoded.
     """
     try:
         datum = Datum.FromString(record)
     except DecodeError as error:
         raise ValueError("the record is no Caffe Datum") from error
     if not datum.encoded or not datum.data:
-        raise ValueError("the Datum holds no encoded picture")
+        raise ValueError("the Datum holds no encoded image")
     return bytes(datum.data)

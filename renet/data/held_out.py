@@ -1,4 +1,4 @@
-"""Images held out of a prepared training split, so that a choice is made on images that nothing was learnt from."""
+"""Images held out of a prepared training split, to choose settings by."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ LEARN, HELD_OUT = "train", "held_out"
 
 
 def held_out_count(count: int, part: float = PART) -> int:
-    """How many of `count` images are held out: `part` of them, at least one."""
+    """Count the images held out of `count`: `part` of them, at least one."""
     return max(1, round(part * count))
 
 
 def held_out_ids(ids: Sequence[str], part: float = PART) -> frozenset[str]:
-    """The ids that are held out: those whose SHA-256 are the lowest, so that neither order nor a seed matters."""
+    """Choose the ids that are held out: those whose SHA-256 are the lowest, so that neither order nor a seed
+    matters."""
     ordered = sorted(ids, key=lambda image_id: hashlib.sha256(image_id.encode(errors="surrogateescape")).digest())
     return frozenset(ordered[: held_out_count(len(ids), part)])
 

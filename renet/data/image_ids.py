@@ -1,6 +1,6 @@
-"""Which image a file or a line of a list means, whatever ending, suffix or folder people's files have.
+"""Image ids: the name that an image, its label, its prediction and the lines of lists share.
 
-An image's id is its file's name without the ending and without a suffix that all pictures (or all labels) share, such
+An image's id is its file's name without the ending and without a suffix that all images (or all labels) share, such
 as Cityscapes' `_leftImg8bit` and `_gtFine_labelTrainIds`.
 """
 
@@ -46,7 +46,7 @@ class Entry:
 
 
 def file_id(name: str, suffix: str = "") -> str:
-    """The image id in a file's name or path: without folders, an image's ending in any case, and `suffix`."""
+    """Take the image id from a file's name or path: without folders, an image's ending in any case, and `suffix`."""
     base = PurePosixPath(name.replace("\\", "/")).name
     stem, dot, ending = base.rpartition(".")
     if stem and f"{dot}{ending}".lower() in IMAGE_ENDINGS:
@@ -55,7 +55,7 @@ def file_id(name: str, suffix: str = "") -> str:
 
 
 def bare_suffix(text: str) -> str:
-    """A suffix without an image's ending: `_labels.png` and `_labels` name the same files."""
+    """Take an image's ending off a suffix: `_labels.png` and `_labels` name the same files."""
     stem, dot, ending = text.rpartition(".")
     return stem if f"{dot}{ending}".lower() in IMAGE_ENDINGS else text
 
@@ -63,27 +63,27 @@ def bare_suffix(text: str) -> str:
 def find_images(
     folder: Path, suffix: str = "", besides: str = "", endings: Collection[str] = IMAGE_ENDINGS
 ) -> dict[str, Path]:
-    """The pictures of a folder by id, sorted; where it has none of its own, those of its subfolders.
+    """Find the images of a folder by id, sorted; where it has none of its own, those of its subfolders.
 
     Args:
         folder: where they are.
-        suffix: what each picture's name ends in before its ending; others are left out.
-        besides: the suffix of labels that may lie among the pictures.
-        endings: those of pictures, with the dot, in small letters.
+        suffix: what each image's name ends in before its ending; others are left out.
+        besides: the suffix of labels that may lie among the images.
+        endings: those of images, with the dot, in small letters.
 
     Raises:
-        UserError: no such folder, no picture in it, or two pictures of one id.
+        UserError: no such folder, no image in it, or two images of one id.
     """
 
     def is_image(name: str) -> bool:
         stem, ending = os.path.splitext(name)
         return ending.lower() in endings and stem.endswith(suffix) and not (besides and stem.endswith(besides))
 
-    return _by_id(folder, _matching(folder, is_image), suffix, "picture")
+    return _by_id(folder, _matching(folder, is_image), suffix, "image")
 
 
 def find_labels(folder: Path, suffix: str = "") -> dict[str, Path]:
-    """The label PNGs of a folder by image id, sorted; where it has none of its own, those of its subfolders.
+    """Find the label PNGs of a folder by image id, sorted; where it has none of its own, those of its subfolders.
 
     Args:
         folder: where they are.
@@ -101,7 +101,7 @@ def find_labels(folder: Path, suffix: str = "") -> dict[str, Path]:
 
 
 def read_list(file: Path, suffix: str = "") -> list[Entry]:
-    """The images of a list: ids, names or paths, one a line, or pairs of an image's and its label's path.
+    """Read the images of a list: ids, names or paths, one a line, or pairs of an image's and its label's path.
 
     Empty lines and lines that begin with # do not count.
 
@@ -122,7 +122,7 @@ def read_list(file: Path, suffix: str = "") -> list[Entry]:
 
 
 def read_ids(file: Path, suffix: str = "") -> list[str]:
-    """The image ids of a list, in its order; as `read_list`, whose pairs' labels play no part.
+    """Read the image ids of a list, in its order; as `read_list`, whose pairs' labels play no part.
 
     Raises:
         UserError: as `read_list`.

@@ -1,6 +1,6 @@
-"""Source pictures and labels, normalised once so that every reader sees the same pixels.
+"""Source images and labels, normalised once so that every reader sees the same pixels.
 
-A picture's own JPEG or PNG bytes are kept where OpenCV, with which stock Caffe's Data layer reads, decodes them to the
+An image's own JPEG or PNG bytes are kept where OpenCV, with which stock Caffe's Data layer reads, decodes them to the
 same three 8-bit channels whatever the flags; everything else becomes an 8-bit BGR PNG.
 """
 
@@ -23,7 +23,7 @@ _KEPT_FORMATS = frozenset({"JPEG", "PNG"})
 _UPRIGHT = 1  # EXIF orientation: stored as it is to be seen
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-# EXIF orientation -> the turn that makes the stored picture upright.
+# EXIF orientation -> the turn that makes the stored image upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,16 +36,16 @@ _TURNS = {
 
 
 class LabelFrame(StrEnum):
-    """Which way up the label of a picture with an EXIF rotation is."""
+    """Frame of a label whose image has an EXIF rotation: which way up it is."""
 
     BY_SIZE = "by-size"  # upright where its size says so beyond doubt, otherwise an error
-    UPRIGHT = "upright"  # as the picture is seen
-    STORED = "stored"  # as the picture's pixels are stored, the rotation not applied
+    UPRIGHT = "upright"  # as the image is seen
+    STORED = "stored"  # as the image's pixels are stored, the rotation not applied
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """A picture as it goes into a database: `data` decodes to `height` x `width` x 3, 8 bits, BGR."""
+    """Image as it goes into a database: `data` decodes to `height` x `width` x 3, 8 bits, BGR."""
 
     data: bytes
     height: int
@@ -59,7 +59,7 @@ def normalise(
     label_frame: LabelFrame = LabelFrame.BY_SIZE,
     stored_serves: bool = False,
 ) -> EncodedImage:
-    """A source picture, ready for the database.
+    """Make a source image ready for the database.
 
     Grey becomes three equal channels; CMYK is converted as its Adobe marker says; 16 bits are rounded to 8; what is
     transparent is laid on white; an EXIF rotation is applied to the pixels where the label is upright.
@@ -73,24 +73,24 @@ def normalise(
             error of it.
 
     Raises:
-        UserError: the picture is broken, is of an unknown kind, or is rotated and its label's size does not tell
+        UserError: the image is broken, is of an unknown kind, or is rotated and its label's size does not tell
             whether the label is upright; names `where`.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data))
-            picture.load()  # all of it: a truncated file fails here and not in the middle of a training
-            orientation = int(picture.getexif().get(ExifTags.Base.Orientation, _UPRIGHT))
+            image = Image.open(io.BytesIO(data))
+            image.load()  # all of it: a truncated file fails here and not in the middle of a training
+            orientation = int(image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{where}: has more than {Image.MAX_IMAGE_PIXELS} pixels") from None
     except Exception as error:  # Pillow's decoders raise many kinds, SyntaxError and struct.error among them
-        raise UserError(f"{where}: not a picture that can be read ({_first_line(error)})") from None
+        raise UserError(f"{where}: not an image that can be read ({_first_line(error)})") from None
 
     turn = _TURNS.get(orientation)
-    if turn is None and picture.format in _KEPT_FORMATS and _decodes_alike(data):
-        return EncodedImage(data, picture.height, picture.width)
-    pixels = _to_bgr(picture, data, where)
+    if turn is None and image.format in _KEPT_FORMATS and _decodes_alike(data):
+        return EncodedImage(data, image.height, image.width)
+    pixels = _to_bgr(image, data, where)
     if turn is not None and _turn_is_due(turn, pixels.shape[:2], label_size, label_frame, stored_serves, where):
         pixels = np.ascontiguousarray(np.asarray(Image.fromarray(pixels).transpose(turn)))
     return EncodedImage(encode_png(pixels), *pixels.shape[:2])
@@ -142,9 +142,9 @@ def _decodes_alike(data: bytes) -> bool:
     return coloured is not None and np.array_equal(as_is, coloured) and np.array_equal(as_is, unturned)
 
 
-def _to_bgr(picture: Image.Image, data: bytes, where: str) -> np.ndarray:
-    """H x W x 3 uint8 of the picture as stored."""
-    # Pillow drops or clips the low byte of 16-bit pictures, so these are OpenCV's.
+def _to_bgr(image: Image.Image, data: bytes, where: str) -> np.ndarray:
+    """H x W x 3 uint8 of the image as stored."""
+    # Pillow drops or clips the low byte of 16-bit images, so these are OpenCV's.
     deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if deep is not None and deep.dtype == np.uint16:
         pixels = np.rint(deep.astype(np.float64) / 257.0).astype(np.uint8)  # 65535 / 255 = 257
@@ -153,21 +153,21 @@ def _to_bgr(picture: Image.Image, data: bytes, where: str) -> np.ndarray:
         if pixels.shape[2] == 4:
             return _lay_on_white(Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)))
         return pixels
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
-        raise UserError(f"{where}: has {picture.mode} pixels (32 bits or real numbers); save it with 8 or 16 bits")
-    if picture.has_transparency_data:
-        return _lay_on_white(picture.convert("RGBA"))
-    return np.asarray(picture.convert("RGB"))[:, :, ::-1].copy()
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        raise UserError(f"{where}: has {image.mode} pixels (32 bits or real numbers); save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        return _lay_on_white(image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))[:, :, ::-1].copy()
 
 
-def _lay_on_white(picture: Image.Image) -> np.ndarray:
-    """H x W x 3 uint8, BGR: what shows of an RGBA picture on white paper."""
-    paper = Image.new("RGBA", picture.size, "white")
-    return np.asarray(Image.alpha_composite(paper, picture))[:, :, 2::-1].copy()
+def _lay_on_white(image: Image.Image) -> np.ndarray:
+    """H x W x 3 uint8, BGR: what shows of an RGBA image on white paper."""
+    paper = Image.new("RGBA", image.size, "white")
+    return np.asarray(Image.alpha_composite(paper, image))[:, :, 2::-1].copy()
 
 
 def read_index_png(data: bytes, where: str) -> np.ndarray:
-    """A label file's class numbers: H x W, uint8 or uint16.
+    """Read a label file's class numbers: H x W, uint8 or uint16.
 
     Palette and grey PNGs of any bit depth hold numbers; the palette's colours play no part.
 
@@ -177,30 +177,30 @@ def read_index_png(data: bytes, where: str) -> np.ndarray:
     if not data.startswith(_PNG_SIGNATURE):
         raise UserError(f"{where}: a label must be a PNG")
     try:
-        picture = Image.open(io.BytesIO(data))
-        picture.load()
+        image = Image.open(io.BytesIO(data))
+        image.load()
     except Exception as error:
         raise UserError(f"{where}: not a PNG that can be read ({_first_line(error)})") from None
-    if picture.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
+    if image.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
         raise UserError(
-            f"{where}: a {picture.mode} picture, so colours and not class numbers; "
+            f"{where}: has colours ({image.mode}), not class numbers; "
             "a label must be a palette or grey PNG whose pixel values are the numbers of the classes"
         )
-    values = np.asarray(picture)
+    values = np.asarray(image)
     depth = data[struct.calcsize(">8sI4sII")]  # signature, chunk length, "IHDR", width, height, then the bit depth
-    if picture.mode == "L" and depth < 8:
+    if image.mode == "L" and depth < 8:
         values = values // (255 // (2**depth - 1))  # Pillow stretches 2- and 4-bit grey to 0..255
     return values.astype(np.uint16 if values.max(initial=0) > 255 else np.uint8)
 
 
 def shrink_image(image: np.ndarray, scale: float) -> np.ndarray:
-    """H x W x 3 to about scale*H x scale*W x 3, by averaging areas."""
+    """Shrink H x W x 3 to about scale*H x scale*W x 3, by averaging areas."""
     height, width = shrunk_size(image.shape[:2], scale)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def shrink_label(label: np.ndarray, scale: float) -> np.ndarray:
-    """H x W to about scale*H x scale*W: the label under the centre of each new pixel."""
+    """Shrink H x W to about scale*H x scale*W: the label under the centre of each new pixel."""
     (height, width), (new_height, new_width) = label.shape, shrunk_size(label.shape, scale)
     rows = (2 * np.arange(new_height) + 1) * height // (2 * new_height)
     columns = (2 * np.arange(new_width) + 1) * width // (2 * new_width)
@@ -208,12 +208,12 @@ def shrink_label(label: np.ndarray, scale: float) -> np.ndarray:
 
 
 def shrunk_size(size: tuple[int, ...], scale: float) -> tuple[int, int]:
-    """Height and width after shrinking: rounded, at least one pixel."""
+    """Compute height and width after shrinking: rounded, at least one pixel."""
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """PNG bytes of H x W or H x W x 3 (BGR) uint8 pixels."""
+    """Encode H x W or H x W x 3 (BGR) uint8 pixels as PNG."""
     done, buffer = cv2.imencode(".png", pixels)
     if not done:
         raise RuntimeError(f"OpenCV cannot write a PNG of shape {pixels.shape}")

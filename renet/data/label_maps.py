@@ -15,7 +15,7 @@ from renet.data.images import read_index_png
 
 
 def read_label_map(file: Path) -> np.ndarray:
-    """The class indices in a palette or grey PNG.
+    """Read the class indices in a palette or grey PNG.
 
     Returns:
         H x W uint8.
@@ -34,7 +34,7 @@ def read_label_map(file: Path) -> np.ndarray:
 
 
 def encode_label_map(labels: np.ndarray, dataset: Dataset) -> bytes:
-    """H x W class indices as the bytes of an 8-bit palette PNG in the dataset's colours."""
+    """Encode H x W class indices as an 8-bit palette PNG in the dataset's colours."""
     image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
     image.putpalette(dataset.full_palette())
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""A label map laid over its picture, with a legend."""
+"""Overlay of a label map on its image, with a legend."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LEAST_WIDTH = 160
 
 
 def blend(image: np.ndarray, labels: np.ndarray, dataset: Dataset, opacity: float = 0.5) -> np.ndarray:
-    """The picture under a translucent layer of the classes' colours.
+    """Lay a translucent layer of the classes' colours over an image.
 
     Args:
         image: H x W x 3 uint8, BGR.
-        labels: H x W uint8, class indices; the ignored label leaves the picture as it is.
+        labels: H x W uint8, class indices; the ignored label leaves the image as it is.
         dataset: colours.
         opacity: of the colours, 0 to 1.
 
@@ -27,13 +27,13 @@ def blend(image: np.ndarray, labels: np.ndarray, dataset: Dataset, opacity: floa
         H x W x 3 uint8, RGB.
     """
     colours = np.array(dataset.full_palette(), np.float32).reshape(256, 3)[labels]
-    picture = image[:, :, ::-1].astype(np.float32)
-    mixed = picture + opacity * (colours - picture)
-    return np.where((labels == dataset.ignore_label)[:, :, None], picture, mixed).round().astype(np.uint8)
+    photograph = image[:, :, ::-1].astype(np.float32)
+    mixed = photograph + opacity * (colours - photograph)
+    return np.where((labels == dataset.ignore_label)[:, :, None], photograph, mixed).round().astype(np.uint8)
 
 
 def draw_overlay(image: np.ndarray, labels: np.ndarray, dataset: Dataset, opacity: float = 0.5) -> Image.Image:
-    """`blend` with a legend below it that names the classes present and their share of the pixels.
+    """Draw `blend` with a legend below it that names the classes present and their share of the pixels.
 
     Args:
         image: H x W x 3 uint8, BGR.

@@ -1,4 +1,4 @@
-"""Reading a prepared split: pictures and labels by number."""
+"""Reader of a prepared split: images and labels by number."""
 
 from __future__ import annotations
 
@@ -21,28 +21,30 @@ KEY_DIGITS = 8
 
 
 def make_key(number: int, image_id: str) -> str:
-    """The key of sample `number`: `00000000_<image id>`, so that the byte order of the keys is that of the numbers."""
+    """Write the key of sample `number`: `00000000_<image id>`, so that the byte order of the keys is that of the
+    numbers."""
     return f"{number:0{KEY_DIGITS}d}_{image_id}"
 
 
 def id_of_key(key: str) -> str:
-    """The image id within a key."""
+    """Take the image id from a key."""
     return key[KEY_DIGITS + 1 :]
 
 
 def decode_image(encoded: bytes) -> np.ndarray | None:
-    """H x W x 3 uint8, BGR, as every reader here decodes (EXIF orientation ignored); None where it is no picture."""
+    """Decode to H x W x 3 uint8, BGR, as every reader here does (EXIF orientation ignored); None where it is no
+    image."""
     return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 def decode_label(encoded: bytes) -> np.ndarray | None:
-    """H x W uint8; None where it is no 8-bit picture of one channel."""
+    """Decode to H x W uint8; None where it is no 8-bit image of one channel."""
     label = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     return label if label is not None and label.ndim == 2 and label.dtype == np.uint8 else None
 
 
 class SplitReader:
-    """One prepared split, for reading; several processes may read it at once.
+    """Prepared split, for reading; several processes may read it at once.
 
     A context manager. Samples are numbered 0 .. len-1 in the order of their keys.
     """
@@ -85,56 +87,56 @@ class SplitReader:
 
     @property
     def has_labels(self) -> bool:
-        """Whether the split holds labels."""
+        """Tell whether the split holds labels."""
         return self._labels is not None
 
     def keys(self) -> list[str]:
-        """The keys, `00000000_<image id>`, in order."""
+        """List the keys, `00000000_<image id>`, in order."""
         return list(self._keys)
 
     def ids(self) -> list[str]:
-        """The image ids, in the order of the keys."""
+        """List the image ids, in the order of the keys."""
         return [id_of_key(key) for key in self._keys]
 
     def image_bytes(self, index: int) -> bytes:
-        """The encoded picture of sample `index`.
+        """Read the encoded image of sample `index`.
 
         Raises:
             UserError: the record is damaged.
         """
-        return self._picture(self._images, index)
+        return self._encoded(self._images, index)
 
     def image(self, index: int) -> np.ndarray:
-        """The picture of sample `index`: H x W x 3 uint8, BGR.
+        """Read the image of sample `index`: H x W x 3 uint8, BGR.
 
         Raises:
             UserError: the record is damaged.
         """
         image = decode_image(self.image_bytes(index))
         if image is None:
-            raise UserError(f"{self.folder / IMAGES}: record {self._keys[index]} is not a picture that can be decoded")
+            raise UserError(f"{self.folder / IMAGES}: record {self._keys[index]} is not an image that can be decoded")
         return image
 
     def label(self, index: int) -> np.ndarray | None:
-        """The labels of sample `index`: H x W uint8; None in a split without labels.
+        """Read the label map of sample `index`: H x W uint8; None in a split without labels.
 
         Raises:
             UserError: the record is damaged.
         """
         if self._labels is None:
             return None
-        label = decode_label(self._picture(self._labels, index))
+        label = decode_label(self._encoded(self._labels, index))
         if label is None:
-            raise UserError(f"{self.folder / LABELS}: record {self._keys[index]} is not an 8-bit grey picture")
+            raise UserError(f"{self.folder / LABELS}: record {self._keys[index]} is not an 8-bit grey image")
         return label
 
     def records(self) -> Iterator[tuple[bytes, bytes, bytes]]:
-        """Every sample's key, image Datum and label Datum (empty without labels), in order."""
+        """Iterate over every sample's key, image Datum and label Datum (empty without labels), in order."""
         for key in self._keys:
             name = key.encode()
             yield name, _record(self._images, name), b"" if self._labels is None else _record(self._labels, name)
 
-    def _picture(self, environment: lmdb.Environment, index: int) -> bytes:
+    def _encoded(self, environment: lmdb.Environment, index: int) -> bytes:
         key = self._keys[index]
         try:
             return unpack_encoded(_record(environment, key.encode()))
@@ -143,7 +145,8 @@ class SplitReader:
 
 
 def records_sha256(reader: SplitReader) -> str:
-    """SHA-256 over key, image record and label record of each sample in order, each led by its length in 8 bytes.
+    """Compute the SHA-256 over key, image record and label record of each sample in order, each led by its length in 8
+    bytes.
 
     LMDB's own file is no measure: its pages depend on how the transactions were cut.
     """

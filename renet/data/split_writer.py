@@ -1,4 +1,4 @@
-"""Writing a prepared split: beside its place, batch by batch, verified, then renamed.
+"""Writer of a prepared split: beside its place, batch by batch, verified, then renamed.
 
 A split in the making is `.<name>.partial` beside its place. Its split.json says after every committed batch how far the
 conversion has come, so that a killed one goes on there. Once every record has been read back and checked, the folder
@@ -42,13 +42,13 @@ _NOT_THE_SAMPLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class LeftOut(Exception):
-    """Raised by `Sample.read` where the split is not meant to hold the sample; the message says why, in words that
-    other samples share, since they are counted by it."""
+    """Signal of `Sample.read` that the split is not meant to hold the sample; the message says why, in words that other
+    samples share, since they are counted by it."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One sample's content: a picture and its labels, H x W integers (class numbers and the ignored label).
+    """Content of a sample: an image and its labels, H x W integers (class numbers and the ignored label).
 
     Without labels (a test set whose truth is not published) `label` is None.
     """
@@ -59,7 +59,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample to be written.
+    """Sample to be written.
 
     Attributes:
         id: what predictions and lists call it.
@@ -76,7 +76,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Settings:
-    """What, besides the source, decides a split's records."""
+    """Settings that, besides the source, decide a split's records."""
 
     classes: int
     ignore_label: int
@@ -112,9 +112,9 @@ class _State:
 
 @dataclass(frozen=True)
 class WrittenSplit:
-    """A split that is in its place: its summary, its pixels' sums (B, G, R), the bad samples that were skipped, how
-    many others were left out, by reason (see `LeftOut`), and how many pixels each class has (empty without labels, and
-    for a split of an earlier version)."""
+    """Split that is in its place: its summary, its pixels' sums (B, G, R), the bad samples that were skipped, how many
+    others were left out, by reason (see `LeftOut`), and how many pixels each class has (empty without labels, and for a
+    split of an earlier version)."""
 
     summary: SplitSummary
     pixels: int

@@ -21,7 +21,7 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 
 from renet.common.errors import UserError
-from renet.conversion.coco import CATEGORIES, Picture, _compact, draw_label, read_annotations, unpack_counts
+from renet.conversion.coco import CATEGORIES, AnnotatedImage, _compact, draw_label, read_annotations, unpack_counts
 from renet.data.catalog import VOC2012
 from renet.data.dataset import Dataset
 from renet.data.split_reader import SplitReader
@@ -56,8 +56,8 @@ def content(annotations: list[dict[str, Any]], numbers: list[int]) -> dict[str, 
 def write_images(folder: Path, numbers: list[int]) -> Path:
     folder.mkdir()
     for n in numbers:
-        picture = np.random.default_rng(n).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-        cv2.imwrite(str(folder / f"{n:012d}.jpg"), picture)
+        image = np.random.default_rng(n).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{n:012d}.jpg"), image)
     return folder
 
 
@@ -169,13 +169,13 @@ def test_overlaps_and_crowds(tmp_path: Path) -> None:
         instance(1, TRUCK, runs(~half), crowd=1),  # another category's crowd is background
     ]
     (tmp_path / "a.json").write_text(json.dumps(content(annotations, [1])))
-    (picture,) = read_annotations(tmp_path / "a.json")
+    (image,) = read_annotations(tmp_path / "a.json")
     expected = np.zeros((HEIGHT, WIDTH), int)
     expected[:20, :30], expected[20:30, :30], expected[30:60, :5] = 6, 7, 15
     expected[10:20, :30] = 255
     expected[20:30, :5] = 255
     expected[half] = 255
-    assert np.array_equal(draw_label(picture, "x"), expected)
+    assert np.array_equal(draw_label(image, "x"), expected)
 
 
 def test_runs_as_text() -> None:
@@ -191,7 +191,9 @@ def test_runs_as_text() -> None:
 def label_of(shape: object, **more: int) -> np.ndarray:
     """The label of one bus of this shape."""
     text = json.dumps(instance(1, BUS, shape, **more))
-    return draw_label(Picture(1, "1.jpg", HEIGHT, WIDTH, [json.loads(text, object_hook=_compact)]), "a.json: image 1")
+    return draw_label(
+        AnnotatedImage(1, "1.jpg", HEIGHT, WIDTH, [json.loads(text, object_hook=_compact)]), "a.json: image 1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -289,14 +291,12 @@ def test_bad_images_are_named_and_can_be_left_out(source: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("lies", ["upright", "stored"])
-def test_stated_size_tells_how_the_annotations_of_a_rotated_picture_lie(
-    source: Path, tmp_path: Path, lies: str
-) -> None:
+def test_stated_size_tells_how_the_annotations_of_a_rotated_image_lie(source: Path, tmp_path: Path, lies: str) -> None:
     tags = Image.Exif()
     tags[ExifTags.Base.Orientation] = 6
     file = source / "train/000000000001.jpg"
-    with Image.open(file) as picture:
-        upright = np.asarray(picture)
+    with Image.open(file) as image:
+        upright = np.asarray(image)
         turned = np.ascontiguousarray(np.rot90(upright)) if lies == "upright" else upright
     Image.fromarray(turned).save(file, exif=tags, quality=95, subsampling=0)
     succeeded(prepared(source, tmp_path / "out"))
@@ -307,7 +307,7 @@ def test_stated_size_tells_how_the_annotations_of_a_rotated_picture_lie(
     assert image.shape == upright.shape and np.abs(image[:, :, ::-1].astype(int) - upright).mean() < 10
 
 
-def test_square_rotated_picture_needs_the_users_word(source: Path, tmp_path: Path) -> None:
+def test_square_rotated_image_needs_the_users_word(source: Path, tmp_path: Path) -> None:
     tags = Image.Exif()
     tags[ExifTags.Base.Orientation] = 3
     file = source / "train/000000000001.jpg"
@@ -332,10 +332,10 @@ KILLED = textwrap.dedent(
     from renet.common.command_line import run
 
     draw = coco.draw_label
-    def die_at_the_last(picture, where):
-        if picture.number == 12:
+    def die_at_the_last(image, where):
+        if image.number == 12:
             os.kill(os.getpid(), signal.SIGKILL)
-        return draw(picture, where)
+        return draw(image, where)
     coco.draw_label = die_at_the_last
     split_writer.SAMPLES_PER_BATCH = 2
     run(command.main, command.make_parser(), sys.argv[1:])

@@ -1,4 +1,4 @@
-"""The converter of a user's own pictures."""
+"""The converter of a user's own images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HEIGHT, WIDTH = 24, 32
 
 
 def photo(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """A smooth RGB picture, so that JPEG hardly changes it, no two corners alike."""
+    """A smooth RGB image, so that JPEG hardly changes it, no two corners alike."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([x * 255 / width, y * 255 / height, 255 - (x + y) * 255 / (width + height)], axis=2).astype(
         np.uint8
@@ -43,9 +43,9 @@ def label(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     return values
 
 
-def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -64,7 +64,7 @@ def mine(tmp_path: Path) -> Path:
     for number in range(5):
         Image.fromarray(photo()).save(folder / "photos" / f"p{number}.JPG", quality=90 + number)
         Image.fromarray(label()).save(folder / "labels" / f"p{number}.png")
-    (folder / "photos" / "notes.txt").write_text("no picture")
+    (folder / "photos" / "notes.txt").write_text("no image")
     (folder / "classes.txt").write_text("ground #102030\ngarden gate 170 60 45\n")
     return folder
 
@@ -147,9 +147,9 @@ def test_transparency_is_laid_on_white(deep: bool) -> None:
 
 
 def test_transparent_palette_colour_is_laid_on_white() -> None:
-    picture = Image.fromarray(np.array([[0, 1]], np.uint8), "L").convert("P")
-    picture.putpalette([200, 0, 0, 0, 200, 0])
-    data = encoded(picture, "PNG", transparency=1)
+    image = Image.fromarray(np.array([[0, 1]], np.uint8), "L").convert("P")
+    image.putpalette([200, 0, 0, 0, 200, 0])
+    data = encoded(image, "PNG", transparency=1)
     image = decode_image(normalise(data, "x").data)
     assert image is not None
     assert image.tolist() == [[[0, 0, 200], [255, 255, 255]]]
@@ -157,7 +157,7 @@ def test_transparent_palette_colour_is_laid_on_white() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_phone_pictures_are_turned_where_the_label_is_upright(kind: str, orientation: int) -> None:
+def test_phone_images_are_turned_where_the_label_is_upright(kind: str, orientation: int) -> None:
     upright = photo()
     # What a camera stores, for each value of the tag: the inverse of what a viewer does.
     stored = {
@@ -192,7 +192,7 @@ def test_phone_pictures_are_turned_where_the_label_is_upright(kind: str, orienta
     assert all(close(decoded, stored) for decoded in stock_decodings(raw.data))
 
 
-def test_square_phone_picture_is_an_error_until_the_user_says(mine: Path, tmp_path: Path) -> None:
+def test_square_phone_image_is_an_error_until_the_user_says(mine: Path, tmp_path: Path) -> None:
     square = photo(20, 20)
     Image.fromarray(np.ascontiguousarray(np.rot90(square, 1))).save(
         mine / "photos/square.jpg", exif=exif(6), quality=95
@@ -207,11 +207,11 @@ def test_square_phone_picture_is_an_error_until_the_user_says(mine: Path, tmp_pa
 
 
 def labelled(values: np.ndarray, mode: str) -> bytes:
-    picture = Image.fromarray(values)
+    image = Image.fromarray(values)
     if mode == "P":
-        picture = picture.convert("P")
-        picture.putpalette([200, 30, 40] * 256)
-    return encoded(picture, "PNG")
+        image = image.convert("P")
+        image.putpalette([200, 30, 40] * 256)
+    return encoded(image, "PNG")
 
 
 def test_labels_of_every_bit_depth_hold_numbers() -> None:
@@ -246,8 +246,8 @@ def grey_png(values: np.ndarray, bits: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (encoded(Image.fromarray(photo()), "PNG"), "colours and not class numbers"),
-        (encoded(Image.fromarray(photo()).convert("RGBA"), "PNG"), "colours and not class numbers"),
+        (encoded(Image.fromarray(photo()), "PNG"), "not class numbers"),
+        (encoded(Image.fromarray(photo()).convert("RGBA"), "PNG"), "not class numbers"),
         (encoded(Image.fromarray(label()), "JPEG"), "must be a PNG"),
         (labelled(label(), "L")[:60], "not a PNG that can be read"),
         (b"", "must be a PNG"),
@@ -277,13 +277,13 @@ JPEG = encoded(Image.fromarray(photo()), "JPEG")
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("p2.JPG", JPEG[: len(JPEG) * 2 // 3], "not a picture that can be read"),
-        ("p2.JPG", b"", "not a picture that can be read"),
-        ("p2.JPG", b"<html>not found</html>", "not a picture that can be read"),
+        ("p2.JPG", JPEG[: len(JPEG) * 2 // 3], "not an image that can be read"),
+        ("p2.JPG", b"", "not an image that can be read"),
+        ("p2.JPG", b"<html>not found</html>", "not an image that can be read"),
         ("p2.tif", encoded(Image.fromarray(np.ones((HEIGHT, WIDTH), np.float32)), "TIFF"), "real numbers"),
     ],
 )
-def test_bad_pictures_are_named(mine: Path, tmp_path: Path, name: str, content: bytes, words: str) -> None:
+def test_bad_images_are_named(mine: Path, tmp_path: Path, name: str, content: bytes, words: str) -> None:
     (mine / "photos/p2.JPG").unlink()
     (mine / "photos" / name).write_bytes(content)
     line = complaint(prepared(mine, tmp_path / "out"))
@@ -440,7 +440,7 @@ def test_bad_options_are_told(mine: Path, tmp_path: Path, options: tuple[str, ..
 
 
 def test_names_with_suffixes(tmp_path: Path) -> None:
-    """As Cityscapes is delivered: suffixes on both names, in folders of cities; and labels beside the pictures."""
+    """As Cityscapes is delivered: suffixes on both names, in folders of cities; and labels beside the images."""
     for city, number in (("aachen", 0), ("bochum", 1)):
         for kind in ("leftImg8bit", "gtFine", "beside"):
             (tmp_path / kind / city).mkdir(parents=True)
@@ -487,7 +487,7 @@ def test_labelme_as_its_converter_writes_it(tmp_path: Path) -> None:
     assert np.array_equal(read_all(tmp_path / "out/train")["one"][1], label())
 
 
-def test_labels_beside_their_pictures(mine: Path, tmp_path: Path) -> None:
+def test_labels_beside_their_images(mine: Path, tmp_path: Path) -> None:
     for file in (mine / "labels").iterdir():
         file.rename(mine / "photos" / file.name)
     folder = f"{mine / 'photos'}:{mine / 'photos'}"
@@ -509,7 +509,7 @@ def test_pairs_that_are_not_here(mine: Path, tmp_path: Path) -> None:
         file.write_text(text)
         line = complaint(convert(SCRIPT, *command))
         assert f"{file}, line 1" in line and words in line
-    # Relative to the list's folder, and labels of other names than the pictures'.
+    # Relative to the list's folder, and labels of other names than the images'.
     (mine / "labels/p1.png").rename(mine / "labels/one.png")
     file.write_text("mine/photos/p1.JPG mine/labels/one.png\n")
     succeeded(convert(SCRIPT, *command))
@@ -535,7 +535,7 @@ def test_limits_of_the_machine_are_told_in_one_line(
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     result = prepared(mine, tmp_path / "out", "--skip-bad", preexec_fn=set_limit, env=environment)
     assert words in complaint(result)
-    assert "skipped" not in result.stdout + result.stderr  # no picture is to blame
+    assert "skipped" not in result.stdout + result.stderr  # no image is to blame
     succeeded(prepared(mine, tmp_path / "out", "--skip-bad"))
     assert Dataset.load(tmp_path / "out").skipped == {}
 
@@ -546,6 +546,6 @@ def test_bad_arguments(mine: Path, tmp_path: Path) -> None:
     shutil.rmtree(mine / "photos")
     assert "photos: no such folder" in complaint(prepared(mine, tmp_path / "out"))
     (mine / "photos").mkdir()
-    assert "no picture in it" in complaint(prepared(mine, tmp_path / "out"))
+    assert "no image in it" in complaint(prepared(mine, tmp_path / "out"))
     assert "required" in complaint(convert(SCRIPT, "--images", mine))
     assert "[0, 1)" in complaint(prepared(mine, tmp_path / "out", "--test-fraction", "1"))

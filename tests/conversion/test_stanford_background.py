@@ -28,7 +28,7 @@ IDS = [f"{n:07d}" for n in range(715)]
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stand-in for the unpacked distribution: 715 tiny pictures, each of one of six sizes."""
+    """A stand-in for the unpacked distribution: 715 tiny images, each of one of six sizes."""
     root = tmp_path_factory.mktemp("small") / "iccv09Data"
     for folder in ("images", "labels"):
         (root / folder).mkdir(parents=True)

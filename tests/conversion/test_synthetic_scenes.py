@@ -15,7 +15,7 @@ from data_prep_helpers import DATA_PREP, complaint, convert, succeeded
 from hold import Hold
 from scipy.ndimage import distance_transform_edt
 
-from renet.conversion.scenes import BEACH, DESERT, HILL, HOUSE, PATH, ROAD, SEA, TREE, Coins, Scene, draw
+from renet.conversion.synthetic_scenes import BEACH, DESERT, HILL, HOUSE, PATH, ROAD, SEA, TREE, Coins, Scene, draw
 from renet.data.catalog import SYNTHETIC_SCENES
 from renet.data.dataset import Dataset
 from renet.data.split_reader import SplitReader

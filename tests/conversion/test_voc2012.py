@@ -19,7 +19,7 @@ from PIL import ExifTags, Image
 from scipy.io import savemat
 
 from renet.common.errors import UserError
-from renet.conversion.voc2012 import SBD_IMAGES, augment, check_counts, read_sbd_label
+from renet.conversion.voc2012 import SBD_IMAGE_COUNT, augment, check_counts, read_sbd_label
 from renet.data.catalog import VOC2012, bit_interleaved_palette
 from renet.data.dataset import Dataset
 from renet.data.split_reader import SplitReader
@@ -31,7 +31,7 @@ SBD_TRAIN, SBD_VAL = ["2007_02", "2010_31", "2010_32"], ["2007_11", "2010_33"]
 HEIGHT, WIDTH = 10, 14
 
 
-def write_picture(file: Path, seed: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
+def write_image(file: Path, seed: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(file), np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8))
 
@@ -47,9 +47,9 @@ def sbd_values(seed: int) -> np.ndarray:
 
 
 def save_label(file: Path, values: np.ndarray) -> None:
-    picture = Image.fromarray(values)
-    picture.putpalette(bit_interleaved_palette(256).reshape(-1).tolist())
-    picture.save(file)
+    image = Image.fromarray(values)
+    image.putpalette(bit_interleaved_palette(256).reshape(-1).tolist())
+    image.save(file)
 
 
 def save_sbd(file: Path, values: np.ndarray) -> None:
@@ -73,11 +73,11 @@ def devkit(tmp_path: Path) -> Path:
     voc = tmp_path / "VOCdevkit" / "VOC2012"
     (voc / "SegmentationClass").mkdir(parents=True)
     for seed, one in enumerate(TRAIN + VAL):
-        write_picture(voc / "JPEGImages" / f"{one}.jpg", seed)
+        write_image(voc / "JPEGImages" / f"{one}.jpg", seed)
         save_label(voc / "SegmentationClass" / f"{one}.png", voc_values(seed))
     for seed, one in enumerate(TEST):
-        write_picture(voc / "JPEGImages" / f"{one}.jpg", 50 + seed)
-    write_picture(voc / "JPEGImages" / "2010_31.jpg", 60)
+        write_image(voc / "JPEGImages" / f"{one}.jpg", 50 + seed)
+    write_image(voc / "JPEGImages" / "2010_31.jpg", 60)
     for name, ids in (("train", TRAIN), ("val", VAL), ("trainval", sorted(TRAIN + VAL)), ("test", TEST)):
         write_list(voc / "ImageSets/Segmentation" / f"{name}.txt", ids)
     return voc.parent
@@ -89,7 +89,7 @@ def sbd(tmp_path: Path, devkit: Path) -> Path:
     dataset = tmp_path / "benchmark_RELEASE" / "dataset"
     (dataset / "cls").mkdir(parents=True)
     for seed, one in enumerate(SBD_TRAIN + SBD_VAL):
-        write_picture(dataset / "img" / f"{one}.jpg", 70 + seed)
+        write_image(dataset / "img" / f"{one}.jpg", 70 + seed)
         save_sbd(dataset / "cls" / f"{one}.mat", sbd_values(seed))
     write_list(dataset / "train.txt", SBD_TRAIN)
     write_list(dataset / "val.txt", SBD_VAL)
@@ -116,7 +116,7 @@ def test_real_samples(tmp_path: Path, shared_data: Path) -> None:
         with Image.open(samples / f"VOC2012/SegmentationClass/{one}.png") as source:
             assert source.mode == "P"
             assert np.array_equal(label, np.asarray(source))
-            # The same by another way: each index's colour is that of the picture as it is seen.
+            # The same by another way: each index's colour is that of the image as it is seen.
             assert np.array_equal(colours[label], np.asarray(source.convert("RGB")))
         assert label is not None and 255 in label and 0 < np.unique(label)[-2] <= 20
 
@@ -174,7 +174,7 @@ def full_lists() -> tuple[dict[str, list[str]], list[str]]:
 
 def test_counts_of_the_whole_dataset() -> None:
     splits, sbd = full_lists()
-    assert len(sbd) == SBD_IMAGES
+    assert len(sbd) == SBD_IMAGE_COUNT
     everything = splits | augment(splits, sbd)
     assert {split: len(ids) for split, ids in everything.items()} == VOC2012.images
     assert check_counts(everything, sbd) == check_counts(splits, None) == []
@@ -231,7 +231,7 @@ def test_bad_files_are_named_and_can_be_left_out(devkit: Path, sbd: Path, tmp_pa
     command = (SCRIPT, "--voc", devkit, "--sbd", sbd, "--out", tmp_path / "out")
     refused = convert(*command)
     line = complaint(refused)
-    assert f"{voc}/SegmentationClass/2007_01.png: a RGB picture, so colours and not class numbers" in line
+    assert f"{voc}/SegmentationClass/2007_01.png: has colours (RGB), not class numbers" in line
     assert "(3 of 3 samples are bad)" in line
     assert f"{voc}/SegmentationClass/2007_02.png: label value 21 is out of range: 0..20, or 255" in refused.stderr
     assert f"{voc}/JPEGImages/2007_03.jpg: no such file" in refused.stderr
@@ -239,7 +239,7 @@ def test_bad_files_are_named_and_can_be_left_out(devkit: Path, sbd: Path, tmp_pa
     # Mended in VOC, SBD's are still bad.
     for seed, one in enumerate(TRAIN):
         save_label(voc / "SegmentationClass" / f"{one}.png", voc_values(seed))
-    write_picture(voc / "JPEGImages/2007_03.jpg", 2)
+    write_image(voc / "JPEGImages/2007_03.jpg", 2)
     refused = convert(*command)
     line = complaint(refused)
     assert f"{dataset}/cls/2010_31.mat: the label is 10 x 14 (width x height), its image 14 x 10" in line
@@ -285,7 +285,7 @@ def augmented(devkit: Path) -> Path:
     voc = devkit / "VOC2012"
     (voc / "SegmentationClassAug").mkdir()
     for seed, one in enumerate(AUG):
-        write_picture(voc / "JPEGImages" / f"{one}.jpg", 60 + seed)
+        write_image(voc / "JPEGImages" / f"{one}.jpg", 60 + seed)
         Image.fromarray(sbd_values(seed)).save(voc / "SegmentationClassAug" / f"{one}.png")
     for one in TRAIN:
         Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(voc / "SegmentationClassAug" / f"{one}.png")
@@ -362,7 +362,7 @@ def test_subset_with_lists_of_its_own(tmp_path: Path, shared_data: Path) -> None
             assert np.array_equal(label, np.asarray(source))
 
 
-def test_rotated_pictures_are_taken_where_the_user_says(devkit: Path, tmp_path: Path) -> None:
+def test_rotated_images_are_taken_where_the_user_says(devkit: Path, tmp_path: Path) -> None:
     tags = Image.Exif()
     tags[ExifTags.Base.Orientation] = 6
     file = devkit / "VOC2012/JPEGImages/2007_01.jpg"
@@ -380,7 +380,7 @@ def test_test_split_needs_list_and_images(devkit: Path, tmp_path: Path) -> None:
     assert "has none of the 2 images that test.txt lists" in printed
     assert "test" not in Dataset.load(tmp_path / "out").splits
     # One of two is no longer "not there": the other is missing.
-    write_picture(devkit / f"VOC2012/JPEGImages/{TEST[0]}.jpg", 50)
+    write_image(devkit / f"VOC2012/JPEGImages/{TEST[0]}.jpg", 50)
     assert f"{TEST[1]}.jpg: no such file" in complaint(convert(SCRIPT, "--voc", devkit, "--out", tmp_path / "out"))
 
 

@@ -20,7 +20,7 @@ from data_prep_helpers import stock_decodings
 from renet.common.command_line import run
 from renet.common.errors import UserError
 from renet.common.progress import draws_bars, progress
-from renet.conversion.prepare import prepare, shuffled
+from renet.conversion.prepare import OutputOptions, prepare, shuffled
 from renet.data import split_writer
 from renet.data.dataset import Dataset, SplitSummary
 from renet.data.datum import Datum, pack_encoded, unpack_encoded
@@ -31,7 +31,7 @@ from renet.data.split_writer import LeftOut, Pair, Sample, Settings, write_split
 SETTINGS = Settings(classes=4, ignore_label=255)
 
 
-def picture(number: int, height: int = 12, width: int = 16) -> tuple[np.ndarray, np.ndarray]:
+def image_and_label(number: int, height: int = 12, width: int = 16) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(number)
     image = random.integers(0, 256, (height, width, 3), np.uint8)
     label = random.choice(np.array([0, 1, 2, 3, 255], np.uint8), (height, width))
@@ -40,10 +40,10 @@ def picture(number: int, height: int = 12, width: int = 16) -> tuple[np.ndarray,
 
 def sample(number: int, **size: int) -> Sample:
     def read() -> Pair:
-        image, label = picture(number, **size)
+        image, label = image_and_label(number, **size)
         return Pair(EncodedImage(encode_png(image), *label.shape), label)
 
-    return Sample(id=f"picture {number}", fingerprint=str(number), read=read, label_where=f"labels/{number}.png")
+    return Sample(id=f"image {number}", fingerprint=str(number), read=read, label_where=f"labels/{number}.png")
 
 
 def bad_sample(number: int, message: str) -> Sample:
@@ -137,23 +137,25 @@ def test_edited_description_is_not_overwritten(tmp_path: Path) -> None:
         "splits": {"train": [sample(0)]},
         "training": ["train"],
     }
-    prepare(tmp_path, **arguments)
-    prepare(tmp_path, **arguments | {"palette": np.ones((4, 3))})  # other colours in the class file: nothing is lost
+    prepare(OutputOptions(tmp_path), **arguments)
+    prepare(
+        OutputOptions(tmp_path), **arguments | {"palette": np.ones((4, 3))}
+    )  # other colours in the class file: nothing is lost
     file = tmp_path / "dataset.json"
     assert Dataset.load(tmp_path).palette.max() == 1
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content))  # the same in another form
-    prepare(tmp_path, **arguments)
+    prepare(OutputOptions(tmp_path), **arguments)
     edited = json.dumps(content | {"palette": [[9, 9, 9]] * 4})
     file.write_text(edited)
     for splits in (arguments["splits"], {"train": [sample(0)], "test": [sample(1)]}):
         with pytest.raises(UserError, match=r"dataset\.json: was edited, and would be written anew"):
-            prepare(tmp_path, **arguments | {"splits": splits})
+            prepare(OutputOptions(tmp_path), **arguments | {"splits": splits})
     assert file.read_text() == edited and not (tmp_path / "test").exists()
     assert Dataset.load(tmp_path).palette.max() == 9
     del content["written_sha256"]  # as an earlier version wrote it
     file.write_text(json.dumps(content))
-    prepare(tmp_path, **arguments)
+    prepare(OutputOptions(tmp_path), **arguments)
 
 
 def test_missing_and_broken_descriptions(tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ def test_datum_on_the_wire() -> None:
     assert unpack_encoded(pack_encoded(b"PNG", 3, 4, 5)) == b"PNG"
     with pytest.raises(ValueError, match="no Caffe Datum"):
         unpack_encoded(b"\xff\xff\xff")
-    with pytest.raises(ValueError, match="no encoded picture"):
+    with pytest.raises(ValueError, match="no encoded image"):
         unpack_encoded(Datum(channels=1, height=1, width=1, data=b"x").SerializeToString())
 
 
@@ -188,16 +190,16 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["train"]
     with SplitReader(tmp_path / "train") as reader:
         assert len(reader) == written.summary.count == 70
-        assert reader.keys()[69] == "00000069_picture 69"
-        assert reader.ids()[:2] == ["picture 0", "picture 1"]
+        assert reader.keys()[69] == "00000069_image 69"
+        assert reader.ids()[:2] == ["image 0", "image 1"]
         for n in (0, 31, 32, 69):
-            image, label = picture(n)
+            image, label = image_and_label(n)
             assert np.array_equal(reader.image(n), image)
             assert np.array_equal(reader.label(n), label)
             for decoded in stock_decodings(reader.image_bytes(n)):
                 assert np.array_equal(decoded, image)
         assert records_sha256(reader) == written.summary.sha256
-    sums = np.sum([picture(n)[0].sum(axis=(0, 1), dtype=np.int64) for n in range(70)], axis=0)
+    sums = np.sum([image_and_label(n)[0].sum(axis=(0, 1), dtype=np.int64) for n in range(70)], axis=0)
     assert written.channel_sums == tuple(sums)
     assert written.pixels == 70 * 12 * 16
 
@@ -220,14 +222,14 @@ def test_database_grows_beyond_its_first_size(tmp_path: Path, monkeypatch: pytes
     write_split(tmp_path / "train", [sample(n, height=60, width=80) for n in range(40)], SETTINGS)
     with SplitReader(tmp_path / "train") as reader:
         assert sum(len(reader.image_bytes(n)) for n in range(40)) > 4 << 16
-        assert np.array_equal(reader.image(39), picture(39, 60, 80)[0])
+        assert np.array_equal(reader.image(39), image_and_label(39, 60, 80)[0])
 
 
 KILLED = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = {tests!r}
     from test_dataset import SETTINGS, sample, unlabelled
     from renet.data import split_writer
 
@@ -272,7 +274,7 @@ KILLED = textwrap.dedent(
 )
 def test_killed_conversion_goes_on_where_it_was(tmp_path: Path, where: str, kept: int) -> None:
     place = tmp_path / "train"
-    program = KILLED.format(tests=str(Path(__file__).parent))
+    program = KILLED.format(tests=[str(folder) for folder in Path(__file__).parents[:2]])
     repository = Path(split_writer.__file__).parents[2]
     killed = subprocess.run([sys.executable, "-c", program, str(place), where], cwd=repository, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -334,7 +336,7 @@ def test_mended_sample_does_not_cost_what_was_done_before_it(tmp_path: Path) -> 
 
 
 def wrong_label(values: np.ndarray) -> Sample:
-    image, _ = picture(1)
+    image, _ = image_and_label(1)
     pair = Pair(EncodedImage(encode_png(image), *image.shape[:2]), values)
     return Sample("one", "1", lambda: pair, "labels/one.png")
 
@@ -350,7 +352,7 @@ def wrong_label(values: np.ndarray) -> Sample:
             [bad_sample(0, "a.jpg: broken"), sample(0), bad_sample(1, "b.jpg: broken")],
             r"^a.jpg: broken; the same in bad 1 \(2 of 3 samples are bad\); mend it or leave it out with --skip-bad$",
         ),
-        ([sample(0), sample(0)], "picture 0 comes twice"),
+        ([sample(0), sample(0)], "image 0 comes twice"),
         ([], "no image"),
         ([Sample("x" * 600, "", sample(0).read, "-")], "too long"),
     ],
@@ -390,17 +392,17 @@ def test_skip_bad_lists_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureF
         "splits": {"train": samples},
         "training": ["train"],
     }
-    prepare(tmp_path, **arguments, skip_bad=True)
+    prepare(OutputOptions(tmp_path, skip_bad=True), **arguments)
     assert "skipped bad 1: b.jpg: broken" in capsys.readouterr().out
     dataset = Dataset.load(tmp_path)
     assert dataset.skipped == {"train": ["bad 1: b.jpg: broken"]}
     assert dataset.splits["train"].count == 2
     with SplitReader(tmp_path / "train") as reader:
-        assert reader.keys() == ["00000000_picture 0", "00000001_picture 2"]
+        assert reader.keys() == ["00000000_image 0", "00000001_image 2"]
     with pytest.raises(UserError, match="--skip-bad"):
-        prepare(tmp_path, **arguments)
+        prepare(OutputOptions(tmp_path), **arguments)
     with pytest.raises(UserError, match="every sample is bad"):
-        prepare(tmp_path / "other", **{**arguments, "splits": {"train": samples[1:2]}}, skip_bad=True)
+        prepare(OutputOptions(tmp_path / "other", skip_bad=True), **{**arguments, "splits": {"train": samples[1:2]}})
 
 
 def test_two_conversions_do_not_write_the_same_folder(tmp_path: Path) -> None:
@@ -413,10 +415,10 @@ def test_two_conversions_do_not_write_the_same_folder(tmp_path: Path) -> None:
 
 
 def test_shrinking_averages_images_and_picks_labels_at_centres(tmp_path: Path) -> None:
-    image, label = picture(5, 7, 9)
+    image, label = image_and_label(5, 7, 9)
     settings = Settings(classes=4, ignore_label=255, image_scale=1 / 3)
     write_split(tmp_path / "train", [sample(5, height=6, width=9)], settings)
-    image, label = picture(5, 6, 9)
+    image, label = image_and_label(5, 6, 9)
     with SplitReader(tmp_path / "train") as reader:
         small, small_label = reader.image(0), reader.label(0)
     means = image.reshape(2, 3, 3, 3, 3).mean(axis=(1, 3))
@@ -424,7 +426,7 @@ def test_shrinking_averages_images_and_picks_labels_at_centres(tmp_path: Path) -
     assert np.array_equal(small_label, label[1::3, 1::3])
     # Sizes that do not divide keep image and label together.
     for height, width, scale in ((7, 9, 0.5), (1, 5, 0.1), (241, 321, 0.5)):
-        image, label = picture(1, height, width)
+        image, label = image_and_label(1, height, width)
         assert shrink_image(image, scale).shape[:2] == shrink_label(label, scale).shape
     assert np.array_equal(shrink_label(np.arange(5, dtype=np.uint8)[None], 0.4), [[1, 3]])
 
@@ -440,15 +442,15 @@ def test_reader_names_what_is_damaged(tmp_path: Path) -> None:
             transaction.put(key, value) if value is not None else transaction.delete(key)
         environment.close()
 
-    put("images.lmdb", b"00000001_picture 1", pack_encoded(b"no picture", 3, 12, 16))
-    put("labels.lmdb", b"00000002_picture 2", pack_encoded(encode_png(picture(2)[0]), 3, 12, 16))
+    put("images.lmdb", b"00000001_image 1", pack_encoded(b"no image", 3, 12, 16))
+    put("labels.lmdb", b"00000002_image 2", pack_encoded(encode_png(image_and_label(2)[0]), 3, 12, 16))
     with SplitReader(tmp_path / "train") as reader:
         assert reader.image(0).shape == (12, 16, 3)
-        with pytest.raises(UserError, match="00000001_picture 1 is not a picture"):
+        with pytest.raises(UserError, match="00000001_image 1 is not an image"):
             reader.image(1)
-        with pytest.raises(UserError, match="00000002_picture 2 is not an 8-bit grey"):
+        with pytest.raises(UserError, match="00000002_image 2 is not an 8-bit grey"):
             reader.label(2)
-    put("labels.lmdb", b"00000002_picture 2", None)
+    put("labels.lmdb", b"00000002_image 2", None)
     with pytest.raises(UserError, match="different keys"):
         SplitReader(tmp_path / "train")
     (tmp_path / "train" / "images.lmdb" / "data.mdb").write_bytes(b"not LMDB" * 4096)
@@ -463,13 +465,13 @@ def test_split_without_labels(tmp_path: Path) -> None:
     with SplitReader(tmp_path / "test") as reader:
         assert not reader.has_labels
         assert reader.label(0) is None
-        assert reader.ids() == [f"picture {n}" for n in range(40)]
-        assert all(np.array_equal(reader.image(n), picture(n)[0]) for n in range(40))
+        assert reader.ids() == [f"image {n}" for n in range(40)]
+        assert all(np.array_equal(reader.image(n), image_and_label(n)[0]) for n in range(40))
         assert records_sha256(reader) == written.summary.sha256
-    sums = np.sum([picture(n)[0].sum(axis=(0, 1), dtype=np.int64) for n in range(40)], axis=0)
+    sums = np.sum([image_and_label(n)[0].sum(axis=(0, 1), dtype=np.int64) for n in range(40)], axis=0)
     assert (written.channel_sums, written.pixels) == (tuple(sums), 40 * 12 * 16)
     assert write_split(tmp_path / "test", samples, SETTINGS) == written
-    # The same pictures with labels are another split.
+    # The same images with labels are another split.
     with pytest.raises(UserError, match="other files"):
         write_split(tmp_path / "test", [sample(n) for n in range(40)], SETTINGS)
     half = write_split(tmp_path / "half", samples, Settings(classes=4, ignore_label=255, image_scale=0.5))
@@ -498,14 +500,14 @@ def test_left_out_samples_are_counted_by_reason(tmp_path: Path, capsys: pytest.C
         "training": ["train"],
     }
     for _ in range(2):
-        prepare(tmp_path, **arguments)
+        prepare(OutputOptions(tmp_path), **arguments)
         printed = capsys.readouterr().out
         assert "train: 3 images\n" in printed
         assert "train: 59 images left out: too small\n" in printed
         assert "train: 1 images left out: too dark\n" in printed
     assert Dataset.load(tmp_path).skipped == {}
     with SplitReader(tmp_path / "train") as reader:
-        assert reader.keys() == [f"0000000{n}_picture {n}" for n in range(3)]
+        assert reader.keys() == [f"0000000{n}_image {n}" for n in range(3)]
     with pytest.raises(UserError, match=r"would hold no image \(1 images: too small\)"):
         write_split(tmp_path / "none", samples[1:2], SETTINGS)
 

@@ -233,11 +233,11 @@ class TestTool:
 
     def test_colour_coded_prediction(self, case):
         replace_prediction(case, np.zeros((6, 4, 3), np.uint8))
-        assert "predictions/b.png: a RGB picture" in only_line(evaluate(case), "evaluate.py")
+        assert "predictions/b.png: has colours (RGB)" in only_line(evaluate(case), "evaluate.py")
 
     def test_colour_coded_label(self, case):
         Image.fromarray(np.zeros((6, 4, 4), np.uint8)).save(case / "labels/b.png")
-        assert "labels/b.png: a RGBA picture" in only_line(evaluate(case), "evaluate.py")
+        assert "labels/b.png: has colours (RGBA)" in only_line(evaluate(case), "evaluate.py")
 
     def test_prediction_out_of_range(self, case):
         save_labels(case / "predictions/b.png", np.full((6, 4), 3))

@@ -424,7 +424,7 @@ def test_bad_pictures_are_named(workshop, tmp_path):
     whole = (workshop / "pictures/wide.png").read_bytes()
     (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
     line = only_line(predict(workshop, tmp_path / "out", input=folder), "predict.py")
-    assert f"{folder}/torn.png: not a picture that can be read" in line
+    assert f"{folder}/torn.png: not an image that can be read" in line
     cv2.imwrite(str(folder / "torn.png"), picture(2, 2))
     assert "would overwrite the picture" in only_line(predict(workshop, folder, input=folder), "predict.py")
     cv2.imwrite(str(folder / "torn.jpg"), picture(2, 2))

@@ -9,7 +9,7 @@ import caffe
 import pytest
 from segmentation_helpers import write_split
 
-from renet.conversion.scenes import draw
+from renet.conversion.synthetic_scenes import draw
 from renet.data.catalog import SYNTHETIC_SCENES
 from renet.data.dataset import IGNORE_LABEL
 from renet.networks.files import Data, train_val_text

@@ -1,4 +1,4 @@
-"""Other numbers for labels: what a data set calls 11 or 255 is not what the lines of a class file count to."""
+"""Remapping of labels: a data set's numbers, such as 11 or 255, to the lines of a class file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMED = 5  # how many values a piece of advice names
 
 
 @dataclass(frozen=True)
-class LabelMap:
+class LabelRemap:
     """New numbers for labels, all given at once: 0=255 and 1=0 leave no label at 0 that was 1's neighbour.
 
     Attributes:
@@ -28,7 +28,7 @@ class LabelMap:
     pairs: tuple[tuple[int, int], ...] = ()
 
     def __call__(self, labels: np.ndarray) -> np.ndarray:
-        """The labels (H x W, uint8 or uint16) with their new numbers."""
+        """Give the labels (H x W, uint8 or uint16) their new numbers."""
         if not self.pairs:
             return labels
         table = np.arange(_LARGEST + 1, dtype=np.uint16)
@@ -39,14 +39,26 @@ class LabelMap:
     def __str__(self) -> str:
         return " ".join(f"{old}={new}" for old, new in self.pairs)
 
+    def check(self, classes: int) -> None:
+        """Make sure that every new number is a class or the ignored label.
+
+        Raises:
+            UserError: one is neither.
+        """
+        for old, new in self.pairs:
+            if new >= classes and new != IGNORE_LABEL:
+                raise UserError(
+                    f"--map {old}={new}: there is no class {new} (0..{classes - 1}, or {IGNORE_LABEL} to ignore)"
+                )
+
     def emptied(self, classes: int) -> list[int]:
-        """The classes that no label has any more."""
+        """List the classes that no label has any more."""
         moved, filled = {old for old, _ in self.pairs}, {new for _, new in self.pairs}
         return [label for label in range(classes) if label in moved - filled]
 
 
 def old_and_new(text: str) -> list[tuple[int, int]]:
-    """An argparse type: OLD=NEW, 0-2=255 (all to one) or 1-150=0-149 (one by one)."""
+    """Read OLD=NEW, 0-2=255 (all to one) or 1-150=0-149 (one by one)."""
     match = _FORM.fullmatch(text)
     if match is not None:
         first, last, to_first, to_last = (int(part) if part else None for part in match.groups())
@@ -58,25 +70,21 @@ def old_and_new(text: str) -> list[tuple[int, int]]:
     raise argparse.ArgumentTypeError(f"{text!r} is not OLD=NEW, such as 11=255, 0-2=255 or 1-150=0-149")
 
 
-def make_label_map(pairs: Sequence[Sequence[tuple[int, int]]], ignored: Sequence[int], classes: int) -> LabelMap:
-    """The map of what --map (`old_and_new` of each) and --ignore-label say.
+def make_label_remap(pairs: Sequence[Sequence[tuple[int, int]]], ignored: Sequence[int]) -> LabelRemap:
+    """Combine what --map (`old_and_new` of each) and --ignore-label say.
 
     Raises:
-        UserError: one label gets two numbers, or one that is neither a class nor 255.
+        UserError: one label gets two numbers.
     """
     table: dict[int, int] = {}
     for old, new in [pair for several in pairs for pair in several] + [(old, IGNORE_LABEL) for old in ignored]:
         if table.setdefault(old, new) != new:
             raise UserError(f"--map, --ignore-label: the label {old} would become {table[old]} and {new}")
-        if new >= classes and new != IGNORE_LABEL:
-            raise UserError(
-                f"--map {old}={new}: there is no class {new} (0..{classes - 1}, or {IGNORE_LABEL} to ignore)"
-            )
-    return LabelMap(tuple(sorted(table.items())))
+    return LabelRemap(tuple(sorted(table.items())))
 
 
 def advise_on_labels(present: Collection[int], classes: int) -> str:
-    """What to say to a converter with --map whose labels have values that are no class.
+    """Advise a user of --map on labels with values that are no class.
 
     Args:
         present: all values in the labels that have such ones.

@@ -1,20 +1,23 @@
-"""Small drawn outdoor scenes in which some regions are told apart only by what lies far away in the image."""
+"""Synthetic outdoor scenes in which some regions are told apart only by what lies far away in the image."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from renet.conversion.prepare import OutputOptions, prepare
 from renet.data.catalog import SYNTHETIC_SCENES
+from renet.data.dataset import Dataset
 from renet.data.images import EncodedImage, encode_png
 from renet.data.split_writer import Pair, Sample
 
 SKY, SEA, HILL, GRASS, TREE, HOUSE, BEACH, DESERT, ROAD, PATH = range(len(SYNTHETIC_SCENES.classes))
-DRAWING = 1  # to be raised when the same seed gives other pictures
+DRAWING = 1  # to be raised when the same seed gives other images
 SMALLEST = (48, 64)
 LARGEST = 4096
 _OVERSAMPLING = 3  # drawn larger and averaged, so that edges are smooth; odd, so that a pixel's centre is one point
@@ -23,7 +26,8 @@ _STREAMS = ("coins", "layout", "light", "sky", "far", "meadow", "lane", "side", 
 
 @dataclass(frozen=True)
 class Coins:
-    """What decides a scene's ambiguous regions: the sea at the horizon (or hills), houses at the side (or a wood)."""
+    """Choices that decide a scene's ambiguous regions: the sea at the horizon (or hills), houses at the side (or a
+    wood)."""
 
     sea: bool
     houses: bool
@@ -31,7 +35,7 @@ class Coins:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn scene: `image` H x W x 3 uint8 BGR, `label` H x W uint8."""
+    """Drawn scene: `image` H x W x 3 uint8 BGR, `label` H x W uint8."""
 
     image: np.ndarray
     label: np.ndarray
@@ -73,7 +77,7 @@ class _Canvas:
 
 
 def draw(seed: int, split: int, index: int, size: tuple[int, int], coins: Coins | None = None) -> Scene:
-    """Scene `index` of a split, the same for the same arguments.
+    """Draw scene `index` of a split, the same for the same arguments.
 
     Args:
         seed: of the dataset.
@@ -204,7 +208,7 @@ def _draw_lane(canvas: _Canvas, random: np.random.Generator, layout: _Layout, la
     upper = top + slack * 0.5 + _wave(random, canvas.x, slack * 0.5)
     lower = bottom - slack * 0.5 + _wave(random, canvas.x, slack * 0.5)
     middle, half = (upper + lower) / 2, (lower - upper) / 2
-    # A rounded end, and from there to the other side of the picture.
+    # A rounded end, and from there to the other side of the image.
     along = np.clip((sideways - begin) / (0.10 * canvas.width), 0, 1)
     mask = (sideways >= begin) & (np.abs(canvas.y - middle) < half * np.sqrt(along * (2 - along)))
     colour = _colour(random, (0.52, 0.48, 0.46), 0.08)
@@ -327,13 +331,13 @@ def _noise(random: np.random.Generator, canvas: _Canvas, cells: tuple[int, int],
 
 
 def read_pair(seed: int, split: int, index: int, size: tuple[int, int]) -> Pair:
-    """One scene, ready to be written."""
+    """Draw one scene, ready to be written."""
     scene = draw(seed, split, index, size)
     return Pair(EncodedImage(encode_png(scene.image), *size), scene.label)
 
 
 def make_samples(seed: int, split: int, count: int, size: tuple[int, int]) -> list[Sample]:
-    """The scenes of a split."""
+    """List the scenes of a split."""
     return [
         Sample(
             id=f"scene_{index:05d}",
@@ -343,3 +347,20 @@ def make_samples(seed: int, split: int, count: int, size: tuple[int, int]) -> li
         )
         for index in range(count)
     ]
+
+
+def convert(out: Path, seed: int, train: int, test: int, size: tuple[int, int]) -> Dataset:
+    """Draw `train` and `test` scenes of `size` (height, width) and prepare them as splits of these names.
+
+    Raises:
+        UserError: see `prepare`.
+    """
+    return prepare(
+        OutputOptions(out),
+        name=SYNTHETIC_SCENES.name,
+        classes=SYNTHETIC_SCENES.classes,
+        palette=SYNTHETIC_SCENES.palette,
+        splits={"train": make_samples(seed, 0, train, size), "test": make_samples(seed, 1, test, size)},
+        training=["train"],
+        distant_context_classes=SYNTHETIC_SCENES.distant_context_classes,
+    )
