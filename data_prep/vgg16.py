@@ -1,4 +1,4 @@
-"""VGG-16's convolutions as trained on ImageNet, conv1_1 ... conv5_3: weights that FCN and H-ReNet start from.
+"""Convert VGG-16's convolutions as trained on ImageNet, conv1_1 ... conv5_3: weights that FCN and H-ReNet start from.
 
 From the original Caffe model, where a user has it, else from a package that carries torchvision's training. Either
 way the networks take B, G, R of 0..255 with a mean taken off; what was the other way round is turned in conv1_1.
@@ -7,31 +7,16 @@ way the networks take B, G, R of 0..255 with a mean taken off; what was the othe
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import sys
 from pathlib import Path
 
-from renet.weights.vgg16 import (
-    ORIGINAL_MEAN,
-    PACKAGE,
-    TORCHVISION_MEAN,
-    check_present,
-    check_reaction,
-    describe,
-    metadata_file,
-    origin_of,
-    read_weights,
-)
-
 if __name__ == "__main__":
-    os.environ.setdefault("GLOG_minloglevel", "2")  # Caffe's account of every layer is no news here
+    os.environ.setdefault("GLOG_minloglevel", "2")  # before Caffe is loaded, whose account of every layer is no news
 
 from renet.common.command_line import run
 from renet.common.errors import UserError
-from renet.common.files import write_atomically
-from renet.weights.vgg16_layers import CHANNELS, to_network
+from renet.weights.vgg16 import PACKAGE, convert
 
 EXAMPLE = """\
 examples:
@@ -47,33 +32,14 @@ examples:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Convert the weights as the command line says; what is there already is only looked at."""
+    """Convert the weights as the command line says."""
     if arguments.unchecked and not arguments.caffemodel:
         raise UserError("--unchecked goes with --caffemodel only")
-    out, origin = arguments.out, origin_of(arguments)
-    mean = ORIGINAL_MEAN if arguments.caffemodel else TORCHVISION_MEAN
-    if out.exists():
-        check_present(out, origin)
-        print(f"{out} is there already, and whole")
-    else:
-        content = to_network(read_weights(arguments), out.stem).SerializeToString()
-        if not arguments.unchecked:
-            check_reaction(content, origin, mean)
-        metadata = {
-            "source": origin.name,
-            "source_checksum": origin.checksum,
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "mean_bgr": list(mean),
-            "layers": list(CHANNELS),
-        }
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(metadata_file(out), (json.dumps(metadata, indent=2) + "\n").encode())
-        write_atomically(out, content)
-    print(describe(out, origin, mean))
+    print(convert(arguments.out, arguments.caffemodel, arguments.archive, arguments.unchecked))
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the command's parser."""
     parser = argparse.ArgumentParser(
         prog="vgg16.py",
         description="VGG-16's convolutions, trained on ImageNet, as Caffe weights to start a training from.",

@@ -15,11 +15,15 @@ from renet.common.argument_types import crop_size, mean_bgr, positive, whole_num
 from renet.common.command_line import run
 from renet.common.errors import UserError
 from renet.data.catalog import MEAN_BGR
-from renet.networks.generation import write, written_files
+from renet.data.dataset import Dataset
+from renet.networks.generation import generated_files, write
 from renet.networks.h_renet import VARIANTS
 from renet.networks.models import MODELS
 from renet.networks.shipped import shipped_files
 from renet.networks.spec import Options
+from renet.networks.splits import chosen_data
+
+NETWORK_OPTIONS = ("forget_bias", "frozen", "new_rate", "gaussian_std", "l2_scale", "batch_norm_memory")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -32,7 +36,24 @@ def main(arguments: argparse.Namespace) -> None:
     for option in ("model", "dataset", "out"):
         if getattr(arguments, option) is None:
             raise UserError(f"--{option} is missing (or --shipped, to write the repository's own files anew)")
-    files, tests = written_files(arguments)
+    model, dataset = MODELS[arguments.model], Dataset.load(arguments.dataset)
+    options = model.options(
+        arguments.crop,
+        arguments.batch,
+        mean=arguments.mean or (dataset.mean if arguments.dataset_mean else None),
+        **{name: getattr(arguments, name) for name in NETWORK_OPTIONS},
+    )
+    schedule = model.schedule(arguments.solver, arguments.iterations).adjusted(arguments.rate, arguments.interval)
+    files, tests = generated_files(
+        arguments.model,
+        chosen_data(dataset, arguments.train_split, arguments.test_split),
+        options,
+        schedule,
+        arguments.out,
+        iter_size=arguments.iter_size,
+        test_images=arguments.test_images,
+        weights=arguments.weights,
+    )
     write(files, arguments.force, "another --out keeps it")
     print(tests)
     variant = VARIANTS.get(arguments.model)
@@ -40,10 +61,10 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"the recurrent layer group: {' '.join(variant.group_text().split())}")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the command's parser."""
     known = "\n".join(f"  {name:24}{model.headline.splitlines()[0]}" for name, model in MODELS.items())
-    result = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description="Write a network and its solver for a prepared dataset.",
         epilog=f"""models:
 {known}
@@ -60,35 +81,35 @@ Any class count works: it comes from the dataset.json. The written files are pla
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     default = Options((1, 1), 1)
-    result.add_argument("--model", choices=MODELS, metavar="NAME", help="see below")
-    result.add_argument("--dataset", type=Path, metavar="DATASET.JSON", help="a prepared dataset, or its folder")
-    result.add_argument("--out", type=Path, metavar="DIR", help="for train_val, deploy, deploy_crf and solver.prototxt")
-    result.add_argument("--shipped", action="store_true", help="write all files of prototxt/ and solvers/ anew")
-    result.add_argument("--force", action="store_true", help="overwrite files that were edited since they were written")
-    result.add_argument("--crop", type=crop_size, metavar="HxW", help="training crops (default: the model's)")
-    result.add_argument("--batch", type=whole_number(1), metavar="N", help="training batch (default: the model's)")
-    result.add_argument(
+    parser.add_argument("--model", choices=MODELS, metavar="NAME", help="see below")
+    parser.add_argument("--dataset", type=Path, metavar="DATASET.JSON", help="a prepared dataset, or its folder")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for train_val, deploy, deploy_crf and solver.prototxt")
+    parser.add_argument("--shipped", action="store_true", help="write all files of prototxt/ and solvers/ anew")
+    parser.add_argument("--force", action="store_true", help="overwrite files that were edited since they were written")
+    parser.add_argument("--crop", type=crop_size, metavar="HxW", help="training crops (default: the model's)")
+    parser.add_argument("--batch", type=whole_number(1), metavar="N", help="training batch (default: the model's)")
+    parser.add_argument(
         "--train-split",
         nargs="+",
         metavar="NAME",
         help="default trainaug, train, or fold0/train; several are read as one, and folders of another prepared "
         "dataset's splits with the same labels go, too",
     )
-    result.add_argument(
+    parser.add_argument(
         "--test-split",
         metavar="NAME",
         help="tested while training: default val, or test, or fold0/test; or such a folder",
     )
-    result.add_argument(
+    parser.add_argument(
         "--test-images",
         type=whole_number(1),
         metavar="N",
         help="a test sees the first N images of the split (default: all, or as many as keep all tests below about a "
         "tenth of the training's time)",
     )
-    result.add_argument("--mean", type=mean_bgr, metavar="B,G,R", help="default {:g},{:g},{:g}".format(*MEAN_BGR))
-    result.add_argument("--dataset-mean", action="store_true", help="take off the dataset's own mean")
-    learning = result.add_argument_group("learning")
+    parser.add_argument("--mean", type=mean_bgr, metavar="B,G,R", help="default {:g},{:g},{:g}".format(*MEAN_BGR))
+    parser.add_argument("--dataset-mean", action="store_true", help="take off the dataset's own mean")
+    learning = parser.add_argument_group("learning")
     learning.add_argument("--solver", choices=("sgd", "adam"), help="the paper's SGD, or Adam for little time")
     learning.add_argument("--iterations", type=whole_number(1), metavar="N", help="default: the solver's usual")
     learning.add_argument(
@@ -109,7 +130,7 @@ Any class count works: it comes from the dataset.json. The written files are pla
     learning.add_argument(
         "--forget-bias", type=float, metavar="X", help=f"initial forget gate bias (default {default.forget_bias})"
     )
-    fine = result.add_argument_group("fcn and h_renet")
+    fine = parser.add_argument_group("fcn and h_renet")
     fine.add_argument(
         "--frozen",
         type=int,
@@ -139,8 +160,8 @@ Any class count works: it comes from the dataset.json. The written files are pla
         help="share of the running statistics that stays at each iteration (default "
         f"{default.batch_norm_memory:g}; short trainings want less: 0.95)",
     )
-    return result
+    return parser
 
 
 if __name__ == "__main__":
-    raise SystemExit(run(main, parser()))
+    raise SystemExit(run(main, make_parser()))

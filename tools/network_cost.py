@@ -7,21 +7,11 @@ import argparse
 import sys
 from pathlib import Path
 
-import caffe
-from google.protobuf import text_format
-
 from renet.common.argument_types import crop_size, whole_number
 from renet.common.command_line import run
-from renet.common.errors import UserError
 from renet.common.files import write_atomically
-from renet.common.progress import progress
-from renet.common.text_table import aligned, markdown
-from renet.networks.analysis import measure, without_data
-from renet.networks.cost import SUMMARY, find_state, layer_rows, summary_row, training_size, what_is_compared
-from renet.runtime.prototxt import read_network
-from renet.runtime.worker_process import NativeCrash, run_native
-
-DEFAULT_SIZE = (375, 500)
+from renet.common.text_layout import aligned, markdown
+from renet.networks.cost import DEFAULT_SIZE, SUMMARY, layer_rows, network_costs
 
 EXAMPLES = """examples:
   tools/network_cost.py --model prototxt/h_renet/voc2012/deploy.prototxt
@@ -33,38 +23,18 @@ process held beyond Caffe itself; images are noise, so no data is needed, and th
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Measure, and print the tables.
-
-    Raises:
-        UserError: a file that is no network, or one that Caffe refuses.
-    """
-    networks = {model: read_network(model) for model in arguments.model}
-    states = {model: find_state(network, arguments.stage, model) for model, network in networks.items()}
-    tasks = [(model, batch) for model in networks for batch in arguments.batch]
-    rows = [list(SUMMARY)]
-    found, compared = None, {}
-    for model, batch in progress(tasks, total=len(tasks), description="measuring", unit="network"):
-        network, state = networks[model], states[model]
-        train = state.phase == caffe.TRAIN
-        size = arguments.size or (training_size(network, state) if train else None) or DEFAULT_SIZE
-        shape = (batch, 3, *size)
-        try:
-            if train and model not in compared:
-                compared[model] = what_is_compared(network, state, size)
-            fed = text_format.MessageToString(without_data(network, state, shape, compared.get(model)))
-            (found,) = run_native(measure, fed, train, arguments.passes)
-        except NativeCrash as crash:
-            raise UserError(f"{model}: {crash}") from None
-        rows.append(summary_row(network.name or str(model), train, shape, found))
-    if found is not None and len(tasks) == 1:
-        print("\n".join(aligned(layer_rows(found.costs))), end="\n\n")
+    """Measure, and print the tables."""
+    costs = network_costs(arguments.model, arguments.batch, arguments.size, arguments.stage, arguments.passes)
+    if len(costs) == 1:
+        print("\n".join(aligned(layer_rows(costs[0].measured.costs))), end="\n\n")
+    rows = [list(SUMMARY), *(cost.row() for cost in costs)]
     print("\n".join(aligned(rows)))
     if arguments.markdown:
         write_atomically(arguments.markdown, markdown(rows).encode())
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the command's parser."""
     parser = argparse.ArgumentParser(
         prog="network_cost.py",
         description=__doc__,

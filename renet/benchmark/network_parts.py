@@ -23,7 +23,7 @@ from renet.common.errors import UserError
 from renet.common.repository import ROOT
 from renet.gpu_check.speed import BRANCHING_TOLERANCE, GRADIENT
 from renet.gpu_check.work import FLOAT32
-from renet.networks.analysis import views, without_data
+from renet.networks.analysis import receptive_fields, without_data
 from renet.runtime.prototxt import read_network
 
 MODELS = ("fcn", "h_renet", "h_renet_bn_mlfb")
@@ -57,7 +57,7 @@ def without_interpolation(read: Any) -> Any:
     changed = caffe_pb2.NetParameter()
     changed.CopyFrom(read)
     del changed.layer[:]
-    seen, instead = views(read), {}
+    seen, instead = receptive_fields(read), {}
     for layer in read.layer:
         if layer.type == "BilinearInterpolation":
             instead[layer.top[0]] = layer.bottom[0]

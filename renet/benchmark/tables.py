@@ -24,7 +24,7 @@ from renet.benchmark.settings import (
     SIDE_TITLES,
     STOCK,
 )
-from renet.common.text_table import aligned, markdown
+from renet.common.text_layout import aligned, markdown
 
 NOT_MEASURED = "Not measured yet."
 MODEL_TITLES = {

@@ -31,6 +31,11 @@ def told(error: OSError) -> str:
     return f"{where}{error.strerror}"
 
 
+def first_line(error: Exception) -> str:
+    """Take the first line of an error that a library raised; the error's type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 @contextmanager
 def naming(file: object) -> Iterator[None]:
     """Make errors of the system name `file` where they do not by themselves: a write into an open file, for example."""

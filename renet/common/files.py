@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from renet.common.errors import UserError, naming
 
@@ -22,6 +24,11 @@ def write_atomically(file: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
         raise
     sync_folder(file.parent)
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write `content` as JSON, an entry a line, as `write_atomically` does."""
+    write_atomically(file, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def sync_folder(folder: Path) -> None:

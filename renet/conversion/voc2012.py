@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from renet.common.errors import UserError
+from renet.common.errors import UserError, first_line
 from renet.conversion.prepare import OutputOptions, file_fingerprint, framed, prepare
 from renet.data.catalog import VOC2012
 from renet.data.dataset import Dataset
@@ -238,8 +238,7 @@ def read_sbd_label(data: bytes, where: str) -> np.ndarray:
     try:
         content = loadmat(io.BytesIO(data), variable_names=["GTcls"])
     except Exception as error:  # the reader raises many kinds for what is broken
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{where}: not a Matlab file that can be read ({reason})") from None
+        raise UserError(f"{where}: not a Matlab file that can be read ({first_line(error)})") from None
     try:
         label = content["GTcls"][0]["Segmentation"][0]
     except (KeyError, IndexError, ValueError):

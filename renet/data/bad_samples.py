@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from renet.common.errors import UserError
+from renet.common.text_layout import listed
 
 _NAMED = 10  # images that a complaint names
 
@@ -68,11 +69,10 @@ class BadSamples:
     def _others(self, ids: list[str]) -> str:
         if not ids:
             return ""
-        more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-        return f"; the same in {', '.join(ids[:_NAMED])}{more}"
+        return f"; the same in {listed(ids, _NAMED)}"
 
-    def told(self) -> str:
-        """The end of the message: how many there are, and what mends it."""
+    def advise(self) -> str:
+        """Write the end of the message: how many there are, and what mends it."""
         advice = [self.advice(self._present, self.classes)] if self._present and self.advice else []
         if self.may_skip and len(self) < self.samples:
             advice.append("mend it or leave it out with --skip-bad")

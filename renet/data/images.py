@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
-from renet.common.errors import UserError
+from renet.common.errors import UserError, first_line
 from renet.data.split_reader import decode_image
 
 _KEPT_FORMATS = frozenset({"JPEG", "PNG"})
@@ -85,7 +85,7 @@ def normalise(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{where}: has more than {Image.MAX_IMAGE_PIXELS} pixels") from None
     except Exception as error:  # Pillow's decoders raise many kinds, SyntaxError and struct.error among them
-        raise UserError(f"{where}: not an image that can be read ({_first_line(error)})") from None
+        raise UserError(f"{where}: not an image that can be read ({first_line(error)})") from None
 
     turn = _TURNS.get(orientation)
     if turn is None and image.format in _KEPT_FORMATS and _decodes_alike(data):
@@ -180,7 +180,7 @@ def read_index_png(data: bytes, where: str) -> np.ndarray:
         image = Image.open(io.BytesIO(data))
         image.load()
     except Exception as error:
-        raise UserError(f"{where}: not a PNG that can be read ({_first_line(error)})") from None
+        raise UserError(f"{where}: not a PNG that can be read ({first_line(error)})") from None
     if image.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
         raise UserError(
             f"{where}: has colours ({image.mode}), not class numbers; "
@@ -218,7 +218,3 @@ def encode_png(pixels: np.ndarray) -> bytes:
     if not done:
         raise RuntimeError(f"OpenCV cannot write a PNG of shape {pixels.shape}")
     return buffer.tobytes()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -24,7 +24,7 @@ import lmdb
 import numpy as np
 
 from renet.common.errors import UserError
-from renet.common.files import sync_folder, write_atomically
+from renet.common.files import sync_folder, write_json
 from renet.common.progress import progress
 from renet.data.bad_samples import BadSamples, LabelAdvice, LabelRangeError, SampleError
 from renet.data.dataset import SplitSummary
@@ -100,7 +100,7 @@ class _State:
     label_pixels: list[int] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
-        write_atomically(folder / STATE, (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode())
+        write_json(folder / STATE, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> _State | None:
@@ -326,12 +326,12 @@ def _write_records(
         first, *others = bad.lines()
         for line in others:
             print(line, file=sys.stderr)
-        raise UserError(f"{first}{bad.told()}")
+        raise UserError(f"{first}{bad.advise()}")
     if not state.written and state.left_out:
         reasons = "; ".join(f"{count} images: {reason}" for reason, count in state.left_out.items())
         raise UserError(f"{place}: the split would hold no image ({reasons})")
     if not state.written:
-        raise UserError(f"{place}: every sample is bad, the first: {state.skipped[0]}{bad.told()}")
+        raise UserError(f"{place}: every sample is bad, the first: {state.skipped[0]}{bad.advise()}")
 
 
 def _records(sample: Sample, settings: Settings) -> tuple[bytes, ...]:

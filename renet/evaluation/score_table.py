@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from renet.common.text_table import aligned
+from renet.common.text_layout import aligned
 from renet.evaluation.paper_results import PaperResults, paper_results
 from renet.evaluation.scores import Evaluation
 

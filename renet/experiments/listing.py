@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from renet.common.repository import product_path
 from renet.common.script_command import command_line
-from renet.common.text_table import aligned
+from renet.common.text_layout import aligned
 from renet.data.split_reader import LABELS
 from renet.experiments.plan import Experiment, Inference
 from renet.experiments.runs import Runs

@@ -10,7 +10,7 @@ from statistics import mean
 from renet.common.files import write_atomically
 from renet.common.machine import gpu_name, processor_name, threads
 from renet.common.repository import commit, product_path
-from renet.common.text_table import markdown
+from renet.common.text_layout import markdown
 from renet.evaluation.paper_results import PaperExperiment
 from renet.experiments.differences import differences
 from renet.experiments.numbers import as_json

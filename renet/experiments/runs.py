@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from renet.common.errors import UserError
-from renet.common.files import write_atomically
+from renet.common.files import write_json
 from renet.common.progress import progress
 from renet.common.repository import ROOT, product_path
 from renet.data.held_out import hold_out
@@ -240,8 +240,7 @@ class Runs:
         except ValueError as error:
             raise UserError(f"{inference.split}: {error}") from None
         content = {"dataset": dataset.name, **evaluation.as_json(), "made_by": self._made_by(inference)}
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        write_atomically(self.evaluation_file(inference), text.encode())
+        write_json(self.evaluation_file(inference), content)
 
     def scoring_command(self, inference: Inference) -> tuple[object, ...]:
         """What does the same as `score`."""

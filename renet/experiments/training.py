@@ -13,15 +13,14 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from renet.common.errors import UserError
-from renet.common.files import file_sha256
+from renet.common.files import file_sha256, write_json
 from renet.common.repository import ROOT, product_path
-from renet.data.catalog import MEAN_BGR
 from renet.data.dataset import Dataset, SplitSummary
 from renet.networks.files import WEIGHTS_COMMENT, Data, network_texts, solver_file_text
 from renet.networks.models import MODELS
 from renet.networks.schedules import Schedule
+from renet.networks.sealed_files import edited, write_texts
 from renet.networks.spec import Options
-from renet.networks.written_files import edited, write_texts
 from renet.runtime.prototxt import read_network, read_solver, upgrade_network
 from renet.training.files import SOLVER, TRAIN_VAL
 from renet.training.run_folder import SNAPSHOTS
@@ -98,11 +97,8 @@ class Settings:
 
     def options(self, model: str, **more: Any) -> Options:
         """The network's options; `more` goes over all."""
-        names = ("frozen", "new_rate", "batch_norm_memory")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        options = Options(
-            self.crop or MODELS[model].crop, self.batch or MODELS[model].batch, mean=self.mean or MEAN_BGR, **given
-        )
+        names = ("frozen", "new_rate", "batch_norm_memory", "mean")
+        options = MODELS[model].options(self.crop, self.batch, **{name: getattr(self, name) for name in names})
         return replace(options, **more)
 
     def schedule(self, model: str, paper: int, sgd: Schedule | None = None) -> Schedule:
@@ -110,9 +106,7 @@ class Settings:
         wanted = self.solver or MODELS[model].solver
         scaled = self.iterations(paper)
         schedule = sgd if sgd is not None and wanted == "sgd" else MODELS[model].schedule(wanted, scaled)
-        if self.rate is not None:
-            schedule = replace(schedule, rule={**schedule.rule, "base_lr": self.rate}, comments={})
-        return schedule if self.interval is None else replace(schedule, interval=self.interval)
+        return schedule.adjusted(self.rate, self.interval)
 
 
 @dataclass(frozen=True)
@@ -230,7 +224,7 @@ def write_files(training: Training, out: Path) -> None:
     for file in edited(files):
         raise UserError(f"{file}: edited since experiments.py wrote it; move it away, or choose another --out")
     write_texts(files)
-    (folder / SOURCES).write_text(json.dumps(training.sources(out), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / SOURCES, training.sources(out))
 
 
 def difference(training: Training, out: Path) -> str | None:

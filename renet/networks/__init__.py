@@ -1,1 +1,1 @@
-"""The paper's networks: written as prototxt, and what they cost and see."""
+"""Networks of the paper: written as prototxt, and their costs and receptive fields."""

@@ -1,4 +1,4 @@
-"""What a network costs and sees: receptive fields, parameters, operations, and memory measured."""
+"""Analysis of networks: receptive fields, parameters, operations, and memory measured."""
 
 from __future__ import annotations
 
@@ -28,53 +28,57 @@ _SEES_ALL = (*_RECURRENT, "InnerProduct", "L2Normalization", "DenseCRF")
 
 
 @dataclass(frozen=True)
-class View:
-    """How a position of a map sees the image.
+class ReceptiveField:
+    """Receptive field of a position of a map.
 
     Attributes:
-        field: side of the square of pixels that it depends on; WHOLE_IMAGE where it depends on all.
+        size: side of the square of pixels that it depends on; WHOLE_IMAGE where it depends on all.
         jump: pixels between the centres of two neighbouring positions' squares.
     """
 
-    field: float = 1
+    size: float = 1
     jump: float = 1
 
 
-def views(network: Any) -> dict[str, View]:
-    """The view of every blob of a network (a caffe_pb2.NetParameter), by blob name, as convolutions, poolings and ReNet
-    layers make it; along a recurrent layer's axis a position sees everything, and so after a group in both.
+def receptive_fields(network: Any) -> dict[str, ReceptiveField]:
+    """Compute the receptive field of every blob of a network (a caffe_pb2.NetParameter), by blob name, as convolutions,
+    poolings and ReNet layers make it; along a recurrent layer's axis a position sees everything, and so after a group
+    in both.
 
-    A layer in place replaces its blob's view. Normalisation over the batch counts as none: in a test it is fixed.
+    A layer in place replaces its blob's receptive field. Normalisation over the batch counts as none: it is fixed
+    in a test.
     """
-    seen: dict[str, View] = {}
+    seen: dict[str, ReceptiveField] = {}
     for layer in network.layer:
-        bottoms = [seen.get(name, View()) for name in layer.bottom]
-        view = View(max((v.field for v in bottoms), default=1), max((v.jump for v in bottoms), default=1))
+        bottoms = [seen.get(name, ReceptiveField()) for name in layer.bottom]
+        field = ReceptiveField(
+            max((each.size for each in bottoms), default=1), max((each.jump for each in bottoms), default=1)
+        )
         if layer.type == "BilinearInterpolation":
-            view = View(bottoms[0].field, bottoms[-1].jump)
+            field = ReceptiveField(bottoms[0].size, bottoms[-1].jump)
         elif layer.type in ("Convolution", "Deconvolution"):
             parameter = layer.convolution_param
             kernel = _side(parameter.kernel_size, parameter.kernel_h, parameter.kernel_w, 1)
             stride = _side(parameter.stride, parameter.stride_h, parameter.stride_w, 1)
             kernel = (kernel - 1) * _side(parameter.dilation, 0, 0, 1) + 1
             if layer.type == "Convolution":
-                view = _through(view, kernel, stride)
+                field = _through(field, kernel, stride)
             else:  # a position is reached by every stride-th of the kernel's weights
-                view = View(view.field + (-(-kernel // stride) - 1) * view.jump, view.jump / stride)
+                field = ReceptiveField(field.size + (-(-kernel // stride) - 1) * field.jump, field.jump / stride)
         elif layer.type == "Pooling":
             parameter = layer.pooling_param
             if parameter.global_pooling:
-                view = View(WHOLE_IMAGE, view.jump)
+                field = ReceptiveField(WHOLE_IMAGE, field.jump)
             else:
                 kernel = parameter.kernel_size or max(parameter.kernel_h, parameter.kernel_w)
-                view = _through(view, kernel, parameter.stride_h or parameter.stride)
+                field = _through(field, kernel, parameter.stride_h or parameter.stride)
         elif layer.type in _RECURRENT:
             patch = max(layer.renet_param.patch_height, layer.renet_param.patch_width)
-            view = View(WHOLE_IMAGE, view.jump * patch)
+            field = ReceptiveField(WHOLE_IMAGE, field.jump * patch)
         elif layer.type in _SEES_ALL:
-            view = View(WHOLE_IMAGE, view.jump)
+            field = ReceptiveField(WHOLE_IMAGE, field.jump)
         for name in layer.top:
-            seen[name] = view
+            seen[name] = field
     return seen
 
 
@@ -83,13 +87,13 @@ def _side(both: Any, height: int, width: int, default: int) -> int:
     return max(values) or default
 
 
-def _through(view: View, kernel: int, stride: int) -> View:
-    return View(view.field + (kernel - 1) * view.jump, view.jump * stride)
+def _through(field: ReceptiveField, kernel: int, stride: int) -> ReceptiveField:
+    return ReceptiveField(field.size + (kernel - 1) * field.jump, field.jump * stride)
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """A layer of a built network.
+    """Costs of a layer of a built network.
 
     Attributes:
         name: of the layer.
@@ -109,11 +113,11 @@ class LayerCost:
 
 
 def layer_costs(built: Any, network: Any) -> list[LayerCost]:
-    """The costs of the layers of a built caffe.Net, in order, with the receptive fields of its NetParameter.
+    """Compute the costs of the layers of a built caffe.Net, in order, with the receptive fields of its NetParameter.
 
     In-place layers without parameters are left out.
     """
-    seen = views(network)
+    seen = receptive_fields(network)
     costs = []
     for index, name in enumerate(built._layer_names):
         tops = [built._blob_names[i] for i in built._top_ids(index)]
@@ -134,7 +138,7 @@ def layer_costs(built: Any, network: Any) -> list[LayerCost]:
                 name,
                 built.layers[index].type,
                 shape,
-                seen.get(tops[0], View()).field,
+                seen.get(tops[0], ReceptiveField()).size,
                 sum(blob.count for blob in blobs),
                 operations,
             )
@@ -143,14 +147,15 @@ def layer_costs(built: Any, network: Any) -> list[LayerCost]:
 
 
 def losses(layers: Iterable[Any]) -> list[Any]:
-    """Those of the layers (caffe_pb2.LayerParameter) that are learnt from: the ones to which Caffe gives a weight."""
+    """List those of the layers (caffe_pb2.LayerParameter) that are learnt from: the ones to which Caffe gives a
+    weight."""
     return [each for each in layers if any(each.loss_weight) or (each.type.endswith("Loss") and not each.loss_weight)]
 
 
 def label_blobs(layers: Iterable[Any]) -> dict[str, tuple[Any, int]]:
-    """The blobs that hold what is to be learnt, not what is seen: those that only losses and accuracies read, behind
-    their first bottom, or layers without weights that cut or shrink labels. With one layer that reads each and the
-    number of the bottom."""
+    """Find the blobs that hold what is to be learnt, not what is seen: those that only losses and accuracies read,
+    behind their first bottom, or layers without weights that cut or shrink labels. With one layer that reads each and
+    the number of the bottom."""
     found: dict[str, tuple[Any, int]] = {}
     seen: set[str] = set()
     for layer in reversed(list(layers)):
@@ -170,7 +175,7 @@ def without_data(
     shape: tuple[int, int, int, int],
     compared: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Any:
-    """A copy of a NetParameter with the layers of one state alone, in which Input layers give what came from data.
+    """Copy a NetParameter with the layers of one state alone, in which Input layers give what came from data.
 
     A layer without a bottom brings data, whatever its type. Each of its tops becomes an Input: an image of `shape`
     (with the channels that an Input of the network itself says), or labels, N x 1 x H x W. The matrix that an
@@ -263,7 +268,7 @@ def compared_shapes(text: str) -> Iterator[dict[str, tuple[int, ...]]]:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a pass took.
+    """Costs of a pass that was run.
 
     Attributes:
         mebibytes: the most memory that the process held, beyond what it held before the network was built.

@@ -1,4 +1,4 @@
-"""The dense CRF at the end of a network."""
+"""Dense CRF at the end of a network."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from renet.networks.spec import Network, Options
 # but the paper's Table 6 has 2.
 PAPER_CRF = {"max_iter": 2, "pos_w": 3, "pos_xy_std": 3, "bi_w": 5, "bi_xy_std": 80, "bi_rgb_std": 3}
 RELEASED_CRF = {**PAPER_CRF, "max_iter": 5}
-# For small drawn pictures with noise: colours within one thing differ by more than 3, and things are nearer.
+# For small drawn images with noise: colours within one thing differ by more than 3, and things are nearer.
 SCENES_CRF = {"max_iter": 2, "pos_w": 1, "pos_xy_std": 3, "bi_w": 3, "bi_xy_std": 30, "bi_rgb_std": 12}
 
 
 def dense_crf(network: Network, options: Options, parameters: Mapping[str, Any], learn: bool, train: bool) -> None:
-    """A dense CRF over the scores of the last layer, at the end of a network.
+    """Add a dense CRF over the scores of the last layer, at the end of a network.
 
     Args:
         network: to add to; the image is its `data`.

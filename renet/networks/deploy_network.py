@@ -1,4 +1,4 @@
-"""A deploy network: which input takes the picture, which output holds probabilities, and what is taken off the picture.
+"""Deploy network: the input that takes the image, the output that holds probabilities, and the input's transform.
 
 The networks here call them `data` and `prob` and say mean and scale in the input's transform_param. Others' do not, and
 then a person says it. (Import Caffe only where a network is read.)
@@ -23,22 +23,22 @@ COLOURS = 3
 
 @dataclass(frozen=True)
 class InputTransform:
-    """What a picture's values (B, G, R, 0..255) become: (value - mean) * scale."""
+    """Transform of an image's values (B, G, R, 0..255): (value - mean) * scale."""
 
     mean: tuple[float, ...]
     scale: float
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """H x W x 3 uint8 to 3 x H x W float32."""
+        """Transform H x W x 3 uint8 to 3 x H x W float32."""
         return ((image.astype(np.float32) - np.float32(self.mean)) * np.float32(self.scale)).transpose(2, 0, 1)
 
 
 @dataclass(frozen=True)
 class DeployOptions:
-    """What a person says of a network; each goes before what the network says itself.
+    """Options of a deploy network that a person gives; each goes before what the network says itself.
 
     Attributes:
-        input_blob: the input that takes the picture.
+        input_blob: the input that takes the image.
         output_blob: the blob that holds the probabilities.
         mean: to be taken off B, G and R.
         scale: what the rest is multiplied with.
@@ -54,12 +54,12 @@ AS_THE_NETWORK_SAYS = DeployOptions()
 
 
 def add_deploy_options(parser: argparse.ArgumentParser) -> None:
-    """The options that become `DeployOptions`."""
+    """Add the options that become `DeployOptions`."""
     group = parser.add_argument_group("networks that do not say it themselves")
-    group.add_argument("--mean", type=colours, metavar="B,G,R", help="what is taken off the picture, of 0..255")
+    group.add_argument("--mean", type=colours, metavar="B,G,R", help="what is taken off the image, of 0..255")
     group.add_argument("--scale", type=factor, metavar="S", help="what the rest is multiplied with (default: 1)")
     group.add_argument(
-        "--input-blob", metavar="NAME", help="the input that takes the picture, where there are several; others stay 0"
+        "--input-blob", metavar="NAME", help="the input that takes the image, where there are several; others stay 0"
     )
     group.add_argument(
         "--output-blob",
@@ -69,12 +69,12 @@ def add_deploy_options(parser: argparse.ArgumentParser) -> None:
 
 
 def deploy_options(arguments: argparse.Namespace) -> DeployOptions:
-    """What `add_deploy_options` read."""
+    """Read what `add_deploy_options` added."""
     return DeployOptions(arguments.input_blob, arguments.output_blob, arguments.mean, arguments.scale)
 
 
 def factor(text: str) -> float:
-    """An argparse type: a number other than 0."""
+    """Read a number other than 0."""
     try:
         number = float(text)
     except ValueError:
@@ -85,7 +85,7 @@ def factor(text: str) -> float:
 
 
 def colours(text: str) -> tuple[float, ...]:
-    """An argparse type: `104,117,123`, or one number for all three."""
+    """Read `104,117,123`, or one number for all three."""
     try:
         numbers = tuple(map(float, text.split(",")))
     except ValueError:
@@ -97,12 +97,12 @@ def colours(text: str) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class DeployNetwork:
-    """A network's description with its ends found.
+    """Description of a network with its input and output found.
 
     Attributes:
         file: the prototxt.
         description: a caffe_pb2.NetParameter in today's form; what is changed in it is built.
-        input: the blob that takes the picture.
+        input: the blob that takes the image.
         options: as a person gave them.
     """
 
@@ -117,7 +117,7 @@ class DeployNetwork:
         """Read a prototxt of any age.
 
         Raises:
-            UserError: no network, or none for pictures, or it is not known which input takes them. Names the file.
+            UserError: no network, or none for images, or it is not known which input takes them. Names the file.
         """
         from renet.runtime.prototxt import read_network
 
@@ -126,12 +126,12 @@ class DeployNetwork:
         shapes = layer.input_param.shape
         shape = shapes[min(place, len(shapes) - 1)].dim if shapes else ()
         if len(shape) > 1 and shape[1] != COLOURS:
-            raise UserError(f'{file}: the input "{layer.top[place]}" has {shape[1]} channels; a picture has {COLOURS}')
+            raise UserError(f'{file}: the input "{layer.top[place]}" has {shape[1]} channels; an image has {COLOURS}')
         return cls(file, description, layer.top[place], options, layer)
 
     @property
     def transform(self) -> InputTransform:
-        """What becomes of the picture's values.
+        """Find the transform of the image's values.
 
         Raises:
             UserError: neither the network nor a person says it.
@@ -139,7 +139,8 @@ class DeployNetwork:
         return _transform(self._layer, self.file, self.options)
 
     def build(self) -> Any:
-        """The caffe.Net of the TEST phase, in the mode that Caffe is in; Caffe aborts where there is a mistake."""
+        """Build the caffe.Net of the TEST phase, in the mode that Caffe is in; Caffe aborts where there is a
+        mistake."""
         import caffe
         from google.protobuf import text_format
 
@@ -150,7 +151,7 @@ class DeployNetwork:
             return caffe.Net(stream.name, caffe.TEST, stages=["deploy"])
 
     def output(self, built: Any) -> str:
-        """The blob of the built network that holds the probabilities, N x C x H x W.
+        """Find the blob of the built network that holds the probabilities, N x C x H x W.
 
         Raises:
             UserError: it is not known which, there is none of that name, or it has not four dimensions.
@@ -172,7 +173,7 @@ class DeployNetwork:
 
 
 def _input(description: Any, file: Path, name: str | None) -> tuple[Any, int]:
-    """The Input layer that takes the picture, and which of its tops."""
+    """The Input layer that takes the image, and which of its tops."""
     layers = [layer for layer in description.layer if layer.type == "Input"]
     tops = {top: (layer, place) for layer in layers for place, top in enumerate(layer.top)}
     if not tops:
@@ -184,7 +185,7 @@ def _input(description: Any, file: Path, name: str | None) -> tuple[Any, int]:
         raise UserError(f'{file}: the network has no input "{name}" (it has: {", ".join(tops)})')
     if name is None and len(tops) > 1:
         has = ", ".join(tops)
-        raise UserError(f"{file}: the network has the inputs {has}; say with --input-blob which one the picture is")
+        raise UserError(f"{file}: the network has the inputs {has}; say with --input-blob which one the image is")
     return tops[name or next(iter(tops))]
 
 

@@ -1,4 +1,4 @@
-"""The files of one model and dataset: train_val.prototxt, deploy.prototxt, deploy_crf.prototxt and a solver."""
+"""Files of one model and dataset: train_val.prototxt, deploy.prototxt, deploy_crf.prototxt and a solver."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from caffe import layers as L
 from renet.networks.dense_crf import dense_crf
 from renet.networks.models import Model
 from renet.networks.schedules import Schedule, solver_text
+from renet.networks.sealed_files import sealed
 from renet.networks.spec import Network, Options, comment_lines
-from renet.networks.written_files import sealed
 
 TRAIN_VAL = "train_val.prototxt"
 WEIGHTS_COMMENT = (
@@ -23,7 +23,7 @@ WEIGHTS_COMMENT = (
 
 @dataclass(frozen=True)
 class Data:
-    """Where a network's pictures come from.
+    """Data that a network learns from and is tested on.
 
     Attributes:
         name: of the dataset, as in file names.
@@ -47,7 +47,7 @@ class Data:
 
 
 def train_val_text(model: Model, name: str, data: Data, options: Options) -> str:
-    """The training and testing network as prototxt; `name` is the network's."""
+    """Write the training and testing network as prototxt; `name` is the network's."""
     common: dict[str, Any] = {"mean_value": list(options.mean), "ignore_label": data.ignore_label}
     if model.input_scale != 1:
         common["scale"] = model.input_scale
@@ -101,7 +101,7 @@ def train_val_text(model: Model, name: str, data: Data, options: Options) -> str
 
 
 def deploy_text(model: Model, name: str, classes: int, options: Options, crf: bool = False) -> str:
-    """The network for new pictures as prototxt: input `data`, output `prob` (N x C x H x W).
+    """Write the network for new images as prototxt: input `data`, output `prob` (N x C x H x W).
 
     Args:
         model: of `MODELS`.
@@ -152,7 +152,7 @@ def solver_file_text(
     weights: str | None = None,
     weights_comment: str = WEIGHTS_COMMENT,
 ) -> str:
-    """The solver of a model as prototxt.
+    """Write the solver of a model as prototxt.
 
     Args:
         name: of the training.
@@ -191,7 +191,7 @@ def solver_file_text(
 
 
 def network_texts(model: Model, name: str, data: Data, options: Options) -> Mapping[str, str]:
-    """The texts of a model's networks by file name, sealed against overwriting edits."""
+    """Write the texts of a model's networks by file name, sealed against overwriting edits."""
     files = {
         TRAIN_VAL: train_val_text(model, name, data, options),
         "deploy.prototxt": deploy_text(model, name, data.classes, options),

@@ -1,26 +1,23 @@
-"""Networks and solvers of a model written for a dataset, as a person asks for them."""
+"""Generation of a model's networks and solver for a dataset."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from renet.common.errors import UserError
 from renet.common.repository import product_path
-from renet.data.catalog import MEAN_BGR
-from renet.data.dataset import Dataset
 from renet.networks.files import TRAIN_VAL, Data, network_texts, solver_file_text
 from renet.networks.models import MODELS
 from renet.networks.schedules import Schedule
+from renet.networks.sealed_files import edited, write_texts
 from renet.networks.spec import Options
-from renet.networks.splits import affordable_test_images, chosen_data
-from renet.networks.written_files import edited, write_texts
+from renet.networks.splits import affordable_test_images
 
 
 def write(files: Mapping[Path, str], force: bool, keeping: str) -> None:
-    """Write all the files, or none where a person edited one, and tell which.
+    """Write all the files, or none where a person edited one, and print their paths.
 
     Args:
         files: texts by path.
@@ -42,52 +39,53 @@ def write(files: Mapping[Path, str], force: bool, keeping: str) -> None:
         print(product_path(path))
 
 
-def chosen_options(arguments: argparse.Namespace) -> Options:
-    """What the command line says about the network, the model's own choice elsewhere."""
-    model = MODELS[arguments.model]
-    mean = arguments.mean or (Dataset.load(arguments.dataset).mean if arguments.dataset_mean else MEAN_BGR)
-    options = Options(arguments.crop or model.crop, arguments.batch or model.batch, mean=tuple(mean))
-    names = ("forget_bias", "frozen", "new_rate", "gaussian_std", "l2_scale", "batch_norm_memory")
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    return replace(options, **given)
+def generated_files(
+    model_name: str,
+    data: Data,
+    options: Options,
+    schedule: Schedule,
+    out: Path,
+    *,
+    iter_size: int = 1,
+    test_images: int | None = None,
+    weights: Path | None = None,
+) -> tuple[dict[Path, str], str]:
+    """Generate a model's networks and solver for a dataset.
 
+    Args:
+        model_name: of `MODELS`.
+        data: the splits.
+        options: of the network.
+        schedule: how it learns.
+        out: the files' folder.
+        iter_size: passes to an iteration.
+        test_images: at most so many images are tested while training; None: see `affordable_test_images`.
+        weights: what it starts from; None: the model's own.
 
-def written_files(arguments: argparse.Namespace) -> tuple[dict[Path, str], str]:
-    """The files of the model and dataset that the command line names, and what is to be said about their tests.
-
-    Raises:
-        UserError: bad data or choices.
+    Returns:
+        Texts by path, and a line on the tests while training.
     """
-    data = chosen_data(Dataset.load(arguments.dataset), arguments.train_split, arguments.test_split)
-    model = MODELS[arguments.model]
-    options = chosen_options(arguments)
-    schedule = model.schedule(arguments.solver, arguments.iterations)
-    if arguments.rate is not None:
-        schedule = replace(schedule, rule={**schedule.rule, "base_lr": arguments.rate}, comments={})
-    if arguments.interval is not None:
-        schedule = replace(schedule, interval=arguments.interval)
-    tested = arguments.test_images or affordable_test_images(data, options, schedule, arguments.iter_size)
+    model = MODELS[model_name]
+    tested = test_images or affordable_test_images(data, options, schedule, iter_size)
     data = replace(data, tested_images=min(tested, data.test_images))
-    out: Path = arguments.out
-    name = f"{arguments.model}_{data.name}"
+    name = f"{model_name}_{data.name}"
     files = {out / file: text for file, text in network_texts(model, name, data, options).items()}
-    headline = f"{arguments.model} on {data.name}"
     files[out / "solver.prototxt"] = solver_file_text(
         name,
-        headline,
+        f"{model_name} on {data.name}",
         model,
         data,
         options,
         schedule,
         TRAIN_VAL,
-        iter_size=arguments.iter_size,
-        weights=None if arguments.weights is None else product_path(arguments.weights),
+        iter_size=iter_size,
+        weights=None if weights is None else product_path(weights),
     )
-    return files, test_text(data, schedule, arguments.test_images is not None)
+    return files, test_text(data, schedule, test_images is not None)
 
 
 def test_text(data: Data, schedule: Schedule, is_wish: bool) -> str:
-    """What the tests while training see, in a line.
+    """Write in a line what the tests while training see.
 
     Args:
         data: says which images.

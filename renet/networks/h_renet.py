@@ -1,4 +1,4 @@
-"""The baseline FCN (Table 2), H-ReNet (Table 3) and its variants (Tables 4 and 5)."""
+"""H-ReNet (Table 3), its variants (Tables 4 and 5) and the baseline FCN (Table 2)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STAYS = [{"lr_mult": 0, "decay_mult": 0}] * 2
 
 @dataclass(frozen=True)
 class Stage:
-    """A column of Table 2: convolutions of VGG-16, each with a ReLU, and the pooling after them.
+    """Column of Table 2: convolutions of VGG-16, each with a ReLU, and the pooling after them.
 
     Attributes:
         number: 1 to 5.
@@ -58,7 +58,7 @@ FROZEN_COMMENT = (
 
 
 def vgg16(network: Network, options: Options, stages: int = 5) -> None:
-    """conv1_1 to pool4 or pool5: the part with pretrained weights."""
+    """Add conv1_1 to pool4 or pool5: the part with pretrained weights."""
     for stage in STAGES[:stages]:
         frozen = stage.number <= options.frozen
         for index in range(1, stage.depth + 1):
@@ -87,7 +87,7 @@ def vgg16(network: Network, options: Options, stages: int = 5) -> None:
 
 @dataclass(frozen=True)
 class Conv7:
-    """The layer that Table 2 and the text's receptive field of 604 pixels disagree about.
+    """Layer that Table 2 and the text's receptive field of 604 pixels disagree about.
 
     Attributes:
         kernel: height and width.
@@ -101,7 +101,7 @@ class Conv7:
 
 
 def head(network: Network, options: Options, conv7: Conv7) -> None:
-    """conv6 and conv7 with their ReLUs, on top of pool5."""
+    """Add conv6 and conv7 with their ReLUs, on top of pool5."""
     std = options.gaussian_std
     filler = {"type": "gaussian", "std": std}
     comment = "Table 2: 3x3, dilation 12, which widens the view without a loss of resolution.\n" + (
@@ -121,20 +121,20 @@ def head(network: Network, options: Options, conv7: Conv7) -> None:
 
 
 def classifier(network: Network, options: Options) -> None:
-    """conv8 on top of the last layer."""
+    """Add conv8 on top of the last layer."""
     comment = "Tables 2 and 3: 1x1 to the labels, no activation. Weights start Gaussian, 0.1 (section 4.2)."
     convolution(network, "conv8", network.classes, 1, CLASSIFIER, comment, weights_and_free_bias(options.new_rate))
 
 
 def fcn(network: Network, options: Options, conv7: Conv7 = Conv7()) -> None:
-    """The baseline of Table 2."""
+    """Add the baseline of Table 2."""
     vgg16(network, options)
     head(network, options, conv7)
     classifier(network, options)
 
 
 def fcn_rf604(network: Network, options: Options) -> None:
-    """The baseline with conv7 dilated, too, so that its receptive field is the 604 pixels that the text states."""
+    """Add the baseline with conv7 dilated, too, so that its receptive field is the 604 pixels that the text states."""
     comment = (
         "Table 2 has no dilation here, and a receptive field of 428 x 428 pixels; with dilation 12 it is the\n"
         "604 x 604 of section 4.2."
@@ -146,7 +146,7 @@ def fcn_rf604(network: Network, options: Options) -> None:
 
 
 def batch_norm(network: Network, options: Options, name: str) -> None:
-    """BatchNorm and a learned Scale over `name`."""
+    """Add BatchNorm and a learned Scale over `name`."""
     batch_norm_layer(network, options, name)
     scale = L.Scale(
         network.last,
@@ -157,7 +157,7 @@ def batch_norm(network: Network, options: Options, name: str) -> None:
 
 
 def batch_norm_layer(network: Network, options: Options, name: str) -> None:
-    """BatchNorm alone over `name`."""
+    """Add BatchNorm alone over `name`."""
     comment = (
         f"Batch normalisation (section 4.2) of {name}: every channel over the batch and all positions, in a test with\n"
         "the running mean and variance."
@@ -169,13 +169,13 @@ def batch_norm_layer(network: Network, options: Options, name: str) -> None:
 
 
 def batch_norm_relu(network: Network, options: Options, name: str) -> None:
-    """As released: BatchNorm without Scale, then a ReLU."""
+    """Add BatchNorm without Scale, then a ReLU, as released."""
     batch_norm_layer(network, options, name)
     network.add(f"{name}_bn_relu", L.ReLU(network.last, in_place=True))
 
 
 def l2_normalisation(network: Network, options: Options, name: str) -> None:
-    """The C x H x W map of each image to one norm."""
+    """Bring the C x H x W map of each image to one norm."""
     comment = (
         f"L2 normalisation (section 4.2) of {name}: each image's C x H x W map to unit norm, times scale (the paper\n"
         "chooses it from 100, 1000, 10000 on held-out images)."
@@ -196,7 +196,7 @@ NORMALISATIONS = {
 
 @dataclass(frozen=True)
 class HReNet:
-    """A variant: what the recurrent layer group sees, and of what it is made. Calling it adds its layers.
+    """Variant of H-ReNet: what the recurrent layer group sees, and of what it is made. Calling it adds its layers.
 
     Attributes:
         inputs: of pool4, pool5, conv7.
@@ -231,18 +231,18 @@ class HReNet:
 
     @property
     def channels(self) -> int:
-        """Channels that the group sees."""
+        """Count the channels that the group sees."""
         return sum(CHANNELS[name] for name in self.inputs)
 
     @property
     def group_units(self) -> int:
-        """The group's own d."""
+        """Compute the group's own d."""
         if self.unit is LSTM:
             return self.units
         return units_of_equal_size(self.channels, self.units, self.unit.gates)
 
     def group_text(self) -> str:
-        """What the group is, with its number of parameters."""
+        """Describe the group, with its number of parameters."""
         d = self.group_units
         count = group_parameters(self.channels, d, 1, self.unit.gates)
         text = f"d = {d} in each of the two scans, so {2 * d} channels; the group has {count:,} parameters"

@@ -1,4 +1,4 @@
-"""The models that the generator knows: which layers each has, and how it learns by default."""
+"""Models that the generator knows: the layers of each, and how it learns by default."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAPER = "Combining the Best of Convolutional Layers and Recurrent Layers, arXiv 
 
 @dataclass(frozen=True)
 class Model:
-    """A model that the generator knows.
+    """Model that the generator knows.
 
     Attributes:
         build: adds its layers to a network, the last of them gives the scores.
@@ -47,8 +47,13 @@ class Model:
     weights: str | None = None
     batch_norm: bool = False
 
+    def options(self, crop: tuple[int, int] | None = None, batch: int | None = None, **choices: Any) -> Options:
+        """Choose the network's options; what is None is the model's own (crop, batch) or `Options`' default."""
+        given = {name: value for name, value in choices.items() if value is not None}
+        return Options(crop or self.crop, batch or self.batch, **given)
+
     def schedule(self, solver: str | None = None, iterations: int | None = None) -> Schedule:
-        """The schedule `sgd` or `adam` (default: the model's), over so many iterations (default: the usual)."""
+        """Choose the schedule `sgd` or `adam` (default: the model's), over so many iterations (default: the usual)."""
         return {"sgd": self.sgd, "adam": self.adam}[solver or self.solver](iterations)
 
 
@@ -81,12 +86,12 @@ N_RENETS = {
     ),
     "n_renet_small": _SMALL(
         n_renet.n_renet_small,
-        f"N-ReNet with two small groups, for small pictures on a CPU.\nAfter {PAPER}, section 3.",
+        f"N-ReNet with two small groups, for small images on a CPU.\nAfter {PAPER}, section 3.",
     ),
     "conv_small": _SMALL(
         n_renet.conv_small,
         "A small fully convolutional network to hold beside n_renet_small: as many parameters, the same resolution,\n"
-        "but it sees only the near environment of a position.",
+        "but it sees only the neighbourhood of a position.",
     ),
     "conv_small_crf": _SMALL(
         n_renet.conv_small,

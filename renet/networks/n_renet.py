@@ -13,7 +13,7 @@ SCORE = "1x1 convolution that aligns the channels with the labels (section 3)."
 
 
 def n_renet(network: Network, options: Options, units: tuple[int, ...] = (40, 60, 60), patch: int = 2) -> None:
-    """N-ReNet of the paper's sections 3 and 4.1: groups of ReNet layers on raw pixels, stacked directly."""
+    """Add N-ReNet of the paper's sections 3 and 4.1: groups of ReNet layers on raw pixels, stacked directly."""
     patches = {
         2: "The image is cut into 2x2 patches (section 4.1), so width and height are halved.",
         4: "The image is cut into 4x4 patches, where the paper has 2x2: a quarter of its positions.",
@@ -36,12 +36,13 @@ def n_renet(network: Network, options: Options, units: tuple[int, ...] = (40, 60
 
 
 def n_renet_quarter(network: Network, options: Options) -> None:
-    """`n_renet` with 4x4 patches first: a quarter of the positions, for training on a CPU."""
+    """Add `n_renet` with 4x4 patches first: a quarter of the positions, for training on a CPU."""
     n_renet(network, options, patch=4)
 
 
 def n_renet_released(network: Network, options: Options) -> None:
-    """N-ReNet as in the authors' code of 2015: coarser patches, and a 1x1 convolution with tanh between the groups."""
+    """Add N-ReNet as in the authors' code of 2015: coarser patches, and a 1x1 convolution with tanh between the
+    groups."""
     between = (80, 120, None)
     for number, (units, channels) in enumerate(zip((40, 60, 60), between), start=1):
         comment = f"Group {number}: d = {units} in each scan, so {2 * units} channels."
@@ -59,7 +60,7 @@ SMALL_UNITS = (16, 24)
 
 
 def n_renet_small(network: Network, options: Options) -> None:
-    """N-ReNet with two small groups, for small pictures on a CPU."""
+    """Add N-ReNet with two small groups, for small images on a CPU."""
     n_renet(network, options, SMALL_UNITS)
 
 
@@ -67,7 +68,7 @@ CONV_SMALL_DEPTH = 7
 
 
 def n_renet_parameters(units: tuple[int, ...], classes: int, patch: int = 2) -> int:
-    """Parameters of `n_renet`: its groups and the score layer."""
+    """Count the parameters of `n_renet`: its groups and the score layer."""
     channels, total = 3, 0
     for d in units:
         total += group_parameters(channels, d, patch)
@@ -76,19 +77,19 @@ def n_renet_parameters(units: tuple[int, ...], classes: int, patch: int = 2) -> 
 
 
 def conv_small_parameters(channels: int, classes: int) -> int:
-    """Parameters of `conv_small` with so many channels in every layer."""
+    """Count the parameters of `conv_small` with so many channels in every layer."""
     first = (3 * 9 + 1) * channels
     return first + CONV_SMALL_DEPTH * (channels * 9 + 1) * channels + (channels + 1) * classes
 
 
 def conv_small_channels(classes: int) -> int:
-    """The number of channels that brings `conv_small` closest to `n_renet_small`'s count of parameters."""
+    """Choose the number of channels that brings `conv_small` closest to `n_renet_small`'s count of parameters."""
     target = n_renet_parameters(SMALL_UNITS, classes)
     return min(range(1, 257), key=lambda channels: abs(conv_small_parameters(channels, classes) - target))
 
 
 def conv_small(network: Network, options: Options) -> None:
-    """A fully convolutional network of `n_renet_small`'s size that sees 31 x 31 pixels around each position."""
+    """Add a fully convolutional network of `n_renet_small`'s size that sees 31 x 31 pixels around each position."""
     channels = conv_small_channels(network.classes)
     count = conv_small_parameters(channels, network.classes)
     rival = n_renet_parameters(SMALL_UNITS, network.classes)

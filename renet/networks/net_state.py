@@ -1,4 +1,4 @@
-"""Which layers of a network file belong to a phase, level and stage: Caffe's rules of `include` and `exclude`."""
+"""Layers of a network file by phase, level and stage: Caffe's rules of `include` and `exclude`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from caffe.proto import caffe_pb2
 
 
 def state_of(network: caffe_pb2.NetParameter, phase: int, more: caffe_pb2.NetState | None = None) -> caffe_pb2.NetState:
-    """The state that Caffe's solver gives a network: the phase, then what the network's own `state` says, then the
-    solver's `train_state` or `test_state`."""
+    """Compute the state that Caffe's solver gives a network: the phase, then what the network's own `state` says, then
+    the solver's `train_state` or `test_state`."""
     state = caffe_pb2.NetState(phase=phase)
     state.MergeFrom(network.state)
     if more is not None:
@@ -16,7 +16,7 @@ def state_of(network: caffe_pb2.NetParameter, phase: int, more: caffe_pb2.NetSta
 
 
 def layers_in(network: caffe_pb2.NetParameter, state: caffe_pb2.NetState) -> list[caffe_pb2.LayerParameter]:
-    """The layers that Caffe builds in this state, in the file's order."""
+    """List the layers that Caffe builds in this state, in the file's order."""
     return [layer for layer in network.layer if _is_in(layer, state)]
 
 

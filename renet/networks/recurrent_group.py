@@ -1,4 +1,4 @@
-"""The recurrent layer group of the paper's section 3, with LSTM, GRU or IRNN units."""
+"""Recurrent layer group of the paper's section 3, with LSTM, GRU or IRNN units."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INITIALISATION = (
 
 @dataclass(frozen=True)
 class Unit:
-    """A kind of recurrent unit.
+    """Kind of recurrent unit.
 
     Attributes:
         layer: the type of the layer.
@@ -50,18 +50,19 @@ IRNN = Unit(
 
 
 def layer_parameters(channels: int, units: int, patch: int = 1, gates: int = LSTM.gates) -> int:
-    """Parameters of one ReNet layer: in each of two scans W_x (d x P), W_h (d x d) and b (d) for each gate,
-    P = channels * patch^2."""
+    """Count the parameters of one ReNet layer: in each of two scans W_x (d x P), W_h (d x d) and b (d) for each gate, P
+    = channels * patch^2."""
     return 2 * gates * units * (channels * patch**2 + units + 1)
 
 
 def group_parameters(channels: int, units: int, patch: int = 1, gates: int = LSTM.gates) -> int:
-    """Parameters of a group: the vertical layer over patches, and the horizontal one over its 2 * units channels."""
+    """Count the parameters of a group: the vertical layer over patches, and the horizontal one over its 2 * units
+    channels."""
     return layer_parameters(channels, units, patch, gates) + layer_parameters(2 * units, units, 1, gates)
 
 
 def units_of_equal_size(channels: int, lstm_units: int, gates: int) -> int:
-    """The d that brings a group of units with so many gates closest to an LSTM group's count of parameters."""
+    """Choose the d that brings a group of units with so many gates closest to an LSTM group's count of parameters."""
     target = group_parameters(channels, lstm_units)
     return min(range(1, 4 * lstm_units + 1), key=lambda d: abs(group_parameters(channels, d, 1, gates) - target))
 
@@ -78,7 +79,7 @@ def renet_group(
     comment: str = "",
     sweep_comment: str = "",
 ) -> None:
-    """A vertical ReNet layer, then a horizontal one, on top of the network's last layer.
+    """Add a vertical ReNet layer, then a horizontal one, on top of the network's last layer.
 
     Args:
         network: to add to.

@@ -1,9 +1,9 @@
-"""How the networks learn: the schedules, and the solver's text."""
+"""Schedules by which the networks learn, and the solver's text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from caffe.proto import caffe_pb2
@@ -21,7 +21,7 @@ SOLVER_ORDER = (
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a network learns.
+    """Schedule of a training.
 
     Attributes:
         iterations: of the whole training.
@@ -35,9 +35,16 @@ class Schedule:
     rule: Mapping[str, Any]
     comments: Mapping[str, str] = field(default_factory=dict)
 
+    def adjusted(self, rate: float | None = None, interval: int | None = None) -> Schedule:
+        """Replace the learning rate and the interval, as far as they are given."""
+        schedule = self
+        if rate is not None:
+            schedule = replace(schedule, rule={**schedule.rule, "base_lr": rate}, comments={})
+        return schedule if interval is None else replace(schedule, interval=interval)
+
 
 def n_renet_sgd(iterations: int | None = None) -> Schedule:
-    """N-ReNet's, 36,000 iterations by default, the rate divided by 10 after each third."""
+    """Make N-ReNet's schedule, 36,000 iterations by default, the rate divided by 10 after each third."""
     iterations = iterations or 36000
     return Schedule(
         iterations,
@@ -51,7 +58,8 @@ def n_renet_sgd(iterations: int | None = None) -> Schedule:
 
 
 def h_renet_sgd(iterations: int, step: int | None = None, more: str = "") -> Schedule:
-    """The paper's for H-ReNet and its baseline (section 4.2): 0.001, divided by 10 in the middle or every `step`.
+    """Make the paper's schedule for H-ReNet and its baseline (section 4.2): 0.001, divided by 10 in the middle or every
+    `step`.
 
     Args:
         iterations: of the whole training.
@@ -71,7 +79,7 @@ def h_renet_sgd(iterations: int, step: int | None = None, more: str = "") -> Sch
 
 
 def adam(iterations: int | None = None, rate: float = 0.002) -> Schedule:
-    """For little computing time: Adam, 5,000 iterations by default, the rate falling linearly to 0."""
+    """Make a schedule for little computing time: Adam, 5,000 iterations by default, the rate falling linearly to 0."""
     iterations = iterations or 5000
     return Schedule(
         iterations,
@@ -117,7 +125,7 @@ def solver_text(
     iter_size: int = 1,
     batch_norm: bool = False,
 ) -> str:
-    """The solver as prototxt.
+    """Write the solver as prototxt.
 
     Args:
         headline: what the file says first.

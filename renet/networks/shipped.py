@@ -1,4 +1,4 @@
-"""The files that come with the repository."""
+"""Files that come with the repository."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from renet.networks.spec import Options
 
 @dataclass(frozen=True)
 class Shipped:
-    """One training whose solver, and one network whose files, come with the repository.
+    """Training whose solver, and network whose files, come with the repository.
 
     Attributes:
         model: of `MODELS`.
@@ -39,16 +39,16 @@ class Shipped:
 
     @property
     def name(self) -> str:
-        """Of the training."""
+        """Name the training."""
         return f"{self.model}_{self.solver or self.data.name}"
 
     @property
     def folder(self) -> Path:
-        """Of the network's files."""
+        """Name the folder of the network's files."""
         return ROOT / "prototxt" / self.model / self.data.name
 
     def files(self) -> dict[Path, str]:
-        """The texts by absolute path."""
+        """Write the texts by absolute path."""
         model = MODELS[self.model]
         options = Options(self.crop or model.crop, model.batch)
         networks = network_texts(model, f"{self.model}_{self.data.name}", self.data, options)
@@ -114,7 +114,7 @@ SHIPPED = (
 
 
 def shipped_files() -> dict[Path, str]:
-    """Every file that the repository ships, by absolute path, as the generator writes it."""
+    """Write every file that the repository ships, by absolute path, as the generator does."""
     files: dict[Path, str] = {}
     for item in SHIPPED:
         files |= item.files()

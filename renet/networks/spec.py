@@ -1,4 +1,4 @@
-"""What every network is written with: a NetSpec whose layers carry comments, its text, and the choices of a person."""
+"""Network in the making: a NetSpec whose layers carry comments, its text, and the options of a network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ZERO = {"type": "constant", "value": 0}
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may choose about a network; crops and batch are of the training.
+    """Options of a network; crops and batch are of the training.
 
     Attributes:
         crop: height and width in pixels.
@@ -46,7 +46,7 @@ class Options:
 
 
 class Network:
-    """A NetSpec in which every layer may carry a comment.
+    """NetSpec in which every layer may carry a comment.
 
     Attributes:
         spec: the NetSpec; the layers are added in the order in which they are to be written.
@@ -70,11 +70,11 @@ class Network:
 
     @property
     def last(self) -> Any:
-        """The top that was added last."""
+        """Return the top that was added last."""
         return self.spec[self._last]
 
     def text(self) -> str:
-        """The layers as prototxt, each under its comment."""
+        """Write the layers as prototxt, each under its comment."""
         return "\n".join(
             comment_lines(self._comments.get(layer.name, "")) + f"layer {{\n{field_lines(layer)}}}\n"
             for layer in self.spec.to_proto().layer
@@ -82,7 +82,7 @@ class Network:
 
 
 def weights_and_free_bias(rate: float = 1) -> list[dict[str, float]]:
-    """`param` of a layer with weights and a bias: the bias learns at twice the rate and does not decay."""
+    """Make `param` of a layer with weights and a bias: the bias learns at twice the rate and does not decay."""
     return [{"lr_mult": rate, "decay_mult": 1}, {"lr_mult": 2 * rate, "decay_mult": 0}]
 
 
@@ -96,7 +96,7 @@ def convolution(
     param: Sequence[Mapping[str, float]] | None = None,
     **more: Any,
 ) -> None:
-    """A convolution on top of the last layer; its bias starts at 0.
+    """Add a convolution on top of the last layer; its bias starts at 0.
 
     Args:
         network: to add to.
@@ -123,14 +123,14 @@ def convolution(
 
 
 def comment_lines(text: str, indent: str = "") -> str:
-    """`text` as comment lines, broken at its own line ends."""
+    """Write `text` as comment lines, broken at its own line ends."""
     return "".join(f"{indent}# {line}".rstrip() + "\n" for line in text.splitlines())
 
 
 def field_lines(
     message: Message, comments: Mapping[str, str] | None = None, indent: str = "  ", order: tuple[str, ...] = ()
 ) -> str:
-    """The fields of `message` in text format, short messages on one line, with comments above some of the fields.
+    """Write the fields of `message` in text format, short messages on one line, with comments above some of the fields.
 
     Fields come in the order of their numbers, or in `order`, which then names them all.
     """

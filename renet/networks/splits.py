@@ -1,4 +1,4 @@
-"""A person's choice of a prepared dataset's splits, and how many images of them are tested while training."""
+"""Choice of a prepared dataset's splits for a training, and how many images are tested meanwhile."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def _images_of_other(split: Path, dataset: Dataset, option: str) -> int:
 
 
 def affordable_test_images(data: Data, options: Options, schedule: Schedule, iter_size: int = 1) -> int:
-    """How many images of the test split a test may have for all tests of a training to take about `SHARE_OF_TESTS` of
-    its time at the most: one at least, and all where they are that few.
+    """Compute how many images of the test split a test may have for all tests of a training to take about
+    `SHARE_OF_TESTS` of its time at the most: one at least, and all where they are that few.
 
     Args:
         data: says what is tested.

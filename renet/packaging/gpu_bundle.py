@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from renet.common.errors import UserError
+from renet.common.files import write_json
 from renet.common.repository import ROOT, commit
 from renet.packaging.libraries import (
     CUDA_LIBRARY,
@@ -105,5 +105,5 @@ def fill(folder: Path, build: Path, source: Path) -> dict[str, Any]:
         "our_test_suites": our_test_suites(ROOT / "caffe_layers" / "tests"),
         "bytes": {str(f.relative_to(folder)): f.stat().st_size for f in sorted(binaries)},
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    write_json(folder / "manifest.json", manifest)
     return manifest

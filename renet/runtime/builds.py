@@ -1,4 +1,4 @@
-"""Which of the two builds `import caffe` gives: where a GPU is asked for, the one with CUDA.
+"""Choice between the two builds that `import caffe` may give: the CPU's, and the one with CUDA.
 
 Set-up makes build/cpu's pycaffe importable, and `make gpu` builds another beside it. A process has one of them only, so
 that must be chosen before the first `import caffe`.
@@ -20,7 +20,7 @@ PYCAFFE = ROOT / "build/gpu/python"
 
 
 def other_pycaffe(pycaffe: Path = PYCAFFE) -> str | None:
-    """The folder to import `caffe` from in place of the CPU build's.
+    """Find the folder to import `caffe` from in place of the CPU build's.
 
     None where there is no CUDA build, or PYTHONPATH names a `caffe` already.
     """
@@ -51,7 +51,7 @@ def restart_with_gpu_build() -> None:
 
 
 def training_asks_for_gpu(arguments: Sequence[str]) -> bool:
-    """Whether train.py's command line asks for a GPU: by --gpu, or by the solver that it names or goes on with."""
+    """Tell whether train.py's command line asks for a GPU: by --gpu, or by the solver that it names or goes on with."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("--gpu")
     parser.add_argument("--solver", type=Path)
@@ -74,7 +74,7 @@ def training_asks_for_gpu(arguments: Sequence[str]) -> bool:
 
 
 def check_gpu(gpu: int) -> None:
-    """See that this process can compute on a GPU.
+    """Make sure that this process can compute on a GPU.
 
     Raises:
         UserError: it cannot; says why.

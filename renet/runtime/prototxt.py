@@ -1,4 +1,4 @@
-"""Reading networks and solvers as Caffe does: of any age into today's form, and mistakes told in a line."""
+"""Reader of networks and solvers, as Caffe's: of any age into today's form, with mistakes in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers that are written in Python: whether Caffe will find them."""
+"""Check of layers that are written in Python, before Caffe looks for them."""
 
 from __future__ import annotations
 

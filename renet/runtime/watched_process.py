@@ -1,4 +1,4 @@
-"""Run work that may abort the process, and tell in one line why it did.
+"""Watch over work that may abort its process, with the reason of its death in one line.
 
 Caffe ends the whole process where a CHECK fails. So the work is done by a forked process whose messages (file
 descriptor 2, where Caffe logs) go to a log file, and this process waits: it passes signals on, and where the work dies
@@ -33,7 +33,7 @@ _SECONDS_OF_ONE_PRESS = 0.5  # `timeout` and shells deliver one interruption twi
 
 @dataclass
 class Work:
-    """What the working process knows of its environment.
+    """Environment of the working process.
 
     Attributes:
         stop: the signal that asked it to stop, or None.
@@ -55,8 +55,8 @@ class Work:
 
     @contextmanager
     def during(self, what: str, *unfinished: Path) -> Iterator[None]:
-        """Where the work dies in here, `what` is told with the reason, and the files `unfinished` are deleted; after
-        `log_to`."""
+        """Name what is being done: where the work dies in here, the message has `what` after the reason, and the files
+        `unfinished` are deleted; after `log_to`."""
         self._note(what, *unfinished)
         try:
             yield

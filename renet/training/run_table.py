@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from renet.common.repository import product_path
-from renet.common.text_table import aligned
+from renet.common.text_layout import aligned
 from renet.training.run_state import RunState
 
 HEADER = ["run", "state", "iteration", "best test", "at", "trained", "last sign"]

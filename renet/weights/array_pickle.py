@@ -1,4 +1,4 @@
-"""Reading a pickle that holds NumPy arrays and nothing else, without running anything that it names."""
+"""Reader of a pickle that holds NumPy arrays and nothing else; nothing that it names is run."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_array_pickle(content: bytes, where: str) -> ArrayTree:
-    """The arrays of a pickle: dictionaries, one in another, whose keys are text and whose ends are arrays of floats.
+    """Read the arrays of a pickle: dictionaries, one in another, whose keys are text and whose ends are arrays of
+    floats.
 
     Nothing that the pickle names is imported or called, NumPy's functions included.
 

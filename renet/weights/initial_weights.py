@@ -1,4 +1,4 @@
-"""Weights that a training starts from: what came from which file, and what starts from scratch."""
+"""Initial weights of a training: filled from files, or from scratch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 import caffe
 
-from renet.weights.weight_files import Filled, check_file, listed, load
+from renet.common.text_layout import listed
+from renet.weights.weight_files import Filled, check_file, load
 
 __all__ = ["check_file", "fill", "metadata", "report", "split_names", "untouched"]
 
 
 def split_names(weights: Iterable[str]) -> list[str]:
-    """The files that a solver's `weights` fields name; like Caffe, each may hold several between commas."""
+    """List the files that a solver's `weights` fields name; like Caffe, each may hold several between commas."""
     return [name.strip() for field in weights for name in field.split(",")]
 
 
@@ -28,13 +29,13 @@ def fill(network: caffe.Net, files: Sequence[Path]) -> list[Filled]:
 
 
 def untouched(network: caffe.Net, filled: Iterable[Filled]) -> list[str]:
-    """The layers with weights that no file filled, in the network's order."""
+    """List the layers with weights that no file filled, in the network's order."""
     done = {name for one in filled for name in one.layers}
     return [name for name in network.params if name not in done]
 
 
 def report(network: caffe.Net, filled: Sequence[Filled]) -> list[str]:
-    """What came from where, and what starts from scratch: one line each."""
+    """Write what came from where, and what starts from scratch: one line each."""
     rest = untouched(network, filled)
     lines = [
         f"{_layers(one.layers)} filled from {one.file}: {_span(one.layers)}; "
@@ -46,7 +47,7 @@ def report(network: caffe.Net, filled: Sequence[Filled]) -> list[str]:
 
 
 def metadata(network: caffe.Net, filled: Sequence[Filled]) -> dict[str, Any]:
-    """The same for run.json."""
+    """Collect the same for run.json."""
     return {
         "weights": [{"file": str(one.file), "filled": one.layers, "unused": one.unused} for one in filled],
         "layers_from_scratch": untouched(network, filled),

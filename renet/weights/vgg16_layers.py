@@ -1,9 +1,9 @@
-"""VGG-16's thirteen convolutions: their names and shapes, and how they lie in a Caffe model."""
+"""Layers of VGG-16: its thirteen convolutions, their names and shapes, and how they lie in a Caffe model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +12,12 @@ from caffe.proto import caffe_pb2
 from google.protobuf.message import DecodeError
 
 from renet.common.errors import UserError
+from renet.common.text_layout import shape_text
+from renet.weights.weight_files import blob_shape
 
 KERNEL = 3
 POOLED_AFTER = ("conv1_2", "conv2_2", "conv3_3", "conv4_3")
-# Outputs and inputs of each layer, from the picture on.
+# Outputs and inputs of each layer, from the image on.
 CHANNELS = {
     "conv1_1": (64, 3),
     "conv1_2": (64, 64),
@@ -34,7 +36,7 @@ CHANNELS = {
 
 
 class Convolution(NamedTuple):
-    """One layer's parameters.
+    """Parameters of one layer.
 
     Attributes:
         kernels: outputs x inputs x 3 x 3 (rows, columns), float32; applied as they lie, as Caffe does.
@@ -49,7 +51,7 @@ Weights = Mapping[str, Convolution]
 
 
 def checked(weights: Weights, where: str) -> Weights:
-    """The weights themselves, when they are VGG-16's.
+    """Return the weights themselves, when they are VGG-16's.
 
     Raises:
         UserError: a layer is missing, has another shape, or values that are no numbers; names layer and shapes.
@@ -62,14 +64,15 @@ def checked(weights: Weights, where: str) -> Weights:
             ("biases", weights[name].biases, (outputs,)),
         ):
             if values.shape != shape:
-                raise UserError(f"{where}: {name} has {what} of {_times(values.shape)}; VGG-16's are {_times(shape)}")
+                has = shape_text(values.shape) or "nothing"
+                raise UserError(f"{where}: {name} has {what} of {has}; VGG-16's are {shape_text(shape)}")
             if not np.isfinite(values).all():
                 raise UserError(f"{where}: {name} has {what} that are infinite or no numbers")
     return weights
 
 
 def to_network(weights: Weights, name: str) -> caffe_pb2.NetParameter:
-    """A Caffe model of the thirteen layers and nothing else."""
+    """Make a Caffe model of the thirteen layers and nothing else."""
     network = caffe_pb2.NetParameter(name=name)
     for layer_name, convolution in weights.items():
         layer = network.layer.add(name=layer_name, type="Convolution")
@@ -84,7 +87,8 @@ def to_network(weights: Weights, name: str) -> caffe_pb2.NetParameter:
 
 
 def read_caffemodel(file: Path) -> Weights:
-    """The thirteen convolutions of a .caffemodel, of either age: V1 `layers` with four-dimensional blobs, or `layer`.
+    """Read the thirteen convolutions of a .caffemodel, of either age: V1 `layers` with four-dimensional blobs, or
+    `layer`.
 
     What else is in the file (fully connected layers) is left out.
 
@@ -110,25 +114,14 @@ def read_caffemodel(file: Path) -> Weights:
 
 
 def convolutions(network: caffe_pb2.NetParameter) -> Iterator[Any]:
-    """The convolution layers of a model in the present or the V1 format."""
+    """Iterate over the convolution layers of a model in the present or the V1 format."""
     yield from (layer for layer in network.layer if layer.type == "Convolution")
     yield from (layer for layer in network.layers if layer.type == caffe_pb2.V1LayerParameter.CONVOLUTION)
-
-
-def blob_shape(blob: caffe_pb2.BlobProto) -> tuple[int, ...]:
-    """A blob's shape, in the present or the old way (num, channels, height, width)."""
-    if any(blob.HasField(field) for field in ("num", "channels", "height", "width")):
-        return (blob.num, blob.channels, blob.height, blob.width)
-    return tuple(blob.shape.dim)
 
 
 def _values(blob: caffe_pb2.BlobProto, where: str) -> np.ndarray:
     values = np.array(blob.double_data or blob.data, np.float32)
     shape = blob_shape(blob)
     if math.prod(shape) != values.size:
-        raise UserError(f"{where}: only a part of a model ({values.size} values for {_times(shape)})")
+        raise UserError(f"{where}: only a part of a model ({values.size} values for {shape_text(shape) or 'nothing'})")
     return values.reshape(shape)
-
-
-def _times(shape: Iterable[int]) -> str:
-    return " x ".join(map(str, shape)) or "nothing"

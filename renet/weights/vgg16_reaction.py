@@ -1,4 +1,4 @@
-"""How VGG-16's convolutions react to photographs in Caffe: what tells a right conversion from a wrong one."""
+"""Reaction of VGG-16's convolutions to photographs in Caffe, which tells a right conversion from a wrong one."""
 
 from __future__ import annotations
 
@@ -48,26 +48,26 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def reference_photograph() -> np.ndarray:
-    """The photograph of TORCHVISION_REACTION: 224 x 224 x 3, BGR of 0..255, uint8."""
+    """Load the photograph of TORCHVISION_REACTION: 224 x 224 x 3, BGR of 0..255, uint8."""
     return skimage.data.astronaut()[:224, 112:336, ::-1].copy()
 
 
 def photographs() -> list[np.ndarray]:
-    """Five colour photographs that come with scikit-image, small and square: S x S x 3, BGR of 0..255, uint8."""
-    pictures: Sequence[np.ndarray] = [
+    """Load five colour photographs that come with scikit-image, small and square: S x S x 3, BGR of 0..255, uint8."""
+    images: Sequence[np.ndarray] = [
         skimage.data.astronaut(),
         skimage.data.chelsea(),
         skimage.data.coffee(),
         skimage.data.rocket(),
         skimage.data.stereo_motorcycle()[0],
     ]
-    return [_small_square(picture[:, :, ::-1]) for picture in pictures]
+    return [_small_square(image[:, :, ::-1]) for image in images]
 
 
-def _small_square(picture: np.ndarray) -> np.ndarray:
-    """The middle of the picture at about half the size, its side a multiple of 16 pixels."""
-    factor = 4 if min(picture.shape[:2]) > 480 and picture.shape[1] > 700 else 2
-    small = cv2.resize(picture, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+def _small_square(image: np.ndarray) -> np.ndarray:
+    """The middle of the image at about half the size, its side a multiple of 16 pixels."""
+    factor = 4 if min(image.shape[:2]) > 480 and image.shape[1] > 700 else 2
+    small = cv2.resize(image, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
     height, width = small.shape[:2]
     side = min(height, width, 160) // 16 * 16
     top, left = (height - side) // 2, (width - side) // 2
@@ -75,7 +75,8 @@ def _small_square(picture: np.ndarray) -> np.ndarray:
 
 
 def network_text() -> str:
-    """VGG-16's convolutions as a prototxt: the thirteen layers, each with its ReLU in place, and the four poolings."""
+    """Write VGG-16's convolutions as a prototxt: the thirteen layers, each with its ReLU in place, and the four
+    poolings."""
     text = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 16 dim: 16 } } }\n'
     bottom = "data"
     for name, (outputs, _) in CHANNELS.items():
@@ -95,7 +96,7 @@ def network_text() -> str:
 
 
 class Reactions:
-    """The thirteen layers with a model's weights, on the CPU.
+    """VGG-16's thirteen layers with a model's weights, on the CPU.
 
     Attributes:
         network: in Caffe.
@@ -117,9 +118,10 @@ class Reactions:
         self.network.copy_from(str(weights))
         self.mean = np.array(mean, np.float32)
 
-    def __call__(self, picture: np.ndarray, last: str = "conv5_3") -> dict[str, np.ndarray]:
-        """The activations of all layers up to `last`, each C x h x w, for an H x W x 3 picture (BGR of 0..255)."""
-        values = (picture.astype(np.float32) - self.mean).transpose(2, 0, 1)[np.newaxis]
+    def __call__(self, image: np.ndarray, last: str = "conv5_3") -> dict[str, np.ndarray]:
+        """Compute the activations of all layers up to `last`, each C x h x w, for an H x W x 3 image (BGR of
+        0..255)."""
+        values = (image.astype(np.float32) - self.mean).transpose(2, 0, 1)[np.newaxis]
         self.network.blobs["data"].reshape(*values.shape)
         self.network.blobs["data"].data[...] = values
         # up to the ReLU, which works in the layer's own blob
@@ -155,11 +157,12 @@ def check_torchvision(react: Reactions) -> None:
 
 
 def losses_by_change(react: Reactions) -> Mapping[str, float]:
-    """What each of CHANGES takes off the reaction to photographs: fractions of the mean activation of JUDGING_LAYER.
+    """Measure what each of CHANGES takes off the reaction to photographs: fractions of the mean activation of
+    JUDGING_LAYER.
 
-    A network is trained on pictures as they are: with its weights in the right order it finds more in a photograph
+    A network is trained on photographs as they are: with its weights in the right order it finds more in a photograph
     than in the same one with other colours or lying otherwise. Weights with exchanged colours or turned kernels do to
-    the right picture what right weights do to the changed one, so there a change makes the reaction stronger.
+    the right photograph what right weights do to the changed one, so there a change makes the reaction stronger.
     """
     logarithms: dict[str, list[float]] = {change: [] for change in CHANGES}
     for photograph in progress(photographs(), description="reaction to photographs", unit="photograph"):
@@ -170,7 +173,7 @@ def losses_by_change(react: Reactions) -> Mapping[str, float]:
 
 
 def check_order(react: Reactions, where: str) -> None:
-    """Look whether the weights' channels are in the order B, G, R and their kernels upright.
+    """Make sure that the weights' channels are in the order B, G, R and their kernels upright.
 
     This goes for any VGG-16 that was trained on upright colour photographs. It says nothing of the input's scale.
 
@@ -181,9 +184,9 @@ def check_order(react: Reactions, where: str) -> None:
         if not loss > 0:
             raise UserError(
                 f"{where}: its {JUDGING_LAYER} reacts to photographs with {change} no less than to right ones "
-                f"({-loss:+.0%}), as if its weights were for such pictures; --unchecked takes them nevertheless"
+                f"({-loss:+.0%}), as if its weights were for such photographs; --unchecked takes them nevertheless"
             )
 
 
-def _strength(react: Reactions, picture: np.ndarray) -> float:
-    return float(react(picture, JUDGING_LAYER)[JUDGING_LAYER].mean(dtype=np.float64)) + 1e-30
+def _strength(react: Reactions, photograph: np.ndarray) -> float:
+    return float(react(photograph, JUDGING_LAYER)[JUDGING_LAYER].mean(dtype=np.float64)) + 1e-30

@@ -1,4 +1,4 @@
-"""Files of weights: what one holds, whether that fits a network, and copying it there.
+"""Weight files: what one holds, whether that fits a network, and copying it there.
 
 One checker for a .caffemodel of any age and for Caffe's HDF5 files, since Caffe ends the process where something does
 not fit, leaves layers that a file lacks as they are, and copies what is no number.
@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 from renet.common.errors import UserError
+from renet.common.text_layout import listed, shape_text
 
 _LEGACY_FIELDS = ("num", "channels", "height", "width")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HDF5_LAYERS = "data"  # the group in which Caffe keeps a group for each layer
-_MOST_NAMES = 8
 
 
 @dataclass(frozen=True)
 class StoredBlob:
-    """A blob as a file holds it.
+    """Blob as a file holds it.
 
     Attributes:
         shape: its dimensions.
@@ -38,7 +38,7 @@ class StoredBlob:
     padded: bool = False
 
     def fits(self, wanted: tuple[int, ...]) -> bool:
-        """Whether Caffe copies it into a blob of this shape."""
+        """Tell whether Caffe copies it into a blob of this shape."""
         if self.padded:
             return len(wanted) <= 4 and self.shape == (1,) * (4 - len(wanted)) + wanted
         return self.shape == wanted
@@ -50,7 +50,7 @@ Blobs = Mapping[int, StoredBlob]
 
 @dataclass(frozen=True)
 class Filled:
-    """What one file did to a network.
+    """Layers of a network that one file filled.
 
     Attributes:
         file: the weights.
@@ -64,7 +64,7 @@ class Filled:
 
 
 def check_file(file: Path) -> None:
-    """Make sure that there is something to read.
+    """Make sure that there is a file to read.
 
     Raises:
         UserError: no such file, or an empty one.
@@ -119,7 +119,7 @@ def load(network: Any, file: Path, every_layer: bool = False, advice: str = "") 
 
 
 def read_layers(file: Path) -> list[tuple[str, Blobs]]:
-    """Names and blobs of a file's layers, in all formats that Caffe reads.
+    """Read names and blobs of a file's layers, in all formats that Caffe reads.
 
     Raises:
         UserError: no such file, not weights, or only a part of them; names the file.
@@ -130,10 +130,13 @@ def read_layers(file: Path) -> list[tuple[str, Blobs]]:
     return _read_hdf5(file) if hdf5 else _read_model(file)
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
-    more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+def blob_shape(blob: Any) -> tuple[int, ...]:
+    """Read a BlobProto's shape, in the present or the old way (num, channels, height, width)."""
+    return tuple(getattr(blob, field) for field in _LEGACY_FIELDS) if _is_legacy(blob) else tuple(blob.shape.dim)
+
+
+def _is_legacy(blob: Any) -> bool:
+    return any(map(blob.HasField, _LEGACY_FIELDS))
 
 
 def _read_model(file: Path) -> list[tuple[str, Blobs]]:
@@ -153,9 +156,8 @@ def _read_model(file: Path) -> list[tuple[str, Blobs]]:
 
 
 def _stored(blob: Any) -> StoredBlob:
-    padded = any(map(blob.HasField, _LEGACY_FIELDS))
-    shape = tuple(getattr(blob, field) for field in _LEGACY_FIELDS) if padded else tuple(blob.shape.dim)
-    return StoredBlob(shape, len(blob.double_data or blob.data) == math.prod(shape), padded)
+    shape = blob_shape(blob)
+    return StoredBlob(shape, len(blob.double_data or blob.data) == math.prod(shape), _is_legacy(blob))
 
 
 def _read_hdf5(file: Path) -> list[tuple[str, Blobs]]:
@@ -204,4 +206,4 @@ def _address(blob: Any) -> int:
 
 
 def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
-    return " and ".join(" x ".join(map(str, shape)) or "1" for shape in shapes) or "no weights"
+    return " and ".join(shape_text(shape) or "1" for shape in shapes) or "no weights"

@@ -16,7 +16,7 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
 from renet.data.dataset import Dataset, SplitSummary
-from renet.networks.analysis import WHOLE_IMAGE, views, without_data
+from renet.networks.analysis import WHOLE_IMAGE, receptive_fields, without_data
 from renet.networks.files import deploy_text
 from renet.networks.h_renet import UNITS, VARIANTS
 from renet.networks.models import H_RENETS, MODELS
@@ -71,7 +71,7 @@ def generate(repository: Path, *arguments: object) -> subprocess.CompletedProces
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset.json of five classes; the generator needs no pictures."""
+    """A dataset.json of five classes; the generator needs no images."""
     folder = tmp_path_factory.mktemp("data") / "five"
     folder.mkdir()
     splits = {name: SplitSummary(9, "0") for name in ("trainaug", "val", "test")}
@@ -113,7 +113,7 @@ def test_fcn_is_table_2(repository: Path) -> None:
     rows = written_rows(description)
     assert rows == {name: row for name, row in TABLE_2.items() if name != "upsample"}
     assert [layer.type for layer in description.layer][-2:] == ["BilinearInterpolation", "Softmax"]
-    view = views(description)
+    view = receptive_fields(description)
     assert view["conv8"].jump == 8  # so the upsampling is by 8
     assert view["upsample"].jump == 1
 
@@ -151,11 +151,11 @@ def test_h_renet_is_table_3(repository: Path) -> None:
 
 def test_receptive_fields(repository: Path) -> None:
     """Table 2's is 428 pixels; the text's 604 needs a dilated conv7; a recurrent group sees everything."""
-    assert views(network(repository, "fcn"))["conv8"].field == 428
-    assert views(network(repository, "fcn_rf604"))["conv8"].field == 604
+    assert receptive_fields(network(repository, "fcn"))["conv8"].size == 428
+    assert receptive_fields(network(repository, "fcn_rf604"))["conv8"].size == 604
     for model in VARIANTS:
-        assert views(network(repository, model))["conv8"].field == WHOLE_IMAGE
-    assert views(network(repository, "h_renet"))["conv7"].field == 428
+        assert receptive_fields(network(repository, model))["conv8"].size == WHOLE_IMAGE
+    assert receptive_fields(network(repository, "h_renet"))["conv7"].size == 428
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3) -> int:
@@ -618,7 +618,7 @@ layer { type: "Deconvolution" bottom: "c" top: "up" convolution_param { kernel_s
 layer { type: "Convolution" bottom: "up" top: "last" convolution_param { kernel_size: 3 } }
 """
     )
-    found = views(network)
-    assert (found["c"].field, found["c"].jump) == (3, 4)
-    assert (found["up"].field, found["up"].jump) == (3 + 4, 1)  # a pixel lies under two positions' kernels
-    assert (found["last"].field, found["last"].jump) == (9, 1)
+    found = receptive_fields(network)
+    assert (found["c"].size, found["c"].jump) == (3, 4)
+    assert (found["up"].size, found["up"].jump) == (3 + 4, 1)  # a pixel lies under two positions' kernels
+    assert (found["last"].size, found["last"].jump) == (9, 1)

@@ -18,7 +18,7 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from segmentation_helpers import CLASSES, write_dataset_json, write_split
 
-from prototxt.generate import main, parser
+from prototxt.generate import main, make_parser
 from renet.common.command_line import run
 from renet.data.dataset import Dataset, SplitSummary
 from renet.networks.models import MODELS
@@ -36,7 +36,7 @@ def read(file: Path, message: object) -> object:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset.json of five classes; the generator needs no pictures."""
+    """A dataset.json of five classes; the generator needs no images."""
     folder = tmp_path_factory.mktemp("data") / "five"
     folder.mkdir()
     Dataset(
@@ -309,8 +309,8 @@ def test_a_file_of_other_origin_is_not_overwritten(
 
 
 def test_shipped_files_that_were_edited_are_not_overwritten(repository: Path, tmp_path: Path) -> None:
-    """In a copy of the generator, which writes beside itself."""
-    for folder in ("prototxt", "data_prep"):
+    """In a copy of the generator and its library, which writes beside itself."""
+    for folder in ("prototxt", "renet"):
         shutil.copytree(repository / folder, tmp_path / folder)
     (tmp_path / "solvers").mkdir()
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -363,7 +363,7 @@ def test_tests_take_a_small_part_of_the_training(
 ) -> None:
     data = dataset_of(tmp_path / "data", "test", 233, size)
     command = ("--model", "conv_small", "--dataset", str(data), "--out", str(tmp_path / "net"))
-    assert run(main, parser(), [*command, *options]) == 0
+    assert run(main, make_parser(), [*command, *options]) == 0
     assert images_tested(tmp_path / "net") == expected
     told = f"the first {expected} of the 233 images" if expected < 233 else "all 233 images"
     said = capsys.readouterr().out
@@ -402,14 +402,14 @@ def test_wrong_splits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (alone / "test", f"{option}: {alone / 'test'}: there is no dataset.json above it"),
         (data, f"{option}: {data} has no split {data}"),
     ):
-        assert run(main, parser(), [*command, option, str(split)]) == 2
+        assert run(main, make_parser(), [*command, option, str(split)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
 
 
 @pytest.fixture(scope="module")
 def small(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with prepared pictures, `data`, and a network, `net`, of two iterations."""
+    """A folder with prepared images, `data`, and a network, `net`, of two iterations."""
     folder = tmp_path_factory.mktemp("small")
     pair = (np.zeros((24, 32, 3), np.uint8), np.zeros((24, 32), np.uint8))
     for split in ("train", "test"):
@@ -462,7 +462,7 @@ def test_every_place_knows_the_ignored_label(tmp_path: Path, ignored: int) -> No
     splits = {split: {"count": 2, "sha256": ""} for split in ("train", "test")}
     write_dataset_json(tmp_path / "data", splits=splits, ignore_label=ignored)
     command = ("--model", "conv_small", "--dataset", str(tmp_path / "data"), "--out", str(tmp_path / "net"))
-    assert run(main, parser(), command) == 0
+    assert run(main, make_parser(), command) == 0
     layers = read(tmp_path / "net/train_val.prototxt", caffe_pb2.NetParameter()).layer
     places = [layer.segmentation_data_param.ignore_label for layer in layers if layer.type == "SegmentationData"]
     places += [layer.loss_param.ignore_label for layer in layers if layer.type.endswith("Loss")]

@@ -145,14 +145,14 @@ def test_broken_pickles_are_told() -> None:
 # ------------------------------------------------------------------------------------------------------- conversion
 
 
-def original_reaction(arrays: ArrayTree, picture: np.ndarray) -> dict[str, np.ndarray]:
+def original_reaction(arrays: ArrayTree, image: np.ndarray) -> dict[str, np.ndarray]:
     """The layers' activations, h x w x C, by NumPy in float64, from the arrays as they are distributed.
 
     Args:
         arrays: `Conv_<n>`: kernels of rows x columns x inputs x outputs.
-        picture: H x W x 3, BGR of 0..255; it is brought into torchvision's convention here.
+        image: H x W x 3, BGR of 0..255; it is brought into torchvision's convention here.
     """
-    values = picture[:, :, ::-1].astype(np.float64) / 255
+    values = image[:, :, ::-1].astype(np.float64) / 255
     values = (values - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     reaction = {}
     for number, name in enumerate(CHANNELS):
@@ -172,9 +172,9 @@ def original_reaction(arrays: ArrayTree, picture: np.ndarray) -> dict[str, np.nd
 def test_converted_weights_do_to_bgr_what_the_arrays_do_to_rgb(arrays: ArrayTree, tmp_path: Path) -> None:
     file = tmp_path / "x.caffemodel"
     file.write_bytes(to_network(vgg16.from_torchvision(arrays, "arrays"), "x").SerializeToString())
-    picture = np.random.default_rng(2).integers(0, 256, (48, 80, 3), np.uint8)
-    expected = original_reaction(arrays, picture)
-    for name, found in Reactions(file, vgg16.TORCHVISION_MEAN)(picture).items():
+    image = np.random.default_rng(2).integers(0, 256, (48, 80, 3), np.uint8)
+    expected = original_reaction(arrays, image)
+    for name, found in Reactions(file, vgg16.TORCHVISION_MEAN)(image).items():
         wanted = expected[name].transpose(2, 0, 1)
         assert (found > 0).any()
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * wanted.max(), err_msg=name)

@@ -1,8 +1,8 @@
-"""Tables of text cells, for a terminal and for a document."""
+"""Layout of text for people: tables, lists of names, shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 1, underline: bool = True) -> list[str]:
@@ -21,6 +21,17 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1, underline: bool = True
     if underline:
         lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
     return lines
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Write the first `most` of some names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def shape_text(shape: Iterable[int]) -> str:
+    """Write an array's shape: 2 x 3 x 96 x 128."""
+    return " x ".join(map(str, shape))
 
 
 def markdown(rows: Sequence[Sequence[str]], left: int = 1) -> str:

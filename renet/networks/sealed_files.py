@@ -1,4 +1,4 @@
-"""Files that are written to be edited: each carries a checksum, by which an edit is known and never overwritten."""
+"""Sealed files: each carries a checksum, by which an edit is known and never overwritten."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SEAL_PATTERN = re.compile(re.escape(_SEAL).replace(r"\{checksum\}", "([0-9a-f]{
 
 
 def sealed(text: str) -> str:
-    """`text`, a prototxt, with a line at the end of its first comment that tells its checksum."""
+    """Add a line to the end of a prototxt's first comment that tells the text's checksum."""
     lines = text.splitlines(keepends=True)
     end = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
     return "".join([*lines[:end], _SEAL.format(checksum=_checksum(lines)) + "\n", *lines[end:]])
 
 
 def is_as_written(text: str) -> bool:
-    """Whether a text is as `sealed` made it; line ends, and blanks there, do not count."""
+    """Tell whether a text is as `sealed` made it; line ends, and blanks there, do not count."""
     lines = text.splitlines()
     for number, line in enumerate(lines):
         if not line.startswith("#"):
@@ -35,8 +35,8 @@ def is_as_written(text: str) -> bool:
 
 
 def edited(files: Mapping[Path, str]) -> list[Path]:
-    """Those of the files to be written (text by path) that lie there as something else than a writer's own: edited, or
-    made by a person."""
+    """List those of the files to be written (text by path) that lie there as something else than a writer's own:
+    edited, or made by a person."""
     return [path for path, text in files.items() if path.exists() and not _may_be_overwritten(path, text)]
 
 
