@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The whole path on drawn scenes: data, training, prediction, scores, and a page that compares two networks.
+"""Go the whole path on drawn scenes: data, training, prediction, scores, and a page that compares two networks.
 
 Every step is a command of this repository, printed before it runs. A second call goes on where the first one stopped.
 """
@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the command's parser."""
     parser = argparse.ArgumentParser(
         prog="demo.py",
         description="Draw scenes, train N-ReNet and a small convolutional network on them, and compare the two.",

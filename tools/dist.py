@@ -9,18 +9,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 from renet.common.command_line import run
-from renet.common.errors import UserError
-from renet.common.repository import ROOT, commit, version
-from renet.packaging.archive import fill_programs, fill_repository
-from renet.packaging.libraries import (
-    NAME,
-    pack,
-    versions_wanted,
-)
+from renet.common.repository import ROOT
+from renet.packaging.archive import write_archive, write_folder
+from renet.packaging.libraries import NAME
 
 EXAMPLES = """examples:
   tools/dist.py
@@ -28,8 +22,8 @@ EXAMPLES = """examples:
   tools/dist.py --folder /opt/renet-caffe --programs"""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the command's parser."""
     parser = argparse.ArgumentParser(
         prog="dist.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -49,34 +43,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Fill the folder, pack it, and tell what came of it."""
-    name = f"{NAME}-{version()}"
-    if arguments.folder is not None and arguments.folder.exists() and any(arguments.folder.iterdir()):
-        raise UserError(f"{arguments.folder}: exists already and is not empty")
-    beside = None
+    """Write the folder or the archive, and tell what came of it."""
+    build, source = arguments.build, arguments.source
+    choices = {
+        "programs_only": arguments.programs,
+        "with_cuda": arguments.cuda_libraries,
+        "made_from": arguments.commit,
+    }
     if arguments.folder is not None:
-        beside = arguments.folder.absolute().parent
-        beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=beside) as scratch:
-        folder = Path(scratch) / name
-        folder.mkdir()
-        build, source = arguments.build.resolve(), arguments.source.resolve()
-        fill_programs(folder, build, source, arguments.cuda_libraries)
-        if not arguments.programs:
-            fill_repository(folder, arguments.commit or commit())
-        binaries = [file for place in ("bin", "lib") for file in (folder / place).rglob("*") if file.is_file()]
-        needs = versions_wanted((file for file in binaries if not file.is_symlink()), "GLIBC")[0].replace("_", " ")
-        size = sum(file.stat().st_size for file in folder.rglob("*") if not file.is_symlink() and file.is_file())
-        made = f"{size / 1e6:.0f} MB, needs {needs.replace('GLIBC', 'glibc')}"
-        if arguments.folder is not None:
-            folder.replace(arguments.folder)
-            print(f"{arguments.folder}: {made}")
-            return
-        archive = arguments.out or ROOT / "build" / f"{name}.tar.xz"
-        print(f"packing {made}", file=sys.stderr)
-        packed = pack(folder, archive, arguments.compression, name=name)
-        print(f"{archive}: {packed / 1e6:.1f} MB, unpacked {made}")
+        print(f"{arguments.folder}: {write_folder(arguments.folder, build, source, **choices)}")
+    else:
+        print(write_archive(arguments.out, build, source, arguments.compression, **choices))
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, build_parser()))
+    sys.exit(run(main, make_parser()))

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The paper's experiments on a dataset: what is missing is trained, predicted and scored, and stands beside the paper.
+"""Perform the paper's experiments on a dataset: what is missing is trained, predicted and scored, and stands beside the
+paper.
 
 Every training and prediction is a command of this repository, printed before it runs. A second call goes on where the
 first one stopped.
@@ -11,20 +12,19 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from renet.common.argument_types import crop_size, mean_bgr, positive, whole_number
 from renet.common.command_line import run
 from renet.common.errors import UserError
-from renet.common.repository import ROOT, product_path
+from renet.common.repository import ROOT
 from renet.common.script_command import Stopped, command
-from renet.data.dataset import FILE_NAME, Dataset
-from renet.experiments.figures import Shown
-from renet.experiments.listing import check_everything, commands, count_runs, listing
-from renet.experiments.perform import perform
-from renet.experiments.plan import DATASETS, EXPERIMENTS, expected_dataset
+from renet.data.dataset import Dataset
+from renet.experiments.figures import FigureOptions
+from renet.experiments.listing import check_everything, commands, experiment_lines
+from renet.experiments.perform import perform_all
+from renet.experiments.plan import EXPERIMENTS, experiment_dataset
 from renet.experiments.runs import Runs
 from renet.experiments.training import Settings
 from renet.networks.models import N_RENETS, VGG16_WEIGHTS
@@ -38,7 +38,7 @@ _SAME_NAMES = (
 
 
 def settings_of(arguments: argparse.Namespace, dataset: Dataset) -> Settings:
-    """What the command line says."""
+    """Translate the command line into the settings for a dataset."""
     return Settings(
         dataset,
         Path(os.path.abspath(arguments.out)),
@@ -50,50 +50,19 @@ def settings_of(arguments: argparse.Namespace, dataset: Dataset) -> Settings:
     )
 
 
-def find_dataset(arguments: argparse.Namespace, name: str) -> tuple[Dataset, bool]:
-    """The dataset of an experiment, and whether it is there; for a list, what it will be.
-
-    Raises:
-        UserError: it is not there, and more than a list is wanted.
-    """
-    folder = arguments.dataset or ROOT / "data" / DATASETS[name]
-    file = folder / FILE_NAME if folder.suffix != ".json" else folder
-    expected = expected_dataset(folder)
-    if arguments.list and not file.exists() and expected is not None:
-        return expected, False
-    dataset = Dataset.load(folder)
-    return replace(dataset, folder=Path(os.path.abspath(dataset.folder))), True
-
-
-def print_list(arguments: argparse.Namespace, names: Sequence[str]) -> None:
-    """Every experiment with its runs."""
-    for name in names:
-        dataset, is_there = find_dataset(arguments, name)
-        print(f"{name}: ", end="")
-        try:
-            runs = Runs(settings_of(arguments, dataset), command)
-            experiment = EXPERIMENTS[name](runs.settings)
-        except UserError as error:
-            print(f"cannot be run yet: {error}\n")
-            continue
-        print(experiment.title)
-        if not is_there:
-            print(f"  {product_path(dataset.folder)} is not prepared yet (data_prep/{dataset.name}.py)")
-        print("".join(f"  {line}\n" for line in listing(runs, experiment, is_there)))
-
-
 def main(arguments: argparse.Namespace) -> int:
     """Do what the command line asks for; the status of the step that stopped it, else 0."""
     names = list(dict.fromkeys(arguments.names)) or list(EXPERIMENTS)
+    settings_for = partial(settings_of, arguments)
     if arguments.list:
-        print_list(arguments, names)
+        for name in names:
+            print("\n".join(experiment_lines(name, arguments.dataset, settings_for, command)))
         return 0
     if not arguments.names:
         raise UserError(f"name an experiment: {', '.join(EXPERIMENTS)} (--list tells what each needs)")
-    shown = Shown(arguments.count, tuple(arguments.ids or ()), tuple(arguments.other))
     queue = []
     for name in names:
-        runs = Runs(settings_of(arguments, find_dataset(arguments, name)[0]), command)
+        runs = Runs(settings_for(experiment_dataset(name, arguments.dataset)[0]), command)
         queue.append((runs, EXPERIMENTS[name](runs.settings)))
     for runs, experiment in queue:
         if arguments.dry_run:
@@ -102,12 +71,8 @@ def main(arguments: argparse.Namespace) -> int:
             check_everything(runs, [experiment])
     if arguments.dry_run:
         return 0
-    total, seen = count_runs([experiment for _, experiment in queue]), []
     try:
-        for runs, experiment in queue:
-            runs.total, runs.seen = total, seen
-            print(f"\n== {experiment.name}: {experiment.title}", flush=True)
-            perform(runs, experiment, shown)
+        perform_all(queue, FigureOptions(arguments.count, tuple(arguments.ids or ()), tuple(arguments.other)))
     except (Stopped, KeyboardInterrupt) as stopped:
         again = shlex.join(["tools/experiments.py", *sys.argv[1:]])
         print(f"experiments.py: stopped there; go on with: .venv/bin/python {again}", file=sys.stderr)
@@ -116,14 +81,14 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def experiment_name(text: str) -> str:
-    """A known experiment, for argparse."""
+    """Read a known experiment's name."""
     if text not in EXPERIMENTS:
         raise argparse.ArgumentTypeError(f"{text!r} is no experiment; they are {', '.join(EXPERIMENTS)}")
     return text
 
 
 def other_system(text: str) -> tuple[str, Path]:
-    """NAME=DIR, for argparse."""
+    """Read NAME=DIR."""
     name, equals, folder = text.partition("=")
     if not (name and equals and folder):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR")
@@ -131,7 +96,7 @@ def other_system(text: str) -> tuple[str, Path]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the command's parser."""
     parser = argparse.ArgumentParser(
         prog="experiments.py",
         description="Run the paper's experiments on a prepared dataset, and lay the paper's figures beside.",

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 from renet.common.argument_types import part_of_size
 from renet.common.command_line import run
-from renet.common.errors import UserError
 from renet.common.repository import ROOT
-from renet.data.dataset import Dataset
-from renet.packaging.gpu_data import FIRST_FOLD, STANFORD_BACKGROUND, SYNTHETIC_SCENES, choose, lay_out
-from renet.packaging.libraries import NAME, pack
-
-LIMIT_MB = 20
+from renet.packaging.gpu_data import STANFORD_BACKGROUND, SYNTHETIC_SCENES, write_data
 
 DESCRIPTION = f"""{__doc__}
 
@@ -28,8 +22,8 @@ EXAMPLES = """examples:
   tools/gpu_data.py --dataset data/mine --splits train val"""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the command's parser."""
     parser = argparse.ArgumentParser(
         description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,23 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Choose, pack, and tell the size."""
-    with tempfile.TemporaryDirectory() as scratch:
-        dataset = Dataset.load(choose(arguments, Path(scratch)))
-        splits = arguments.splits or [s for s in dataset.splits if s in FIRST_FOLD] or list(dataset.splits)
-        staged = Path(scratch) / NAME
-        folder = staged / "data" / dataset.name
-        folder.mkdir(parents=True)
-        lay_out(dataset, splits, folder)
-        size = pack(staged, arguments.out, follow_links=True)
-    counts = ", ".join(f"{split} ({dataset.splits[split].count} images)" for split in splits)
-    print(f"{arguments.out}: {size / 1e6:.1f} MB; {dataset.name}: {counts}")
-    if size > LIMIT_MB * 1e6:
-        raise UserError(
-            f"{arguments.out}: {size / 1e6:.1f} MB is more than the {LIMIT_MB} MB that it is meant to have"
-            " (--splits and --image-scale make it smaller)"
-        )
+    """Pack the dataset, and tell the size."""
+    print(write_data(arguments.out, arguments.dataset, arguments.archive, arguments.image_scale, arguments.splits))
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, build_parser()))
+    sys.exit(run(main, make_parser()))

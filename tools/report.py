@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
-from renet.common.argument_types import whole_number
+from renet.common.argument_types import not_negative, whole_number
 from renet.common.command_line import run
 from renet.common.errors import UserError
-from renet.common.files import write_atomically
-from renet.data.catalog import find_dataset
-from renet.visualization.page import render
-from renet.visualization.page_content import (
-    Source,
-    gather,
-)
-from renet.visualization.page_pictures import (
-    BUDGET,
-    check_is_ours,
-    megabytes,
-    picture_folder,
-    pictures,
-    remove_beside,
-    write_beside,
-)
+from renet.visualization.page import write_page
+from renet.visualization.page_content import Source
+from renet.visualization.page_pictures import BUDGET
 
 EXAMPLES = """examples:
   tools/report.py --run runs/n_renet --labels data/stanford_background/fold0/test --out page.html
@@ -38,8 +24,8 @@ predictions/ (predict.py --out RUN/predictions). The page is one file as long as
 budget; beyond it they lie in a folder beside it, page_files/ for page.html, and the browser loads those in view."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the command's parser."""
     parser = argparse.ArgumentParser(
         prog="report.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -82,45 +68,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def not_negative(text: str) -> float:
-    """An argparse type: a number of 0 or more."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of 0 or more")
-    return number
-
-
 def main(arguments: argparse.Namespace) -> None:
-    """Write the page.
-
-    Raises:
-        UserError: bad input, named.
-    """
-    out: Path = arguments.out
+    """Write the page."""
     if not arguments.columns:
         raise UserError("nothing to report: give --run or --predictions")
-    check_is_ours(picture_folder(out))
-    dataset = None
-    if arguments.labels is not None or arguments.dataset is not None:
-        dataset = find_dataset(arguments.dataset, arguments.labels)
-    entries = gather(arguments.columns, arguments.labels, dataset)
-    gallery = []
-    if arguments.labels is not None and dataset is not None:
-        gallery = pictures(entries, arguments.labels, dataset, arguments.images)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = megabytes(gallery) > arguments.budget
-    page = render(entries, arguments.labels, dataset, gallery, arguments.title, picture_folder(out) if beside else None)
-    if beside:
-        write_beside(out, gallery)
-    write_atomically(out, page.encode())
-    if not beside:
-        remove_beside(out)
-    size = out.stat().st_size / 1e6
-    print(f"{out}: {size:.1f} MB" + (f", and its pictures in {picture_folder(out)}" if beside else ""))
+    beside = write_page(
+        arguments.out,
+        arguments.columns,
+        arguments.labels,
+        arguments.dataset,
+        most_images=arguments.images,
+        budget=arguments.budget,
+        title=arguments.title,
+    )
+    size = arguments.out.stat().st_size / 1e6
+    print(f"{arguments.out}: {size:.1f} MB" + (f", and its pictures in {beside}" if beside else ""))
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, build_parser()))
+    sys.exit(run(main, make_parser()))

@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the command's parser."""
     parser = argparse.ArgumentParser(
         prog="runs.py",
         description="List trainings: state, iteration, best score, and when each last wrote something.",

@@ -1,1 +1,1 @@
-"""Scores of label maps: accuracies, IoU, VOC submissions, and the results in the paper."""
+"""Evaluation of label maps: accuracies, IoU, VOC submissions, and the results in the paper."""

@@ -1,4 +1,4 @@
-"""The paper's own figures (arXiv 1603.04871), to stand beside ours; paper_results.json holds them."""
+"""Results printed in the paper (arXiv 1603.04871), to stand beside ours; paper_results.json holds them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FILE = Path(__file__).with_name("paper_results.json")
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One published result; percent, None where the source gives none.
+    """Published result; percent, None where the source gives none.
 
     Attributes:
         name: whose result.
@@ -33,7 +33,7 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class PaperResults:
-    """What the paper says of one dataset.
+    """Published results on one dataset.
 
     Attributes:
         rows: overall results.
@@ -48,7 +48,7 @@ class PaperResults:
 
 @cache
 def paper_results(dataset_name: str) -> PaperResults | None:
-    """The published figures for a dataset (`stanford_background`, `voc2012`); None for any other."""
+    """Read the published figures for a dataset (`stanford_background`, `voc2012`); None for any other."""
     entry = json.loads(_FILE.read_text(encoding="utf-8"))["datasets"].get(dataset_name)
     if entry is None:
         return None
@@ -62,7 +62,7 @@ def paper_results(dataset_name: str) -> PaperResults | None:
 
 @dataclass(frozen=True)
 class PaperExperiment:
-    """What the paper says of one of its experiments.
+    """Published figures of one of the paper's experiments.
 
     Attributes:
         where: table or section, and the data it was measured on.
@@ -83,7 +83,7 @@ class PaperExperiment:
 
 @cache
 def paper_experiment(name: str) -> PaperExperiment | None:
-    """The published figures of an experiment (`table4`, `irnn`, ...); None where it has none, as a figure has."""
+    """Read the published figures of an experiment (`table4`, `irnn`, ...); None where it has none, as a figure has."""
     entry = json.loads(_FILE.read_text(encoding="utf-8"))["experiments"].get(name)
     if entry is None:
         return None

@@ -1,4 +1,4 @@
-"""Scores as a table to read."""
+"""Score tables, for a terminal."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from renet.evaluation.scores import Evaluation
 
 
 def percent(fraction: float | None) -> str:
-    """A fraction as percent with one decimal; a dash for None."""
+    """Write a fraction as percent with one decimal; a dash for None."""
     return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def format_table(evaluation: Evaluation, dataset_name: str) -> str:
-    """Scores as aligned text: one line for each class, then the overall figures beside the published ones."""
+    """Lay out scores as aligned text: one line for each class, then the overall figures beside the published ones."""
     paper = paper_results(dataset_name)
     result = evaluation.scores
     truth = evaluation.confusion.sum(axis=1)

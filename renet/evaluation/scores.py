@@ -65,7 +65,7 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, classes: int, ig
 
 
 def size_text(image: np.ndarray) -> str:
-    """Width x height of an H x W array, as people say it."""
+    """Write width x height of an H x W array."""
     return f"{image.shape[1]} x {image.shape[0]}"
 
 
@@ -91,7 +91,7 @@ class Scores:
 
 
 def scores(confusion: np.ndarray) -> Scores:
-    """The scores of a C x C confusion matrix (rows the truth).
+    """Compute the scores of a C x C confusion matrix (rows the truth).
 
     Raises:
         ValueError: it holds no pixel at all, so nothing can be said.
@@ -114,7 +114,7 @@ def _mean(values: Iterable[float | None]) -> float:
 
 @dataclass(frozen=True)
 class LabelSource:
-    """Where the truth comes from: a prepared split, or a folder of label PNGs.
+    """Source of the truth: a prepared split, or a folder of label PNGs.
 
     Attributes:
         folder: the split's or the PNGs' folder.
@@ -128,12 +128,12 @@ class LabelSource:
 
     @property
     def is_split(self) -> bool:
-        """Whether `folder` is a prepared split."""
+        """Tell whether `folder` is a prepared split."""
         return not self.files
 
     @classmethod
     def open(cls, folder: Path, ids: Sequence[str] | None = None, suffix: str = "") -> LabelSource:
-        """Look into `folder`.
+        """Find the labels in `folder`.
 
         Args:
             folder: a prepared split or label PNGs.
@@ -170,7 +170,7 @@ def _and_more(count: int) -> str:
 
 
 def predicted_files(predictions: Path, ids: Sequence[str], suffix: str = "") -> dict[str, Path]:
-    """The predicted label map of every image, `<image id><suffix>.png`, looked for before the work begins.
+    """Find the predicted label map of every image, `<image id><suffix>.png`, before the work begins.
 
     Raises:
         UserError: no such folder, or there are none; or names the first that is missing and counts the others.
@@ -208,7 +208,7 @@ class _Task:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One scored image.
+    """Result of one scored image.
 
     Attributes:
         image_id: its id.
@@ -298,7 +298,7 @@ def evaluate_images(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of a whole set.
+    """Result of a whole set of images.
 
     Attributes:
         classes: names of the C classes.
@@ -330,7 +330,7 @@ class Evaluation:
         return cls(tuple(classes), confusion, images, ignored, scores(confusion))
 
     def as_json(self) -> dict[str, Any]:
-        """What `evaluate.py --json` writes; fractions, null for a class without a score."""
+        """Convert to what `evaluate.py --json` writes; fractions, null for a class without a score."""
         return {
             "pixel_accuracy": self.scores.pixel_accuracy,
             "class_accuracy": self.scores.class_accuracy,
@@ -345,7 +345,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Evaluation:
-        """The inverse of `as_json`; the scores are computed anew from the confusion matrix.
+        """Read what `as_json` made; the scores are computed anew from the confusion matrix.
 
         Raises:
             ValueError: the content is not an evaluation.

@@ -1,4 +1,4 @@
-"""A VOC2012 segmentation submission (competition 6: trained on any data): the folder tree, and the same packed."""
+"""VOC2012 segmentation submission (competition 6: trained on any data): the folder tree, and the same packed."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def check_is_voc2012(dataset: Dataset) -> None:
 
 
 def image_sizes(split: Path) -> dict[str, tuple[int, int]]:
-    """Height and width of each picture of a prepared split, by image id.
+    """Read height and width of each image of a prepared split, by image id.
 
     Raises:
-        UserError: no prepared split, or one whose pictures were shrunk: the server scores at their own size.
+        UserError: no prepared split, or one whose images were shrunk: the server scores at their own size.
     """
     dataset = Dataset.of_split(split)
     if dataset is not None and dataset.image_scale != 1.0:
         raise UserError(
-            f"{split}: prepared with --image-scale {dataset.image_scale:g}, but a submission has the pictures' own size"
+            f"{split}: prepared with --image-scale {dataset.image_scale:g}, but a submission has the images' own size"
         )
     with SplitReader(split) as reader:
         return {image_id: reader.image(index).shape[:2] for index, image_id in enumerate(reader.ids())}

@@ -1,1 +1,1 @@
-"""The paper's experiments, performed and written beside its tables."""
+"""Experiments of the paper, performed and written beside its tables."""

@@ -1,4 +1,4 @@
-"""The whole path on drawn scenes: data, training, prediction, scores, and a page that compares two networks."""
+"""Demo: the whole path on drawn scenes, from data to a page that compares two networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 
 from renet.common.repository import ROOT
 from renet.common.script_command import command
+from renet.common.text_layout import aligned
 from renet.data.dataset import Dataset
+from renet.evaluation.score_table import percent
 from renet.training.run_folder import read_metadata
 from renet.weights import snapshots
 
@@ -21,7 +23,7 @@ SHORT_TRAINING = ("--crop", "48x64", "--batch", "2", "--iterations", "4")
 
 @dataclass(frozen=True)
 class Places:
-    """Where the demo's files are, relative to the repository's root or in full.
+    """Folders of the demo, relative to the repository's root or in full.
 
     Attributes:
         data: the prepared scenes.
@@ -32,12 +34,12 @@ class Places:
     runs: Path
 
     def run(self, model: str) -> Path:
-        """The model's run folder."""
+        """Name the model's run folder."""
         return self.runs / model
 
     @property
     def page(self) -> Path:
-        """The page that compares the models."""
+        """Name the page that compares the models."""
         return self.runs / "index.html"
 
 
@@ -70,7 +72,7 @@ def predict_and_score(model: str, places: Places) -> None:
 
 
 def table(evaluations: dict[str, dict[str, Any]], distant: tuple[str, ...]) -> str:
-    """The models' scores side by side in percent, with the classes that need distant context.
+    """Lay out the models' scores side by side in percent, with the classes that need distant context.
 
     Args:
         evaluations: content of evaluation.json by model.
@@ -87,16 +89,12 @@ def table(evaluations: dict[str, dict[str, Any]], distant: tuple[str, ...]) -> s
     rows += [(f"IoU of {name}", [evaluation["iou"][name] for evaluation in evaluations.values()]) for name in distant]
     known = [[row[1][column] for row in rows[3:] if row[1][column] is not None] for column in range(len(evaluations))]
     rows.append(("mean IoU where distant context decides", [mean(values) if values else None for values in known]))
-    width = max(len(label) for label, _ in rows)
-    lines = ["".join([" " * width, *(f"{model:>16}" for model in evaluations)])]
-    for label, values in rows:
-        cells = ("-" if value is None else f"{100 * value:.1f}" for value in values)
-        lines.append("".join([f"{label:{width}}", *(f"{cell:>16}" for cell in cells)]))
-    return "\n".join(lines)
+    cells = [["", *evaluations], *([label, *map(percent, values)] for label, values in rows)]
+    return "\n".join(aligned(cells, underline=False))
 
 
 def demo(places: Places, short: bool) -> None:
-    """All steps, from nothing to the page and the table.
+    """Go all steps, from nothing to the page and the table.
 
     Raises:
         Stopped: one of them ended early.

@@ -1,4 +1,4 @@
-"""What an experiment's runs have different from the paper, in words."""
+"""Differences between an experiment's runs and the paper, in words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from renet.common.repository import product_path
+from renet.common.text_layout import shape_text
 from renet.experiments.results import Report
 from renet.experiments.training import Settings, Training
 from renet.networks.models import MODELS, VGG16_WEIGHTS
@@ -16,7 +17,7 @@ PAPER_BATCH = 10
 
 
 def differences(report: Report) -> list[str]:
-    """What is not as in the paper, in words."""
+    """Describe what is not as in the paper."""
     settings, trainings = report.settings, report.trainings
     fine_tuned = [training for training in trainings if MODELS[training.model].weights is not None]
     lines = []
@@ -51,7 +52,10 @@ def differences(report: Report) -> list[str]:
 def _crop_differences(trainings: Sequence[Training]) -> Iterator[str]:
     others = [training for training in trainings if training.options.crop != _paper_crop(training)]
     if others:
-        ours, theirs = _list(_size(each.options.crop) for each in others), _list(map(_size, map(_paper_crop, others)))
+        ours, theirs = (
+            _list(shape_text(each.options.crop) for each in others),
+            _list(map(shape_text, map(_paper_crop, others))),
+        )
         yield f"Training crops of {ours}; the paper's are {theirs}."
 
 
@@ -90,10 +94,6 @@ def _images(training: Training) -> int:
 
 def _list(values: Any) -> str:
     return " or ".join(str(value) for value in dict.fromkeys(values))
-
-
-def _size(crop: tuple[int, int]) -> str:
-    return f"{crop[0]} x {crop[1]}"
 
 
 def _paper_crop(training: Training) -> tuple[int, int]:

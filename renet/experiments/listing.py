@@ -1,21 +1,25 @@
-"""What experiments need, before anything is done: is it there, what is missing, and which commands would make it."""
+"""Listing of what experiments need: is it there, what is missing, and which commands would make it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
+from renet.common.errors import UserError
 from renet.common.repository import product_path
 from renet.common.script_command import command_line
 from renet.common.text_layout import aligned
+from renet.data.dataset import Dataset
 from renet.data.split_reader import LABELS
-from renet.experiments.plan import Experiment, Inference
-from renet.experiments.runs import Runs
-from renet.experiments.training import Training, difference
+from renet.experiments.plan import EXPERIMENTS, Experiment, Inference, experiment_dataset
+from renet.experiments.runs import Command, Runs
+from renet.experiments.training import Settings, Training, difference
 from renet.training.run_folder import read_metadata
 
 
 def check_everything(runs: Runs, experiments: Sequence[Experiment]) -> None:
-    """Before anything begins: is all there that will be needed, and is what is there of the same options?
+    """Check before anything begins that all is there that will be needed, and that what is there is of the same
+    options.
 
     Raises:
         UserError: it is not.
@@ -28,20 +32,20 @@ def check_everything(runs: Runs, experiments: Sequence[Experiment]) -> None:
 
 
 def later_trainings(experiment: Experiment) -> Iterator[Training]:
-    """Those of which the experiment's choice takes one (for each seed)."""
+    """Iterate over those of which the experiment's choice takes one (for each seed)."""
     for _, row in experiment.choice.candidates.values() if experiment.choice else ():
         for of_seed in row.inferences.values():
             yield from (inference.training for inference in of_seed)
 
 
 def count_runs(experiments: Sequence[Experiment]) -> int:
-    """How many runs the experiments have together; what several share counts once."""
+    """Count the runs that the experiments have together; what several share counts once."""
     names = {name for experiment in experiments for name in experiment.trainings()}
     return len(names) + sum(experiment.later_trainings() for experiment in experiments)
 
 
 def listing(runs: Runs, experiment: Experiment, data_is_there: bool = True) -> list[str]:
-    """The experiment's runs as lines: what each is, and how far.
+    """List the experiment's runs as lines: what each is, and how far.
 
     Args:
         runs: where to look.
@@ -81,7 +85,7 @@ def _prediction_state(runs: Runs, inference: Inference) -> str:
 
 
 def commands(runs: Runs, experiments: Sequence[Experiment]) -> list[str]:
-    """What is going to be run, as a person types it; lines that begin with # say what this tool does itself."""
+    """List the commands to be run, as a person types them; lines that begin with # say what this tool does itself."""
     lines: list[str] = []
     for experiment in experiments:
         lines.append(f"# {experiment.name}: {experiment.title}")
@@ -112,3 +116,29 @@ def _prediction_lines(runs: Runs, inference: Inference) -> Iterator[str]:
     yield command_line(*runs.prediction_command(inference))
     if (inference.split / LABELS).is_dir() or inference.training.held_out is not None:
         yield command_line(*runs.scoring_command(inference))
+
+
+def experiment_lines(
+    name: str, folder: Path | None, settings_for: Callable[[Dataset], Settings], command: Command
+) -> list[str]:
+    """Describe an experiment and its runs, also where its dataset is not prepared yet.
+
+    Args:
+        name: the experiment's.
+        folder: see `experiment_dataset`.
+        settings_for: makes the settings for that dataset.
+        command: see `Runs`.
+
+    Raises:
+        UserError: see `experiment_dataset`.
+    """
+    dataset, is_there = experiment_dataset(name, folder, may_be_missing=True)
+    try:
+        runs = Runs(settings_for(dataset), command)
+        experiment = EXPERIMENTS[name](runs.settings)
+    except UserError as error:
+        return [f"{name}: cannot be run yet: {error}", ""]
+    lines = [f"{name}: {experiment.title}"]
+    if not is_there:
+        lines.append(f"  {product_path(dataset.folder)} is not prepared yet (data_prep/{dataset.name}.py)")
+    return [*lines, *(f"  {line}" for line in listing(runs, experiment, is_there)), ""]

@@ -1,4 +1,4 @@
-"""An experiment's numbers as JSON."""
+"""Numbers of an experiment as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from renet.experiments.runs import Result
 from renet.experiments.training import Training
 
 # Of a run.json: what a reader of the figures may want to know.
-_FACTS = (
+_METADATA = (
     "started",
     "finished",
     "seconds",
@@ -29,7 +29,7 @@ _FACTS = (
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """All numbers of the experiment, and where they come from."""
+    """Collect all numbers of the experiment, and where they come from."""
     settings, paper = report.settings, report.paper
     return {
         "experiment": report.experiment.name,
@@ -50,7 +50,7 @@ def as_json(report: Report) -> dict[str, Any]:
         },
         "runs": [_run_json(report, training) for training in report.trainings],
         "differences": differences(report),
-        "picture": None if report.picture is None else product_path(report.picture),
+        "picture": None if report.figure is None else product_path(report.figure),
         "commit": commit(),
         "machine": {"processor": processor_name(), "threads": threads(), "gpu": gpu_name(settings.gpu)},
     }  # fmt: skip
@@ -115,5 +115,5 @@ def _run_json(report: Report, training: Training) -> dict[str, Any]:
         "mean": list(training.options.mean),
         "weights": None if weights is None else product_path(weights),
         "state": metadata.get("state"),
-        **{key: metadata.get(key) for key in _FACTS},
+        **{key: metadata.get(key) for key in _METADATA},
     }

@@ -1,4 +1,4 @@
-"""An experiment's page: ours beside the paper's figures, what each run was, and what differs from the paper."""
+"""Page of an experiment: ours beside the paper's figures, what each run was, and what differs from the paper."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NONE = "–"
 
 
 def write_report(report: Report) -> tuple[Path, Path]:
-    """Write `<experiment>.md` and `<experiment>.json` into the folder of the runs; returns both."""
+    """Write `<experiment>.md` and `<experiment>.json` into the folder of the runs; return both."""
     stem = report.settings.out / report.experiment.name
     texts = {".md": markdown_text(report), ".json": json.dumps(as_json(report), indent=1, ensure_ascii=False) + "\n"}
     files = {suffix: stem.with_name(stem.name + suffix) for suffix in texts}
@@ -30,10 +30,10 @@ def write_report(report: Report) -> tuple[Path, Path]:
 
 
 def markdown_text(report: Report) -> str:
-    """The experiment's page."""
+    """Write the experiment's page."""
     parts = [f"# {report.experiment.title}\n"]
-    if report.picture is not None:
-        parts.append(f"![{report.experiment.title}]({report.picture.name})\n")
+    if report.figure is not None:
+        parts.append(f"![{report.experiment.title}]({report.figure.name})\n")
     if report.rows:
         parts += [_data_text(report), markdown(table_rows(report))]
     parts += _missing_text(report)
@@ -67,7 +67,7 @@ def _data_text(report: Report) -> str:
 
 
 def figure_text(values: Sequence[float], measure: str) -> str:
-    """The mean of several seeds' figures, and in brackets the lowest and the highest of them."""
+    """Write the mean of several seeds' figures, and in brackets the lowest and the highest of them."""
     if not values:
         return NONE
     digits = 3 if measure == "seconds" else 1
@@ -76,14 +76,14 @@ def figure_text(values: Sequence[float], measure: str) -> str:
 
 
 def paper_text(value: float | None, measure: str = "mean_iou") -> str:
-    """A figure as the paper prints it."""
+    """Write a figure as the paper prints it."""
     if value is None:
         return NONE
     return f"{value:g}" if measure == "seconds" else f"{value:.1f}"
 
 
 def table_rows(report: Report) -> list[list[str]]:
-    """The table's cells: ours beside the paper's, then the paper's other rows."""
+    """Lay out the table's cells: ours beside the paper's, then the paper's other rows."""
     paper = report.paper
     measures = paper.measures if paper else ("mean_iou",)
     rows = [["", *(text for measure in measures for text in (MEASURES[measure], "the paper's"))]]
@@ -152,7 +152,7 @@ def _tree_lines(report: Report) -> Iterator[str]:
 
 
 def run_rows(report: Report) -> list[list[str]]:
-    """What each run learnt from, and how long."""
+    """Lay out what each run learnt from, and how long."""
     header = "run,learnt from,iterations,the paper's,images an iteration,crops,images seen,parameters,minutes"
     rows = [header.split(",")]
     for training in report.trainings:

@@ -1,7 +1,8 @@
-"""The paper's experiments: which networks each needs, trained and predicting on what, for given settings."""
+"""Plan of the paper's experiments: which networks each needs, trained and predicting on what, for given settings."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from renet.common.repository import ROOT, product_path
 from renet.data.catalog import load_dataset
-from renet.data.dataset import Dataset, SplitSummary
+from renet.data.dataset import FILE_NAME, Dataset, SplitSummary
 from renet.data.held_out import HELD_OUT, LEARN, held_out_count
 from renet.data.split_reader import IMAGES, LABELS
 from renet.experiments.training import HeldOut, Settings, Training, in_order, split_summary
@@ -32,7 +33,7 @@ _EXPECTED = {
 
 @dataclass(frozen=True)
 class Inference:
-    """A trained network's predictions of a split.
+    """Predictions of a split by a trained network.
 
     Attributes:
         training: gives the network.
@@ -46,13 +47,13 @@ class Inference:
 
     @property
     def key(self) -> tuple[str, bool]:
-        """What tells it from others: a run predicts one split."""
+        """Tell it from others: a run predicts one split."""
         return self.training.name, self.crf
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table.
+    """Row of a table.
 
     Attributes:
         name: what the table calls it.
@@ -67,7 +68,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Choice:
-    """Rows of which the one with the best mean IoU decides what is trained then.
+    """Choice among rows: the one with the best mean IoU decides what is trained then.
 
     Attributes:
         what: is chosen.
@@ -79,8 +80,8 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A figure.
+class Figure:
+    """Figure of predictions or feature maps.
 
     Attributes:
         split: whose images are shown.
@@ -97,7 +98,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What has a name on the command line.
+    """Experiment that has a name on the command line.
 
     Attributes:
         name: that.
@@ -105,7 +106,7 @@ class Experiment:
         rows: of its table.
         notes: what is to be said about it.
         choice: made first; its row then comes first.
-        pictures: of a figure.
+        figure: what it shows, of a figure.
         tree: whether predictions are also written as a submission to the VOC server.
         folds: by the position in a row's inferences, where there are several.
     """
@@ -115,26 +116,26 @@ class Experiment:
     rows: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
     choice: Choice | None = None
-    pictures: Pictures | None = None
+    figure: Figure | None = None
     tree: bool = False
     folds: tuple[str, ...] = ()
 
     def inferences(self) -> Iterator[Inference]:
-        """All that is to be predicted; of a choice, what is compared."""
+        """Iterate over all that is to be predicted; of a choice, what is compared."""
         compared = [compared for compared, _ in self.choice.candidates.values()] if self.choice else []
         for row in (*compared, *self.rows):
             for of_seed in row.inferences.values():
                 yield from of_seed
-        if self.pictures:
-            yield from (inference for _, inference in self.pictures.columns)
+        if self.figure:
+            yield from (inference for _, inference in self.figure.columns)
 
     def trainings(self) -> Mapping[str, Training]:
-        """All that is to be trained by name, in order; of a choice, what is compared."""
-        features = [self.pictures.features] if self.pictures and self.pictures.features else []
+        """Collect all that is to be trained by name, in order; of a choice, what is compared."""
+        features = [self.figure.features] if self.figure and self.figure.features else []
         return in_order([*(inference.training for inference in self.inferences()), *features])
 
     def later_trainings(self) -> int:
-        """How many trainings come in addition once the choice is made."""
+        """Count the trainings that come in addition once the choice is made."""
         if self.choice is None:
             return 0
         _, row = next(iter(self.choice.candidates.values()))
@@ -157,7 +158,7 @@ def training(
     sgd: Any = None,
     **options: Any,
 ) -> Training:
-    """A model's training on the usual splits, with the paper's options where `settings` have no others.
+    """Plan a model's training on the usual splits, with the paper's options where `settings` have no others.
 
     Args:
         settings: of all.
@@ -192,7 +193,7 @@ def training(
 
 
 def usual_data(settings: Settings, train: Sequence[str] = (), test: str | None = None) -> Data:
-    """The splits of the command line, else those named here, else the generator's usual ones.
+    """Choose the splits of the command line, else those named here, else the generator's usual ones.
 
     Raises:
         UserError: the dataset has no such split.
@@ -230,7 +231,7 @@ def _n_renet(settings: Settings, seed: int, fold: str, pair: tuple[str, str] | N
 
 
 def table1(settings: Settings) -> Experiment:
-    """N-ReNet on Stanford Background."""
+    """Plan N-ReNet on Stanford Background."""
     folds = _folds(settings)
     inferences = {}
     for seed in settings.seeds:
@@ -253,7 +254,7 @@ def _list_of(names: Sequence[str] | Mapping[str, Any]) -> str:
 
 
 def table4(settings: Settings) -> Experiment:
-    """The baseline FCN and H-ReNet's variants."""
+    """Plan the baseline FCN and H-ReNet's variants."""
     rows = (
         ("(a) baseline FCN", "a", "fcn", False),
         ("(b) H-ReNet", "b", "h_renet", False),
@@ -272,7 +273,7 @@ def table4(settings: Settings) -> Experiment:
 
 
 def table5(settings: Settings) -> Experiment:
-    """What the recurrent group sees."""
+    """Plan H-ReNet with other inputs of the recurrent group."""
     rows = (
         ("pool4", "pool4", "h_renet_bn_from_pool4"),
         ("pool5", "pool5", "h_renet_bn_from_pool5"),
@@ -285,7 +286,7 @@ def table5(settings: Settings) -> Experiment:
 
 
 def table6(settings: Settings) -> Experiment:
-    """Testing time beside accuracy."""
+    """Plan testing time beside accuracy."""
     crf = "H-ReNet + DenseCRF (2 iterations)"
     rows = (
         _usual_row(settings, "baseline FCN", "baseline FCN", "fcn"),
@@ -328,7 +329,7 @@ def _table7(
 
 
 def table7a(settings: Settings) -> Experiment:
-    """The test server's images, learnt from VOC alone."""
+    """Plan the test server's images, learnt from VOC alone."""
     data = _table7_data(settings)[0]
     train = partial(training, settings, BEST, name=f"{BEST}_trainval", data=data)
     title = "Table 7 (a): VOC 2012's test images"
@@ -343,7 +344,7 @@ def _coco_source(settings: Settings, split: Path) -> Sequence[str]:
 
 
 def table7b(settings: Settings) -> Experiment:
-    """As `table7a`, with COCO first."""
+    """Plan the same as `table7a`, with COCO first."""
     data = _table7_data(settings)[0]
     coco = [source for split in settings.coco for source in _coco_source(settings, split)]
     both = replace(data, name=f"coco_{data.name}", train=(*data.train, *coco))
@@ -363,7 +364,7 @@ def table7b(settings: Settings) -> Experiment:
 
 
 def l2_scale(settings: Settings) -> Experiment:
-    """L2 normalisation's scale, chosen on held-out images, beside batch normalisation."""
+    """Plan L2 normalisation's scale, chosen on held-out images, beside batch normalisation."""
     model = "h_renet_l2_mlfb"
     usual = usual_data(settings)
     folder = settings.out / "held_out"
@@ -403,7 +404,7 @@ def l2_scale(settings: Settings) -> Experiment:
 
 
 def training_size(settings: Settings) -> Experiment:
-    """Sizes of the training crops."""
+    """Plan sizes of the training crops."""
     rows = []
     for model, label in (("fcn", "baseline FCN"), (BEST, "H-ReNet")):
         full = settings.crop or MODELS[model].crop
@@ -420,7 +421,7 @@ def training_size(settings: Settings) -> Experiment:
 
 
 def irnn(settings: Settings) -> Experiment:
-    """Kinds of recurrent units."""
+    """Plan kinds of recurrent units."""
     rows = (
         ("LSTM (H-ReNet, BN)", "LSTM", "h_renet_bn"),
         ("IRNN", "IRNN", "h_renet_bn_irnn"),
@@ -432,32 +433,32 @@ def irnn(settings: Settings) -> Experiment:
 
 
 def figure2(settings: Settings) -> Experiment:
-    """Feature maps of N-ReNet."""
+    """Plan feature maps of N-ReNet."""
     fold, pair = next(iter(_folds(settings).items()))
     network = _n_renet(settings, settings.seeds[0], fold, pair)
     title = "Figure 2: feature maps of N-ReNet"
-    return Experiment("figure2", title, pictures=Pictures(ROOT / network.data.test, features=network))
+    return Experiment("figure2", title, figure=Figure(ROOT / network.data.test, features=network))
 
 
-def _columns(settings: Settings, *columns: tuple[str, str, bool]) -> Pictures:
+def _columns(settings: Settings, *columns: tuple[str, str, bool]) -> Figure:
     split = ROOT / usual_data(settings).test
     seed = settings.seeds[0]
-    return Pictures(
+    return Figure(
         split,
         tuple((title, Inference(training(settings, model, seed), split, crf)) for title, model, crf in columns),
     )
 
 
 def figure4(settings: Settings) -> Experiment:
-    """The baseline FCN's and H-ReNet's predictions."""
-    pictures = _columns(settings, ("baseline FCN", "fcn", False), ("H-ReNet", BEST, False))
-    return Experiment("figure4", "Figure 4: the baseline FCN and H-ReNet", pictures=pictures)
+    """Plan the baseline FCN's and H-ReNet's predictions."""
+    figure = _columns(settings, ("baseline FCN", "fcn", False), ("H-ReNet", BEST, False))
+    return Experiment("figure4", "Figure 4: the baseline FCN and H-ReNet", figure=figure)
 
 
 def figure5(settings: Settings) -> Experiment:
-    """H-ReNet with the CRF beside other systems."""
-    pictures = replace(_columns(settings, ("H-ReNet + DenseCRF", BEST, True)), others=True)
-    return Experiment("figure5", "Figure 5: other systems and H-ReNet", pictures=pictures)
+    """Plan H-ReNet with the CRF beside other systems."""
+    figure = replace(_columns(settings, ("H-ReNet + DenseCRF", BEST, True)), others=True)
+    return Experiment("figure5", "Figure 5: other systems and H-ReNet", figure=figure)
 
 
 EXPERIMENTS: dict[str, Callable[[Settings], Experiment]] = {
@@ -470,8 +471,31 @@ DATASETS = dict.fromkeys(EXPERIMENTS, "voc2012") | dict.fromkeys(("table1", "fig
 
 
 def expected_dataset(folder: Path) -> Dataset | None:
-    """What a prepared copy of one of the paper's datasets in `folder` will be; None for other names."""
+    """Describe what a prepared copy of one of the paper's datasets in `folder` will be; None for other names."""
     if folder.name not in _EXPECTED:
         return None
     splits = {name: SplitSummary(0, "") for name in _EXPECTED[folder.name]}
     return replace(load_dataset(folder.name), splits=splits, folder=folder)
+
+
+def experiment_dataset(name: str, folder: Path | None = None, may_be_missing: bool = False) -> tuple[Dataset, bool]:
+    """Read the dataset of an experiment.
+
+    Args:
+        name: the experiment's.
+        folder: a prepared dataset, or its dataset.json; None: the paper's own under data/.
+        may_be_missing: take what a copy of the paper's dataset will be, where none is prepared yet.
+
+    Returns:
+        The dataset, and whether it is there.
+
+    Raises:
+        UserError: it is not there, or damaged.
+    """
+    folder = folder or ROOT / "data" / DATASETS[name]
+    file = folder / FILE_NAME if folder.suffix != ".json" else folder
+    expected = expected_dataset(folder)
+    if may_be_missing and not file.exists() and expected is not None:
+        return expected, False
+    dataset = Dataset.load(folder)
+    return replace(dataset, folder=Path(os.path.abspath(dataset.folder))), True

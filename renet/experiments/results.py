@@ -1,4 +1,4 @@
-"""What is known of an experiment: its rows' figures, its runs, and what it is to be compared with."""
+"""Results of an experiment: its rows' figures, its runs, and what it is to be compared with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class RowResult:
-    """What is known of a row.
+    """Results of a row.
 
     Attributes:
         row: which.
@@ -37,33 +37,33 @@ class RowResult:
 
     @classmethod
     def of(cls, row: Row, runs: Runs) -> RowResult:
-        """What the run folders hold of the row."""
+        """Read what the run folders hold of the row."""
         return cls(row, {seed: tuple(map(runs.result, of_seed)) for seed, of_seed in row.inferences.items()})
 
     def of_seed(self, seed: int, measure: str) -> float | None:
-        """A figure of one seed, the mean of its folds; None where one is missing."""
+        """Compute a figure of one seed, the mean of its folds; None where one is missing."""
         values = [None if result is None else result.measure(measure) for result in self.results[seed]]
         return None if None in values else mean(values)
 
     def figures(self, measure: str) -> list[float]:
-        """The figures of all seeds, as far as they are there."""
+        """List the figures of all seeds, as far as they are there."""
         found = (self.of_seed(seed, measure) for seed in self.results)
         return [value for value in found if value is not None]
 
     def fold(self, position: int, measure: str) -> list[float]:
-        """The figures of one fold for all seeds, as far as they are there."""
+        """List the figures of one fold for all seeds, as far as they are there."""
         results = (of_seed[position] for of_seed in self.results.values())
         found = (None if result is None else result.measure(measure) for result in results)
         return [value for value in found if value is not None]
 
     def is_complete(self) -> bool:
-        """Whether all of it is predicted, and scored where there is a truth."""
+        """Tell whether all of it is predicted, and scored where there is a truth."""
         return all(result is not None for of_seed in self.results.values() for result in of_seed)
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that is told of an experiment.
+    """Report on an experiment.
 
     Attributes:
         experiment: which.
@@ -72,7 +72,7 @@ class Report:
         compared: what a choice was made from.
         chosen: the choice.
         trainings: that it needed.
-        picture: a figure's file.
+        figure: a figure's file.
     """
 
     experiment: Experiment
@@ -81,38 +81,38 @@ class Report:
     compared: tuple[RowResult, ...] = ()
     chosen: str | None = None
     trainings: tuple[Training, ...] = ()
-    picture: Path | None = None
+    figure: Path | None = None
 
     @property
     def settings(self) -> Settings:
-        """What the command line says."""
+        """Return the runs' settings."""
         return self.runs.settings
 
     @property
     def paper(self) -> PaperExperiment | None:
-        """The paper's figures."""
+        """Read the paper's figures."""
         return paper_experiment(self.experiment.name)
 
     def metadata(self, training: Training) -> dict[str, Any]:
-        """What the run's folder says of it."""
+        """Read the metadata in the run's folder."""
         return read_metadata(self.runs.folder(training))
 
 
 def same_images(report: Report, paper: PaperExperiment) -> bool:
-    """Whether the paper's figures were measured on the images that ours were."""
+    """Tell whether the paper's figures were measured on the images that ours were."""
     if report.settings.dataset.name != paper.dataset:
         return False
     return not paper.split or scored_splits(report) == [paper.split]
 
 
 def scored_splits(report: Report) -> list[str]:
-    """The splits that the rows predict."""
+    """List the splits that the rows predict."""
     inferences = [each for row in report.rows for of_seed in row.row.inferences.values() for each in of_seed]
     return list(dict.fromkeys(short_name(report.settings, inference.split) for inference in inferences))
 
 
 def short_name(settings: Settings, split: Path) -> str:
-    """A split of the dataset, or one made beside the runs, by its name; another one by its path."""
+    """Write a split of the dataset, or one made beside the runs, by its name; another one by its path."""
     split = ROOT / split
     for folder in (settings.dataset.folder, settings.out):
         if split.is_relative_to(folder):
@@ -121,10 +121,10 @@ def short_name(settings: Settings, split: Path) -> str:
 
 
 def published(paper: PaperExperiment | None, name: str, measures: Sequence[str]) -> tuple[float | None, ...]:
-    """The paper's figures of a row, None where it gives none."""
+    """Find the paper's figures of a row, None where it gives none."""
     return (None,) * len(measures) if paper is None else paper.rows.get(name, (None,) * len(measures))
 
 
 def class_iou(result: Result | None) -> dict[str, float | None]:
-    """IoU of each class, a fraction; empty where there is no score."""
+    """Read the IoU of each class, a fraction; empty where there is no score."""
     return result.evaluation["iou"] if result is not None and result.evaluation is not None else {}

@@ -1,4 +1,4 @@
-"""The runs of experiments: what is there, what differs, and doing what is missing."""
+"""Runs of experiments: what is there, what differs, and doing what is missing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Command = Callable[..., None]
 
 @dataclass(frozen=True)
 class Result:
-    """What is known of one inference.
+    """Results of one inference.
 
     Attributes:
         evaluation: what evaluate.py says; None where the split has no labels.
@@ -50,7 +50,7 @@ class Result:
     archive: Path | None = None
 
     def measure(self, name: str) -> float | None:
-        """A figure as the paper gives it: a score in percent, or `seconds`."""
+        """Give a figure as the paper does: a score in percent, or `seconds`."""
         if name == "seconds":
             return self.seconds
         return None if self.evaluation is None else 100 * self.evaluation[name]
@@ -58,7 +58,7 @@ class Result:
 
 @dataclass
 class Runs:
-    """The runs in a folder.
+    """Runs in a folder.
 
     Attributes:
         settings: of all.
@@ -73,27 +73,27 @@ class Runs:
     seen: list[str] = field(default_factory=list)
 
     def folder(self, training: Training) -> Path:
-        """The run's folder."""
+        """Name the run's folder."""
         return training.folder(self.settings.out)
 
     def weights(self, training: Training) -> Path:
-        """The weights that a training ends with."""
+        """Name the weights that a training ends with."""
         return training.result(self.settings.out)
 
     # ------------------------------------------------------------------------------------------------- what is there
 
     def is_begun(self, training: Training) -> bool:
-        """Whether there is something of the run that a new training would lose."""
+        """Tell whether there is something of the run that a new training would lose."""
         folder = self.folder(training)
         return (folder / SOLVER).is_file() and RunFolder(folder).is_used()
 
     def is_trained(self, training: Training) -> bool:
-        """Whether the run came to its end."""
+        """Tell whether the run came to its end."""
         metadata = read_metadata(self.folder(training))
         return metadata.get("state") == "finished" and self.weights(training).is_file()
 
     def check(self, training: Training) -> None:
-        """See that what is there of the run is a part of what is wanted, and that what it needs is there.
+        """Make sure that what is there of the run is a part of what is wanted, and that what it needs is there.
 
         Raises:
             UserError: it is of other options, or something that it starts from is missing.
@@ -112,7 +112,7 @@ class Runs:
             raise UserError(f"{training.weights}: no such file of weights ({VGG16_HINT})")
 
     def check_inference(self, inference: Inference) -> None:
-        """See that the split to predict is there.
+        """Make sure that the split to predict is there.
 
         Raises:
             UserError: it is not.
@@ -157,7 +157,7 @@ class Runs:
         write_files(training, self.settings.out)
 
     def training_command(self, training: Training, begun: bool) -> tuple[object, ...]:
-        """The script and its arguments."""
+        """Write the script and its arguments."""
         solver = product_path(training.solver_file(self.settings.out))
         words: list[object] = ["tools/train.py", "--run", product_path(self.folder(training)), "--keep", 1]
         words += ["--resume"] if begun else ["--solver", solver]
@@ -172,15 +172,15 @@ class Runs:
     # ----------------------------------------------------------------------------------------------------- prediction
 
     def predictions(self, inference: Inference) -> Path:
-        """The folder of a inference's predictions."""
+        """Name the folder of an inference's predictions."""
         return self.folder(inference.training) / f"predictions{'_crf' if inference.crf else ''}"
 
     def evaluation_file(self, inference: Inference) -> Path:
-        """Where its scores are."""
+        """Name the file of its scores."""
         return self.folder(inference.training) / f"evaluation{'_crf' if inference.crf else ''}.json"
 
     def tree(self, inference: Inference) -> Path:
-        """The folder that a submission's `results/` stands in."""
+        """Name the folder that a submission's `results/` stands in."""
         return self.folder(inference.training) / f"comp6{'_crf' if inference.crf else ''}"
 
     def _job(self, inference: Inference) -> PredictionJob:
@@ -213,7 +213,7 @@ class Runs:
         self.command(*self.prediction_command(inference), *(["--overwrite"] if others else []))
 
     def prediction_command(self, inference: Inference) -> tuple[object, ...]:
-        """The script and its arguments."""
+        """Write the script and its arguments."""
         words: list[object] = ["tools/predict.py", "--model", product_path(self.folder(inference.training) / DEPLOY)]
         words += ["--weights", product_path(self.weights(inference.training)), "--split", product_path(inference.split)]
         words += ["--out", product_path(self.predictions(inference))]
@@ -243,7 +243,7 @@ class Runs:
         write_json(self.evaluation_file(inference), content)
 
     def scoring_command(self, inference: Inference) -> tuple[object, ...]:
-        """What does the same as `score`."""
+        """Write the command that does the same as `score`."""
         words = ["tools/evaluate.py", "--predictions", product_path(self.predictions(inference))]
         words += ["--labels", product_path(inference.split), "--dataset", product_path(self.settings.dataset.folder)]
         return (*words, "--json", product_path(self.evaluation_file(inference)))
@@ -254,7 +254,7 @@ class Runs:
         return json.loads(json.dumps([product_path(inference.split), *identity(record)]))
 
     def evaluation(self, inference: Inference) -> dict[str, Any] | None:
-        """The scores of the present predictions; None where there are none."""
+        """Read the scores of the present predictions; None where there are none."""
         try:
             content = json.loads(self.evaluation_file(inference).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -262,7 +262,7 @@ class Runs:
         return content if content.get("made_by") == self._made_by(inference) else None
 
     def can_submit(self) -> bool:
-        """Whether VOC's server would take predictions of this dataset."""
+        """Tell whether VOC's server would take predictions of this dataset."""
         return self.settings.dataset.name == "voc2012" and self.settings.dataset.image_scale == 1
 
     def write_tree(self, inference: Inference) -> None:
@@ -281,7 +281,7 @@ class Runs:
         write_submission(self.predictions(inference), list(sizes), self.settings.dataset, folder, sizes)
 
     def result(self, inference: Inference) -> Result | None:
-        """What is known of a inference; None before it is predicted."""
+        """Collect the results of an inference; None before it is predicted."""
         if not self.is_trained(inference.training):
             return None
         record = read_record(self.predictions(inference))

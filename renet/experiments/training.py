@@ -1,4 +1,4 @@
-"""One training of an experiment: what is chosen about all of them, its files, and whether a run's folder has those."""
+"""Training of an experiment: the settings of all, its files, and whether a run's folder has those."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NOT_LEARNT = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says about every run.
+    """Settings of the command line that every run has.
 
     Attributes:
         dataset: the prepared dataset.
@@ -92,17 +92,18 @@ class Settings:
     tensorboard: bool = False
 
     def iterations(self, paper: int) -> int:
-        """Of a run for which the paper has so many: the budget's share, at least one, or what all runs have."""
+        """Compute the iterations of a run for which the paper has so many: the budget's share, at least one, or what
+        all runs have."""
         return self.equal_iterations or max(1, round(self.budget * paper))
 
     def options(self, model: str, **more: Any) -> Options:
-        """The network's options; `more` goes over all."""
+        """Choose the network's options; `more` goes over all."""
         names = ("frozen", "new_rate", "batch_norm_memory", "mean")
         options = MODELS[model].options(self.crop, self.batch, **{name: getattr(self, name) for name in names})
         return replace(options, **more)
 
     def schedule(self, model: str, paper: int, sgd: Schedule | None = None) -> Schedule:
-        """How a model learns for its share of `paper` iterations; `sgd` goes in place of the model's own SGD."""
+        """Choose a model's schedule for its share of `paper` iterations; `sgd` goes in place of the model's own SGD."""
         wanted = self.solver or MODELS[model].solver
         scaled = self.iterations(paper)
         schedule = sgd if sgd is not None and wanted == "sgd" else MODELS[model].schedule(wanted, scaled)
@@ -111,7 +112,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A dataset made of a training split (see `renet.data.held_out`) before a training that needs it.
+    """Dataset made of a training split (see `renet.data.held_out`) before a training that needs it.
 
     Attributes:
         splits: what is parted.
@@ -124,7 +125,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Training:
-    """One run of tools/train.py.
+    """Run of tools/train.py.
 
     Attributes:
         name: the run's, and its folder's.
@@ -154,32 +155,32 @@ class Training:
 
     @property
     def iterations(self) -> int:
-        """Of the whole training."""
+        """Count the iterations of the whole training."""
         return self.schedule.iterations
 
     @property
     def images_seen(self) -> int:
-        """Training crops, repetitions counted."""
+        """Count the training crops, repetitions included."""
         return self.iterations * self.options.batch * self.iter_size
 
     def folder(self, out: Path) -> Path:
-        """The run's folder."""
+        """Name the run's folder."""
         return out / self.name
 
     def solver_file(self, out: Path) -> Path:
-        """The solver as it is written before the training."""
+        """Name the solver as it is written before the training."""
         return self.folder(out) / NETWORK / SOLVER
 
     def result(self, out: Path) -> Path:
-        """The weights that it ends with."""
+        """Name the weights that it ends with."""
         return self.folder(out) / SNAPSHOTS / f"{self.name}_iter_{self.iterations}.caffemodel"
 
     def weights_file(self, out: Path) -> Path | None:
-        """The weights that it starts from."""
+        """Name the weights that it starts from."""
         return self.start.result(out) if self.start is not None else self.weights
 
     def files(self, out: Path) -> dict[str, str]:
-        """The networks' and the solver's texts by file name."""
+        """Write the networks' and the solver's texts by file name."""
         model = MODELS[self.model]
         weights = self.weights_file(out)
         name = f"{self.model}_{self.data.name}"
@@ -199,7 +200,7 @@ class Training:
         return {**network_texts(model, name, self.data, self.options), SOLVER: solver}
 
     def sources(self, out: Path) -> dict[str, str]:
-        """SHA-256 of what it learns from, by path: the weights and the splits, as far as they are there."""
+        """Compute the SHA-256 of what it learns from, by path: the weights and the splits, as far as they are there."""
         found = {source: summary.sha256 for source in self.data.train if (summary := split_summary(Path(source)))}
         weights = self.weights_file(out)
         if weights is not None and weights.is_file():
@@ -208,7 +209,8 @@ class Training:
 
 
 def split_summary(source: Path) -> SplitSummary | None:
-    """What the dataset.json above a prepared split (a path as prototxts name it) says of it; None where none does."""
+    """Find what the dataset.json above a prepared split (a path as prototxts name it) says of it; None where none
+    does."""
     dataset = Dataset.of_split(ROOT / source)
     return None if dataset is None else dataset.summary_of(ROOT / source)
 
@@ -228,7 +230,7 @@ def write_files(training: Training, out: Path) -> None:
 
 
 def difference(training: Training, out: Path) -> str | None:
-    """How the run in `out` differs from what would be trained now, in words; None where it does not.
+    """Describe how the run in `out` differs from what would be trained now; None where it does not.
 
     Raises:
         UserError: its files are damaged; names them.
@@ -267,7 +269,7 @@ def _changed_source(training: Training, out: Path) -> str | None:
 
 
 def first_difference(then: Message, now: Message, place: str = "") -> str | None:
-    """The first field in which two messages differ, in words; None where they are equal."""
+    """Describe the first field in which two messages differ; None where they are equal."""
     if then == now:
         return None
     for descriptor in now.DESCRIPTOR.fields:
@@ -308,7 +310,7 @@ def _told(message: Message, name: str) -> str:
 
 
 def in_order(trainings: Sequence[Training]) -> Mapping[str, Training]:
-    """The trainings by name, each once, after those that it starts from."""
+    """Sort the trainings by name, each once, after those that it starts from."""
     found: dict[str, Training] = {}
     for training in trainings:
         if training.start is not None:

@@ -1,1 +1,1 @@
-"""What is shipped: the archive, the GPU bundle, and the libraries in them."""
+"""Packaging of builds: the archive, the GPU bundle, and the libraries in them."""

@@ -1,15 +1,29 @@
-"""What the archive holds: programs, their libraries, licences, and the parts of the repository."""
+"""Archive of a build: programs, their libraries, licences, and the parts of the repository."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from renet.common.errors import UserError
-from renet.common.repository import ROOT, VERSION, version
-from renet.packaging.libraries import C_LIBRARY, CUDA_LIBRARY, DRIVER, Closure, copy_libraries, output_of, resolved
+from renet.common.repository import ROOT, VERSION, commit, version
+from renet.packaging.libraries import (
+    C_LIBRARY,
+    CUDA_LIBRARY,
+    DRIVER,
+    NAME,
+    Closure,
+    copy_libraries,
+    output_of,
+    pack,
+    resolved,
+    versions_wanted,
+)
 
 NOT_PACKED = {"caffe-tests"}  # needs Caffe's source beside it
 REPOSITORY_PARTS = (
@@ -32,7 +46,7 @@ NEEDED_AT_RUN_TIME = "libcudnn_*.so.*"  # cuDNN opens its parts by itself: no pr
 
 
 def programs_of(build: Path) -> list[Path]:
-    """The programs of a build that are packed.
+    """List the programs of a build that are packed.
 
     Raises:
         UserError: there is no build.
@@ -44,7 +58,8 @@ def programs_of(build: Path) -> list[Path]:
 
 
 def cuda_libraries(programs: Iterable[Path]) -> dict[str, Path]:
-    """CUDA's libraries that the programs need, and those that these open by themselves; the driver's is not among them.
+    """Find CUDA's libraries that the programs need, and those that these open by themselves; the driver's is not among
+    them.
 
     Returns:
         Each library's place by its name.
@@ -102,7 +117,7 @@ def fill_programs(folder: Path, build: Path, source: Path, with_cuda: bool) -> N
 
 
 def check_alone(folder: Path, files: Sequence[Path], with_cuda: bool) -> None:
-    """See that the loader finds in `folder` what programs need, directly or not.
+    """Make sure that the loader finds in `folder` what programs need, directly or not.
 
     Args:
         folder: where all is to be found that is neither the C library nor the driver.
@@ -121,7 +136,7 @@ def check_alone(folder: Path, files: Sequence[Path], with_cuda: bool) -> None:
 
 
 def packages_of(libraries: Iterable[Path]) -> dict[Path, str]:
-    """The Debian package that each library is from, for those that are from one."""
+    """Find the Debian package that each library is from, for those that are from one."""
     names = {}
     for library in libraries:
         place = str(library.resolve())
@@ -136,7 +151,8 @@ def packages_of(libraries: Iterable[Path]) -> dict[Path, str]:
 
 
 def wheel_licences(library: Path) -> dict[str, Path]:
-    """The licences of a library that lies in a toolkit made of PyPI's packages, by the names to copy them under."""
+    """Find the licences of a library that lies in a toolkit made of PyPI's packages, by the names to copy them
+    under."""
     for notes in library.parents[1].glob("*.dist-info"):
         if f"/{library.name}," in (notes / "RECORD").read_text(encoding="utf-8"):
             name = notes.name.removesuffix(".dist-info")
@@ -193,3 +209,72 @@ def fill_repository(folder: Path, made_from: str | None) -> None:
     install = (ROOT / INSTALL).read_text(encoding="utf-8").replace("](", "](docs/")  # its links are to its neighbours
     (folder / "INSTALL.md").write_text(install, encoding="utf-8")
     (folder / VERSION).write_text(f"{version()}\n" + (f"commit {made_from}\n" if made_from else ""), encoding="utf-8")
+
+
+def make_folder(
+    folder: Path,
+    build: Path,
+    source: Path,
+    *,
+    programs_only: bool = False,
+    with_cuda: bool = False,
+    made_from: str | None = None,
+) -> str:
+    """Lay out in an empty folder what is packed.
+
+    Args:
+        folder: where to.
+        build: the build to pack.
+        source: Caffe's source.
+        programs_only: leave out what is not compiled.
+        with_cuda: take CUDA's libraries along.
+        made_from: what VERSION says; None: the repository's commit.
+
+    Returns:
+        Its size and the C library that it needs, as text.
+
+    Raises:
+        UserError: see `fill_programs`.
+    """
+    fill_programs(folder, build.resolve(), source.resolve(), with_cuda)
+    if not programs_only:
+        fill_repository(folder, made_from or commit())
+    binaries = [file for place in ("bin", "lib") for file in (folder / place).rglob("*") if file.is_file()]
+    needs = versions_wanted((file for file in binaries if not file.is_symlink()), "GLIBC")[0].replace("_", " ")
+    size = sum(file.stat().st_size for file in folder.rglob("*") if not file.is_symlink() and file.is_file())
+    return f"{size / 1e6:.0f} MB, needs {needs.replace('GLIBC', 'glibc')}"
+
+
+def write_folder(folder: Path, build: Path, source: Path, **choices: Any) -> str:
+    """Write `folder`, whole or not at all; see `make_folder`.
+
+    Raises:
+        UserError: it is there already and not empty; see `make_folder`.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: exists already and is not empty")
+    beside = folder.absolute().parent
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=beside) as scratch:
+        made = Path(scratch) / folder.absolute().name
+        made.mkdir()
+        text = make_folder(made, build, source, **choices)
+        made.replace(folder)
+    return text
+
+
+def write_archive(archive: Path | None, build: Path, source: Path, compression: int, **choices: Any) -> str:
+    """Pack the same into a .tar.xz (default: build/renet-caffe-<version>.tar.xz); see `make_folder`.
+
+    Returns:
+        The archive's name and sizes, as text.
+    """
+    name = f"{NAME}-{version()}"
+    archive = archive or ROOT / "build" / f"{name}.tar.xz"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / name
+        folder.mkdir()
+        made = make_folder(folder, build, source, **choices)
+        print(f"packing {made}", file=sys.stderr)
+        packed = pack(folder, archive, compression, name=name)
+    return f"{archive}: {packed / 1e6:.1f} MB, unpacked {made}"

@@ -1,9 +1,11 @@
-"""What the GPU bundle holds: programs, their libraries, networks and tests."""
+"""GPU bundle: programs, their libraries, networks and tests for a bare machine."""
 
 from __future__ import annotations
 
 import re
 import shutil
+import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,14 @@ from renet.packaging.libraries import (
     NAME,
     Closure,
     cache_entry,
+    check_size,
     copy_libraries,
     output_of,
+    pack,
     versions_wanted,
 )
+
+LIMIT_MB = 40
 
 PROGRAMS = ("caffe", "caffe-tests", "benchmark_net")
 COMMAND = "tools/gpu_check.py"
@@ -34,7 +40,7 @@ COMPILER_LIBRARIES = ("libstdc++.so.6", "libgcc_s.so.1")
 
 
 def cuda_names(libraries: Iterable[str]) -> dict[str, str]:
-    """What a person calls each of CUDA's libraries: {"libcublas.so.13": "cuBLAS 13"}."""
+    """Name each of CUDA's libraries as people do: {"libcublas.so.13": "cuBLAS 13"}."""
     names = {}
     for library in sorted(libraries):
         kind, version = CUDA_LIBRARY.fullmatch(library).groups()
@@ -44,7 +50,7 @@ def cuda_names(libraries: Iterable[str]) -> dict[str, str]:
 
 
 def our_test_suites(folder: Path) -> list[str]:
-    """The names of the test suites in our own C++ tests."""
+    """List the names of the test suites in our own C++ tests."""
     names: set[str] = set()
     for file in folder.glob("test_*.cpp"):
         names |= set(re.findall(r"^(?:TYPED_)?TEST(?:_F|_P)?\(\s*(\w+)\s*,", file.read_text(), re.M))
@@ -107,3 +113,23 @@ def fill(folder: Path, build: Path, source: Path) -> dict[str, Any]:
     }
     write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+def write_bundle(archive: Path, build: Path, source: Path, compression: int = 9) -> str:
+    """Fill a folder and pack it; see `fill`.
+
+    Returns:
+        The bundle's name, its size and what it needs, as text.
+
+    Raises:
+        UserError: see `fill`; or the bundle is larger than `LIMIT_MB`.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / NAME
+        folder.mkdir()
+        manifest = fill(folder, build.resolve(), source.resolve())
+        print(f"packing {sum(manifest['bytes'].values()) / 1e6:.0f} MB of programs and libraries", file=sys.stderr)
+        size = pack(folder, archive, compression)
+    check_size(archive, size, LIMIT_MB)
+    needs = ", ".join(manifest["needs"]) or "nothing of CUDA"
+    return f"{archive}: {size / 1e6:.1f} MB; needs glibc {manifest['glibc']} and {needs}"

@@ -1,4 +1,4 @@
-"""Take a build's programs along with every library that they need: which those are, and how they are packed."""
+"""Libraries that a build's programs need: which those are, and how they are packed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ C_LIBRARY = re.compile(r"(ld-linux.*|lib(c|m|dl|rt|pthread|resolv|util|anl|nss_\
 CUDA_LIBRARY = re.compile(r"lib(cuda|cudart|cublas|cublasLt|curand|cudnn\w*|nccl|nvrtc|nvJitLink)\.so\.(\d+)")
 # The driver is missing where there is no GPU.
 DRIVER = re.compile(r"libcuda\.so\.\d+")
-# OpenCV is linked with readers of maps and X-ray pictures, which bring more than half of all libraries' bytes. They are
+# OpenCV is linked with readers of maps and X-ray images, which bring more than half of all libraries' bytes. They are
 # replaced by libraries of the same names whose functions end the program with a line that says so.
 LEFT_OUT = re.compile(r"lib(gdal|gdcm\w+)\.so\.[\d.]+")
 CALLED_AT_START = {"GDALAllRegister"}  # by OpenCV when it lists its readers: must do nothing rather than end
@@ -31,7 +31,7 @@ SAME_AS_OPENBLAS = {"liblapack.so.3", "libblas.so.3"}
 
 
 def output_of(command: Sequence[str | Path]) -> str:
-    """What a command prints.
+    """Run a command and return what it prints.
 
     Raises:
         UserError: it failed or is not installed.
@@ -46,12 +46,12 @@ def output_of(command: Sequence[str | Path]) -> str:
 
 
 def needed_by(file: Path) -> list[str]:
-    """The names of the libraries that an ELF file itself asks for."""
+    """List the names of the libraries that an ELF file itself asks for."""
     return re.findall(r"\(NEEDED\).*\[(.*)\]", output_of(["readelf", "-dW", file]))
 
 
 def resolved(program: Path, may_miss: re.Pattern[str] = DRIVER) -> dict[str, Path]:
-    """Where the loader finds each library that a program needs, directly or not.
+    """Find each library that a program needs, directly or not, as the loader does.
 
     Raises:
         UserError: one is missing whose name is not among those that `may_miss` matches.
@@ -70,7 +70,7 @@ def resolved(program: Path, may_miss: re.Pattern[str] = DRIVER) -> dict[str, Pat
 
 
 class Closure:
-    """All libraries that some programs need.
+    """Libraries that some programs need, all of them.
 
     Attributes:
         bundled: those to take along, by name.
@@ -110,7 +110,7 @@ class Closure:
 
 
 def stand_in_source(symbols: Iterable[str], library: str) -> str:
-    """C code of a library whose functions end the program, and say why."""
+    """Write C code of a library whose functions end the program, and say why."""
     functions = "\n".join(
         f"void {symbol}(void) {{}}" if symbol in CALLED_AT_START else f'void {symbol}(void) {{ left_out("{symbol}"); }}'
         for symbol in sorted(symbols)
@@ -165,7 +165,7 @@ def copy_libraries(closure: Closure, folder: Path) -> None:
 
 
 def versions_wanted(files: Iterable[Path], prefix: str) -> list[str]:
-    """The newest version of each kind (GLIBC, or GLIBCXX and CXXABI) that the files ask of a library."""
+    """Find the newest version of each kind (GLIBC, or GLIBCXX and CXXABI) that the files ask of a library."""
     newest: dict[str, tuple[int, ...]] = {}
     for file in files:
         for kind, version in re.findall(rf"Name: ({prefix})_([\d.]+)\b", output_of(["readelf", "-VW", file])):
@@ -174,13 +174,14 @@ def versions_wanted(files: Iterable[Path], prefix: str) -> list[str]:
 
 
 def cache_entry(build: Path, name: str) -> str | None:
-    """An entry of a build's CMakeCache.txt."""
+    """Read an entry of a build's CMakeCache.txt."""
     found = re.search(rf"^{name}:\w+=(.*)$", (build / "CMakeCache.txt").read_text(), re.M)
     return found[1] if found else None
 
 
 def pack(folder: Path, archive: Path, compression: int = 9, follow_links: bool = False, name: str = NAME) -> int:
-    """Write what is in `folder` into a .tar.xz as the folder `name`, whole or not at all; the archive's bytes."""
+    """Write what is in `folder` into a .tar.xz as the folder `name`, whole or not at all; return the archive's
+    bytes."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     partial = archive.with_name(f"{archive.name}.part")
 
@@ -202,3 +203,15 @@ def pack(folder: Path, archive: Path, compression: int = 9, follow_links: bool =
     finally:
         partial.unlink(missing_ok=True)
     return archive.stat().st_size
+
+
+def check_size(archive: Path, size: int, limit_mb: int, advice: str = "") -> None:
+    """Make sure that an archive of `size` bytes is not larger than it is meant to be.
+
+    Raises:
+        UserError: it is; ends in `advice`.
+    """
+    if size > limit_mb * 1e6:
+        raise UserError(
+            f"{archive}: {size / 1e6:.1f} MB is more than the {limit_mb} MB that it is meant to have{advice}"
+        )

@@ -1,1 +1,1 @@
-"""Networks and results to look at: pages, curves, feature maps, receptive fields."""
+"""Visualization of networks and results: report pages, curves, feature maps, receptive fields."""

@@ -1,4 +1,4 @@
-"""Curves of a training as inline SVG whose colours follow the page's light or dark theme."""
+"""Training curves as inline SVG whose colours follow the page's light or dark theme."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _STYLE: dict[str, Any] = {
 
 
 def loss_curves(runs: Sequence[RunRecord]) -> Markup | None:
-    """Loss while training (running mean) and on the test split (dashed); None where no run has any."""
+    """Draw the loss while training (running mean) and on the test split (dashed); None where no run has any."""
     with pyplot.rc_context(_STYLE):
         figure, axes = pyplot.subplots(figsize=_HALF)
         for run, colour, marker, _ in _styles(runs):
@@ -66,7 +66,7 @@ def loss_curves(runs: Sequence[RunRecord]) -> Markup | None:
 
 
 def score_curves(runs: Sequence[RunRecord]) -> Markup | None:
-    """Pixel accuracy, class accuracy and mean IoU on the test split while training; None where no run has any."""
+    """Draw pixel accuracy, class accuracy and mean IoU on the test split while training; None where no run has any."""
     panels = (("pixel_accuracy", "pixel accuracy"), ("class_accuracy", "class accuracy"), ("mean_iou", "mean IoU"))
     with pyplot.rc_context(_STYLE):
         figure, row = pyplot.subplots(1, 3, figsize=_WHOLE, sharey=True)
@@ -83,7 +83,7 @@ def score_curves(runs: Sequence[RunRecord]) -> Markup | None:
 
 
 def learning_rate_curves(runs: Sequence[RunRecord]) -> Markup | None:
-    """The learning rate; None where no run has any."""
+    """Draw the learning rate; None where no run has any."""
     with pyplot.rc_context(_STYLE):
         figure, axes = pyplot.subplots(figsize=_HALF)
         for run, colour, _, dashes in _styles(runs):

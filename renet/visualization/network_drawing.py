@@ -1,4 +1,4 @@
-"""A network as a drawing: pycaffe's, as SVG inside a page."""
+"""Drawing of a network: pycaffe's, as SVG inside a page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from renet.common.errors import UserError
 
 
 def draw_network(prototxt: str, name: str) -> Markup | None:
-    """Layers and blobs of a network from top to bottom, drawn by pycaffe with Graphviz.
+    """Draw layers and blobs of a network from top to bottom, by pycaffe with Graphviz.
 
     Args:
         prototxt: text of a network description.

@@ -1,4 +1,4 @@
-"""The page on trained networks side by side."""
+"""Report page on trained networks side by side."""
 
 from __future__ import annotations
 
@@ -11,13 +11,32 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from renet.common.errors import UserError
+from renet.common.files import write_atomically
+from renet.data.catalog import find_dataset
 from renet.data.dataset import Dataset
 from renet.evaluation.paper_results import PaperResults, paper_results
 from renet.training.run_record import RunRecord
 from renet.visualization.curves import learning_rate_curves, loss_curves, score_curves
 from renet.visualization.network_drawing import draw_network
-from renet.visualization.page_content import ClassGroup, Entry, class_groups, confusion_tables, description_lines
-from renet.visualization.page_pictures import Picture
+from renet.visualization.page_content import (
+    ClassGroup,
+    Entry,
+    Source,
+    class_groups,
+    confusion_tables,
+    description_lines,
+    gather,
+)
+from renet.visualization.page_pictures import (
+    BUDGET,
+    Picture,
+    check_is_ours,
+    draw_gallery,
+    megabytes,
+    picture_folder,
+    remove_beside,
+    write_beside,
+)
 
 TEMPLATES = Path(__file__).with_name("templates")
 DRAWN = "deploy.prototxt"
@@ -31,7 +50,7 @@ def render(
     title: str | None = None,
     folder: Path | None = None,
 ) -> str:
-    """The page as HTML.
+    """Render the page as HTML.
 
     Args:
         entries: what it reports on; one column each.
@@ -84,6 +103,51 @@ def render(
         measured_on=lambda entry: _measured_on(entry, split),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
+
+
+def write_page(
+    out: Path,
+    sources: Sequence[Source],
+    split: Path | None,
+    dataset_name: str | None = None,
+    *,
+    most_images: int | None = None,
+    budget: float = BUDGET,
+    title: str | None = None,
+) -> Path | None:
+    """Write the page to `out`, and its pictures beside it where they are more than it may hold.
+
+    Args:
+        out: the page's file.
+        sources: its columns.
+        split: the prepared test split, for truth and images.
+        dataset_name: a known dataset, or a dataset.json; None: the split's own.
+        most_images: at most so many are shown; None: all.
+        budget: megabytes of pictures inside the page itself.
+        title: heading; None makes one.
+
+    Returns:
+        The pictures' folder; None where the page holds them itself.
+
+    Raises:
+        UserError: bad input, named.
+    """
+    folder = picture_folder(out)
+    check_is_ours(folder)
+    dataset = None
+    if split is not None or dataset_name is not None:
+        dataset = find_dataset(dataset_name, split)
+    entries = gather(sources, split, dataset)
+    gallery = [] if split is None or dataset is None else draw_gallery(entries, split, dataset, most_images)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder if megabytes(gallery) > budget else None
+    page = render(entries, split, dataset, gallery, title, beside)
+    if beside is not None:
+        write_beside(out, gallery)
+    write_atomically(out, page.encode())
+    if beside is None:
+        remove_beside(out)
+    return beside
 
 
 def _image_scores(gallery: Sequence[Picture]) -> dict[int, dict[str, Any]]:

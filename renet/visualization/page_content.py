@@ -1,4 +1,4 @@
-"""What the report page tells: runs, their scores, classes and confusions (page_pictures.py has the pictures)."""
+"""Content of the report page: runs, their scores, classes and confusions (page_pictures.py has the pictures)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_CONFUSIONS = 5  # told in words below a matrix
 
 @dataclass(frozen=True)
 class Entry:
-    """One column of the report: a network, its run where there is one, its predictions where there are some.
+    """Column of the report: a network, its run where there is one, its predictions where there are some.
 
     Attributes:
         name: what the page calls it.
@@ -40,7 +40,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Source:
-    """What a column of the report is made from.
+    """Source of a column of the report.
 
     Attributes:
         folder: a run folder, or a folder of label maps.
@@ -75,7 +75,7 @@ def gather(sources: Sequence[Source], split: Path | None, dataset: Dataset | Non
     entries = []
     for source in sources:
         if not source.is_run:
-            name = source.name or _own_name(source.folder)
+            name = source.name or own_name(source.folder)
             entries.append(_entry(name, None, source.folder, split, dataset))
             continue
         run = RunRecord.load(source.folder)
@@ -91,7 +91,8 @@ def gather(sources: Sequence[Source], split: Path | None, dataset: Dataset | Non
     return entries
 
 
-def _own_name(folder: Path) -> str:
+def own_name(folder: Path) -> str:
+    """Name a folder of predictions: by its run, where it is a run's `predictions`, else by itself."""
     resolved = folder.resolve()
     return resolved.parent.name if resolved.name == PREDICTIONS else resolved.name
 
@@ -116,13 +117,13 @@ def _entry(name: str, run: RunRecord | None, folder: Path | None, split: Path | 
 
 
 def image_scores(result: ImageResult) -> Scores | None:
-    """One image's own scores; None where its truth has no labelled pixel."""
+    """Compute one image's own scores; None where its truth has no labelled pixel."""
     return scores(result.confusion) if result.confusion.any() else None
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class in the table of classes; IoUs are fractions, None where a class has none.
+    """Class in the table of classes; IoUs are fractions, None where a class has none.
 
     Attributes:
         name: the class.
@@ -155,7 +156,7 @@ class ClassGroup:
 
 
 def class_groups(entries: Sequence[Entry], dataset: Dataset, paper: dict[str, float]) -> list[ClassGroup]:
-    """The table of classes: those that need distant context first, where the dataset names any."""
+    """Make the table of classes: those that need distant context first, where the dataset names any."""
     scored = [entry.evaluation for entry in entries if entry.evaluation is not None]
     rows = {}
     for index, name in enumerate(dataset.classes):
@@ -183,7 +184,7 @@ def _group(title: str, rows: Sequence[ClassRow], highlighted: bool) -> ClassGrou
 
 @dataclass(frozen=True)
 class ConfusionRow:
-    """What became of one class's pixels.
+    """Confusions of one class's pixels.
 
     Attributes:
         name: the class.
@@ -202,7 +203,7 @@ class ConfusionRow:
 
 @dataclass(frozen=True)
 class Confusion:
-    """One entry's confusion matrix.
+    """Confusion matrix of one entry.
 
     Attributes:
         entry: its name.
@@ -216,7 +217,7 @@ class Confusion:
 
 
 def confusion_tables(scored: Sequence[Entry], dataset: Dataset) -> list[Confusion]:
-    """The confusion matrix of every entry that has scores."""
+    """Make the confusion matrix of every entry that has scores."""
     tables = []
     for entry in scored:
         assert entry.evaluation is not None, "scored entries only"
@@ -242,7 +243,7 @@ def _css(rgb: Sequence[int]) -> str:
 
 
 def description_lines(run: RunRecord) -> list[tuple[str, str]]:
-    """run.json as pairs of name and text, nested values in one line each."""
+    """Flatten run.json to pairs of name and text, nested values in one line each."""
     return [(key.replace("_", " "), _plain(value)) for key, value in run.description.items() if value not in (None, "")]
 
 

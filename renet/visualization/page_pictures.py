@@ -1,4 +1,4 @@
-"""The report page's pictures: each test image with its truth, predictions and errors, inside the page or beside it."""
+"""Pictures of the report page: each test image with its truth, predictions and errors, inside the page or beside it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from renet.data.dataset import Dataset
 from renet.data.label_maps import encode_label_map, read_label_map
 from renet.data.split_reader import SplitReader
 from renet.visualization.page_content import Entry, image_scores
+from renet.visualization.sheet import photograph
 
 PICTURE_WIDTH = 480  # pixels; larger pictures are shrunk
 BUDGET = 25.0  # megabytes of pictures that a page holds itself: what opens at once on a phone, and goes by mail
@@ -35,7 +36,7 @@ _AT_ONCE = 64  # images in memory as arrays
 
 @dataclass(frozen=True)
 class File:
-    """An encoded picture.
+    """Encoded picture.
 
     Attributes:
         name: of the file, unique in the report.
@@ -47,14 +48,14 @@ class File:
 
     @property
     def uri(self) -> str:
-        """The picture itself as a data URI."""
+        """Encode the picture itself as a data URI."""
         kind = _KINDS[self.name.rsplit(".", 1)[1]]
         return f"data:{kind};base64,{base64.b64encode(self.content).decode()}"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One test image in the gallery.
+    """Test image in the gallery.
 
     Attributes:
         image_id: its id.
@@ -84,12 +85,12 @@ class Picture:
 
     @property
     def files(self) -> tuple[File, ...]:
-        """All its pictures."""
+        """List all its pictures."""
         return (self.source, self.truth, *self.predictions, *self.errors)
 
 
 def worst_first(entry: Entry) -> list[str]:
-    """Image ids by rising pixel accuracy; images that cannot be scored come last."""
+    """Sort image ids by rising pixel accuracy; images that cannot be scored come last."""
     accuracy = {}
     for image_id, result in entry.images.items():
         own = image_scores(result)
@@ -98,14 +99,14 @@ def worst_first(entry: Entry) -> list[str]:
 
 
 def spread(ids: Sequence[str], count: int) -> list[str]:
-    """`count` of the ids at even distances, the first and the last among them; all where there are no more."""
+    """Choose `count` of the ids at even distances, the first and the last among them; all where there are no more."""
     if count >= len(ids):
         return list(ids)
     return [ids[index] for index in np.unique(np.linspace(0, len(ids) - 1, count).round().astype(int))]
 
 
-def pictures(entries: Sequence[Entry], split: Path, dataset: Dataset, count: int | None = None) -> list[Picture]:
-    """The gallery: the images from the worst of the first entry to its best.
+def draw_gallery(entries: Sequence[Entry], split: Path, dataset: Dataset, count: int | None = None) -> list[Picture]:
+    """Draw the gallery: the images from the worst of the first entry to its best.
 
     Args:
         entries: those with predictions are shown.
@@ -167,7 +168,7 @@ class _Task:
             position=self.position,
             width=size[0],
             height=size[1],
-            source=File(f"{stem}_input.jpg", _photograph(self.image, size)),
+            source=File(f"{stem}_input.jpg", _jpeg(self.image, size)),
             truth=File(f"{stem}_truth.png", encode_label_map(truth, dataset)),
             predictions=tuple(
                 File(f"{stem}_labels{number}.png", encode_label_map(of_entry, dataset))
@@ -183,8 +184,8 @@ class _Task:
         )
 
 
-def _photograph(image: np.ndarray, size: tuple[int, int]) -> bytes:
-    picture = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
+def _jpeg(image: np.ndarray, size: tuple[int, int]) -> bytes:
+    picture = photograph(image)
     if picture.size != size:
         picture = picture.resize(size, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -208,12 +209,12 @@ def _errors(truth: np.ndarray, labels: np.ndarray, ignore_label: int) -> bytes:
 
 
 def megabytes(gallery: Sequence[Picture]) -> float:
-    """Of all pictures, as data URIs."""
+    """Sum the sizes of all pictures, as data URIs."""
     return sum(len(file.content) for picture in gallery for file in picture.files) * 4 / 3 / 1e6
 
 
 def picture_folder(page: Path) -> Path:
-    """Where the pictures of a page lie that does not hold them itself."""
+    """Name the folder of a page's pictures, for a page that does not hold them itself."""
     return page.with_name(f"{page.stem}_files")
 
 

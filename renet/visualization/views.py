@@ -15,15 +15,15 @@ from renet.data.catalog import load_dataset
 from renet.data.split_reader import IMAGES, SplitReader
 from renet.networks.deploy_network import deploy_options
 from renet.prediction.probabilities import check_probabilities
-from renet.visualization.open_network import OpenNetwork, chosen, grey, heat, share_that_matters
-from renet.visualization.sheet import sheet
+from renet.visualization.network_inspector import NetworkInspector, channel_numbers, grey, heat_map, receptive_share
+from renet.visualization.sheet import photograph, sheet
 
 
 def read_image(file: Path) -> np.ndarray:
-    """H x W x 3 BGR bytes of a picture file, or of an image of a prepared split, named SPLIT/ID.
+    """Read H x W x 3 BGR bytes of an image file, or of an image of a prepared split, named SPLIT/ID.
 
     Raises:
-        UserError: no picture; names the file.
+        UserError: no image; names the file.
     """
     if (file.parent / IMAGES).is_dir():
         with SplitReader(file.parent) as reader:
@@ -35,26 +35,26 @@ def read_image(file: Path) -> np.ndarray:
         raise UserError(f"{file}: no such file")
     image = cv2.imread(str(file))
     if image is None:
-        raise UserError(f"{file}: not a picture, or a damaged one")
+        raise UserError(f"{file}: not an image, or a damaged one")
     return image
 
 
 def maps(arguments: argparse.Namespace) -> Iterator[Image.Image]:
-    """The chosen channels of the chosen layers: one row a layer, as in the paper's Figure 2."""
+    """Draw the chosen channels of the chosen layers: one row a layer, as in the paper's Figure 2."""
     network, image = _seen(arguments)
     rows = []
     for layer in arguments.layer:
         values = network.maps(layer)
-        numbers = chosen(arguments.channels, len(values))
-        rows.append([_photograph(image), *(_enlarged(grey(values[number]), image) for number in numbers)])
-    titles = ["image", *(f"channel {number}" for number in chosen(arguments.channels, 1 << 30))]
+        numbers = channel_numbers(arguments.channels, len(values))
+        rows.append([photograph(image), *(_enlarged(grey(values[number]), image) for number in numbers)])
+    titles = ["image", *(f"channel {number}" for number in channel_numbers(arguments.channels, 1 << 30))]
     yield _captioned(sheet(rows, titles, None, arguments.width), [f"rows: {', '.join(arguments.layer)}"])
 
 
 def filters(arguments: argparse.Namespace) -> Iterator[Image.Image]:
-    """The weights of a layer: filters over three colours in colour, over more channels their mean in grey, and what has
-    no extent (1x1, recurrent) as one grey matrix."""
-    weights = OpenNetwork(arguments.model, arguments.weights, deploy_options(arguments)).filters(arguments.layer)
+    """Draw the weights of a layer: filters over three colours in colour, over more channels their mean in grey, and
+    what has no extent (1x1, recurrent) as one grey matrix."""
+    weights = NetworkInspector(arguments.model, arguments.weights, deploy_options(arguments)).filters(arguments.layer)
     if weights.ndim < 4 or weights.shape[2:] == (1, 1):
         # products with vectors: one row a filter
         rows = weights.reshape(len(weights), -1)
@@ -77,7 +77,7 @@ def filters(arguments: argparse.Namespace) -> Iterator[Image.Image]:
 
 
 def probabilities(arguments: argparse.Namespace) -> Iterator[Image.Image]:
-    """Each class's probability as a grey picture, black 0 and white 1."""
+    """Draw each class's probability as a grey picture, black 0 and white 1."""
     network, image = _seen(arguments)
     values = network.maps(network.output)
     check_probabilities(values, f'{arguments.model}: "{network.output}"')
@@ -86,7 +86,7 @@ def probabilities(arguments: argparse.Namespace) -> Iterator[Image.Image]:
         names = list(load_dataset(arguments.dataset).classes)
         if len(names) != len(values):
             raise UserError(f"{arguments.model}: tells {len(values)} classes apart, the dataset has {len(names)}")
-    pictures = [_captioned(_photograph(image), ["image"])]
+    pictures = [_captioned(photograph(image), ["image"])]
     for plane, name in zip(values, names):
         pictures.append(_captioned(_enlarged((plane * 255).round().astype(np.uint8), image), [name]))
     rows = [pictures[start : start + 4] for start in range(0, len(pictures), 4)]
@@ -95,29 +95,25 @@ def probabilities(arguments: argparse.Namespace) -> Iterator[Image.Image]:
 
 
 def receptive(arguments: argparse.Namespace) -> Iterator[Image.Image]:
-    """What one pixel's answer depends on, one column a network."""
+    """Draw what one pixel's answer depends on, one column a network."""
     image = read_image(arguments.image)
     height, width = image.shape[:2]
     column, row = arguments.pixel or (width // 2, height // 2)
-    pictures, titles = [_marked(_photograph(image), column, row)], ["image"]
+    pictures, titles = [_marked(photograph(image), column, row)], ["image"]
     for name, model, weights in arguments.network:
-        network = OpenNetwork(model, weights, deploy_options(arguments))
-        network.see(image)
+        network = NetworkInspector(model, weights, deploy_options(arguments))
+        network.forward(image)
         found = network.sensitivity(row, column, arguments.label)
-        pictures.append(_marked(Image.fromarray(heat(image, found.map)), column, row))
-        titles.append(f"{name}: {100 * share_that_matters(found.map):.0f}% of the picture")
+        pictures.append(_marked(Image.fromarray(heat_map(image, found.map)), column, row))
+        titles.append(f"{name}: {100 * receptive_share(found.map):.0f}% of the image")
     yield sheet([pictures], titles, None, arguments.width)
 
 
-def _seen(arguments: argparse.Namespace) -> tuple[OpenNetwork, np.ndarray]:
+def _seen(arguments: argparse.Namespace) -> tuple[NetworkInspector, np.ndarray]:
     image = read_image(arguments.image)
-    network = OpenNetwork(arguments.model, arguments.weights, deploy_options(arguments))
-    network.see(image)
+    network = NetworkInspector(arguments.model, arguments.weights, deploy_options(arguments))
+    network.forward(image)
     return network, image
-
-
-def _photograph(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
 
 
 def _enlarged(plane: np.ndarray, image: np.ndarray) -> Image.Image:

@@ -285,7 +285,7 @@ class TestTool:
         assert "labels: no label of 'c'" in only_line(evaluate(case, "--list", "val.txt"), "evaluate.py")
 
     def test_files_and_lists_as_people_have_them(self, case):
-        """Endings in capitals, suffixes, pictures beside the labels, lists of pairs from another system."""
+        """Endings in capitals, suffixes, images beside the labels, lists of pairs from another system."""
         plain = evaluate(case, "--json", "plain.json")
         assert plain.returncode == 0, plain.stderr
         (case / "val.txt").write_bytes("\ufeffphotos/a.JPG labels/a.png\r\nphotos/b.JPG labels/b.png\r\n".encode())
@@ -297,7 +297,7 @@ class TestTool:
         assert result.returncode == 0, result.stderr
         for image_id in "ab":
             (case / f"labels/{image_id}.PNG").rename(case / f"labels/{image_id}_truth.PNG")
-            (case / f"labels/{image_id}.png").write_bytes(b"the picture")
+            (case / f"labels/{image_id}.png").write_bytes(b"the image")
             (case / f"predictions/{image_id}.Png").rename(case / f"predictions/{image_id}_net.png")
         suffixes = ("--label-suffix", "_truth.png", "--prediction-suffix", "_net")
         result = evaluate(case, *suffixes, "--list", "names.txt", "--json", "suffixes.json")
@@ -450,4 +450,4 @@ class TestComp6:
         assert result.returncode == 0 and "1 images written and checked" in result.stdout
         write_dataset_json(tmp_path, image_scale=0.5)
         message = only_line(call_tool("evaluate.py", *arguments, "--comp6", "out", cwd=tmp_path), "evaluate.py")
-        assert "test: prepared with --image-scale 0.5, but a submission has the pictures' own size" in message
+        assert "test: prepared with --image-scale 0.5, but a submission has the images' own size" in message

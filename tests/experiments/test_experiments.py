@@ -23,7 +23,7 @@ from renet.common.repository import ROOT
 from renet.data.dataset import Dataset
 from renet.evaluation.paper_results import paper_experiment, paper_results
 from renet.evaluation.voc_submission import ARCHIVE, SUBFOLDER
-from renet.experiments.figures import Shown, grey
+from renet.experiments.figures import FigureOptions
 from renet.experiments.listing import check_everything, commands, count_runs, listing
 from renet.experiments.perform import perform
 from renet.experiments.plan import DATASETS, EXPERIMENTS, SIZES, expected_dataset
@@ -32,7 +32,7 @@ from renet.experiments.training import difference
 from renet.networks.models import MODELS
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-FIRST = Shown()
+FIRST = FigureOptions()
 TOOL = [sys.executable, str(REPOSITORY / "tools/experiments.py")]
 
 
@@ -58,9 +58,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def performed(name: str, runs: Runs, shown: Shown = FIRST) -> dict:
+def performed(name: str, runs: Runs, options: FigureOptions = FIRST) -> dict:
     """The experiment's JSON once all of it is done."""
-    perform(runs, EXPERIMENTS[name](runs.settings), shown)
+    perform(runs, EXPERIMENTS[name](runs.settings), options)
     return json.loads((runs.settings.out / f"{name}.json").read_text())
 
 
@@ -355,7 +355,7 @@ def test_figures_have_the_papers_columns(voc: Path, tmp_path: Path) -> None:
     scripts = Scripts()
     runs = Runs(settings(voc, tmp_path), scripts)
     performed("figure4", runs)
-    performed("figure5", runs, Shown(ids=("val_1",), others=(("CRFasRNN", tmp_path / "theirs"),)))
+    performed("figure5", runs, FigureOptions(ids=("val_1",), others=(("CRFasRNN", tmp_path / "theirs"),)))
     fourth, fifth = scripts.of("picture_sheet")
     assert fourth[fourth.index("--names") + 1 :][:2] == ["baseline FCN", "H-ReNet"]
     assert fifth[fifth.index("--names") + 1 :][:2] == ["CRFasRNN", "H-ReNet + DenseCRF"]
@@ -363,11 +363,6 @@ def test_figures_have_the_papers_columns(voc: Path, tmp_path: Path) -> None:
     assert fifth[fifth.index("--ids") + 1] == "val_1"
     assert "--truth-last" in fifth
     assert "figure5.png" in page("figure5", runs)
-
-
-def test_maps_become_grey() -> None:
-    assert grey(np.array([[-1.0, 0.0], [1.0, 3.0]])).tolist() == [[0, 64], [128, 255]]
-    assert grey(np.full((2, 2), 7.0)).tolist() == [[0, 0], [0, 0]]
 
 
 # ---------------------------------------------------------------------------------------------------------- changes
@@ -452,7 +447,7 @@ def test_stopped_run_is_resumed(voc: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three things in small pictures, two folds of them."""
+    """Three things in small images, two folds of them."""
     folder = tmp_path_factory.mktemp("folds") / "data"
     random = np.random.default_rng(0)
     labels = np.zeros((40, 48), np.uint8)

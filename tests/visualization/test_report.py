@@ -21,7 +21,7 @@ from renet.training.run_record import RunRecord, series
 from renet.visualization.network_drawing import draw_network
 from renet.visualization.page import render
 from renet.visualization.page_content import Source, gather
-from renet.visualization.page_pictures import pictures, spread, worst_first
+from renet.visualization.page_pictures import draw_gallery, spread, worst_first
 
 VOID = {"meta", "link", "img", "br", "input"}
 
@@ -374,5 +374,5 @@ def test_images_that_cannot_be_scored_come_last(tmp_path):
     dataset = Dataset.load(tmp_path / "data")
     entries = gather([Source(tmp_path / "p", is_run=False)], tmp_path / "data/test", dataset)
     assert worst_first(entries[0]) == ["wrong", "blank"]
-    gallery = pictures(entries, tmp_path / "data/test", dataset)
+    gallery = draw_gallery(entries, tmp_path / "data/test", dataset)
     assert "Labels of blank predicted by p" in render(entries, tmp_path / "data/test", dataset, gallery)

@@ -13,7 +13,7 @@ from segmentation_helpers import REPOSITORY, call_tool, only_line, write_split
 
 from renet.common.errors import UserError
 from renet.networks.deploy_network import DeployOptions
-from renet.visualization.open_network import OpenNetwork, chosen, grey, heat, share_that_matters
+from renet.visualization.network_inspector import NetworkInspector, channel_numbers, grey, heat_map, receptive_share
 
 RENET, CONVOLUTIONAL = (
     REPOSITORY / "prototxt" / name / "synthetic_scenes/deploy.prototxt" for name in ("n_renet_small", "conv_small")
@@ -40,18 +40,18 @@ def visualize(folder: Path, command: str, *arguments: object, model: Path = RENE
 
 @pytest.mark.parametrize(("model", "weights"), [(RENET, "renet"), (CONVOLUTIONAL, "conv")])
 def test_gradient_equals_finite_differences(folder: Path, model: Path, weights: str) -> None:
-    network = OpenNetwork(model, folder / f"{weights}.caffemodel")
+    network = NetworkInspector(model, folder / f"{weights}.caffemodel")
     rng = np.random.default_rng(2)
     values = rng.normal(size=(3, 16, 16)).astype(np.float32)
     row, column, label = 7, 9, 4
-    network.see_input(values)
+    network.forward_values(values)
     gradient, _ = network.gradient(row, column, label)
     assert gradient.shape == values.shape
     for _ in range(4):
         direction = rng.normal(size=values.shape).astype(np.float32)
         scores = []
         for step in (0.001, -0.001):  # small, for a ReLU bends where its input changes sign
-            network.see_input(values + step * direction)
+            network.forward_values(values + step * direction)
             scores.append(float(network.maps(network.score_name())[label, row, column]))
         expected = float((gradient * direction).sum())
         assert (scores[0] - scores[1]) / 0.002 == pytest.approx(expected, rel=0.02, abs=2e-3)
@@ -63,15 +63,15 @@ def test_a_renet_pixel_depends_on_the_whole_picture_and_a_convolutional_one_does
     image = np.random.default_rng(3).integers(0, 256, (96, 128, 3)).astype(np.uint8)
     shares = []
     for model, weights in ((RENET, "renet"), (CONVOLUTIONAL, "conv")):
-        network = OpenNetwork(model, folder / f"{weights}.caffemodel")
-        network.see(image)
-        shares.append(share_that_matters(network.sensitivity(48, 64).map))
+        network = NetworkInspector(model, folder / f"{weights}.caffemodel")
+        network.forward(image)
+        shares.append(receptive_share(network.sensitivity(48, 64).map))
     assert shares[0] > 0.99 and shares[1] == 33 * 33 / (96 * 128)
 
 
 def test_the_predicted_class_is_followed_where_none_is_named(folder: Path) -> None:
-    network = OpenNetwork(RENET, folder / "renet.caffemodel")
-    network.see(cv2.imread(str(folder / "picture.png")))
+    network = NetworkInspector(RENET, folder / "renet.caffemodel")
+    network.forward(cv2.imread(str(folder / "picture.png")))
     assert network.sensitivity(5, 6).label == network.maps("prob")[:, 5, 6].argmax()
 
 
@@ -79,8 +79,8 @@ def test_maps_show_the_layers_channels(folder: Path) -> None:
     arguments = ("--image", "picture.png", "--layer", "renet1_vertical", "--channels", "0,2", "--width", 40)
     result = visualize(folder, "maps", *arguments)
     assert result.returncode == 0, result.stderr
-    network = OpenNetwork(RENET, folder / "renet.caffemodel")
-    network.see(cv2.imread(str(folder / "picture.png")))
+    network = NetworkInspector(RENET, folder / "renet.caffemodel")
+    network.forward(cv2.imread(str(folder / "picture.png")))
     shown = np.array(Image.open(folder / "out.png").convert("L"))
     for place, channel in ((1, 0), (2, 2)):
         expected = grey(network.maps("renet1_vertical")[channel]).repeat(2, axis=0).repeat(2, axis=1)
@@ -112,8 +112,8 @@ def test_scores_that_a_layer_in_place_changes(folder: Path) -> None:
     values = np.random.default_rng(3).normal(size=(3, 16, 16)).astype(np.float32)
     gradients = []
     for model in (CONVOLUTIONAL, folder / "bent.prototxt"):
-        network = OpenNetwork(model, folder / "conv.caffemodel")
-        network.see_input(values)
+        network = NetworkInspector(model, folder / "conv.caffemodel")
+        network.forward_values(values)
         scores = network.maps("upsample")[:, 7, 9]
         assert scores.min() < 0
         gradients.append(network.gradient(7, 9, int(scores.argmin()))[0])
@@ -152,7 +152,7 @@ def test_an_image_of_a_prepared_split(folder: Path) -> None:
 
 
 def test_bad_input_is_named(folder: Path) -> None:
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     image = ("--image", "picture.png")
     network = ("--network", f"a={RENET},renet.caffemodel")
     cases = [
@@ -162,10 +162,10 @@ def test_bad_input_is_named(folder: Path) -> None:
         (("maps", *image, "--layer", "score", "--channels", "0-9999999999"), "no channel 10: there are 0 to 9"),
         (("maps", *image, "--layer", "score", "--channels", "a"), "channels are numbers"),
         (("maps", "--image", "nowhere.png", "--layer", "score"), "nowhere.png: no such file"),
-        (("maps", "--image", "text.png", "--layer", "score"), "text.png: not a picture"),
+        (("maps", "--image", "text.png", "--layer", "score"), "text.png: not an image"),
         (("filters", "--layer", "upsample"), 'no layer "upsample" with weights'),
         (("probabilities", *image, "--dataset", "voc2012"), "tells 10 classes apart, the dataset has 21"),
-        (("receptive", *image, *network, "--pixel", "40,3"), "pixel 40,3 lies outside the picture of 40 x 32"),
+        (("receptive", *image, *network, "--pixel", "40,3"), "pixel 40,3 lies outside the image of 40 x 32"),
         (("receptive", *image, *network, "--pixel", "x"), "a pixel is COLUMN,ROW"),
         (("receptive", *image, *network, "--label", "10"), "no class 10"),
         (("receptive", *image, "--network", "a"), "a network is NAME="),
@@ -176,16 +176,16 @@ def test_bad_input_is_named(folder: Path) -> None:
 
 
 def test_small_parts() -> None:
-    assert chosen("0-2,5", 6) == [0, 1, 2, 5]
+    assert channel_numbers("0-2,5", 6) == [0, 1, 2, 5]
     for channels in ("3-1", "3-1,2"):
         with pytest.raises(UserError, match="is empty"):
-            chosen(channels, 6)
+            channel_numbers(channels, 6)
     assert grey(np.array([[-1.0, 0.0, 1.0]])).tolist() == [[0, 128, 255]]
     assert (grey(np.zeros((2, 2))) == 128).all()
     picture = np.full((2, 2, 3), 200, np.uint8)
-    shown = heat(picture, np.array([[1.0, 0.0], [0.0, 1e-3]]))
+    shown = heat_map(picture, np.array([[1.0, 0.0], [0.0, 1e-3]]))
     assert (shown[0, 1] == 150).all() and len({tuple(pixel) for pixel in shown.reshape(-1, 3).tolist()}) == 3
-    assert (heat(picture, np.zeros((2, 2))) == 150).all()
+    assert (heat_map(picture, np.zeros((2, 2))) == 150).all()
 
 
 @pytest.mark.parametrize("suffix", [".caffemodel", ".h5"])
@@ -196,17 +196,17 @@ def test_weights_that_are_no_numbers_or_of_another_network(folder: Path, tmp_pat
     file = tmp_path / f"spoilt{suffix}"
     (network.save_hdf5 if suffix == ".h5" else network.save)(str(file))
     with pytest.raises(UserError, match=f"spoilt{suffix}: the layer '{last}' has values that are infinite or no num"):
-        OpenNetwork(CONVOLUTIONAL, file)
+        NetworkInspector(CONVOLUTIONAL, file)
     with pytest.raises(UserError, match=f"spoilt{suffix}: .* it belongs to another network$"):
-        OpenNetwork(RENET, file)
+        NetworkInspector(RENET, file)
 
 
 def test_maps_that_are_no_numbers(folder: Path) -> None:
-    network = OpenNetwork(CONVOLUTIONAL, folder / "conv.caffemodel")
+    network = NetworkInspector(CONVOLUTIONAL, folder / "conv.caffemodel")
     values = np.zeros((3, 16, 16), np.float32)
     values[0, 3, 3] = np.inf
-    network.see_input(values)
-    with pytest.raises(UserError, match='"conv1" has values that are infinite or no numbers for this picture'):
+    network.forward_values(values)
+    with pytest.raises(UserError, match='"conv1" has values that are infinite or no numbers for this image'):
         network.maps("conv1")
 
 
@@ -232,8 +232,10 @@ def test_a_network_of_an_older_caffe_with_names_of_its_own(tmp_path: Path) -> No
     scores = ("--mean", "104,117,123", "--output-blob", "score")
     line = only_line(call_tool("visualize.py", "probabilities", *files, *shown, *scores, cwd=tmp_path), "visualize.py")
     assert 'old.prototxt: "score" holds no probabilities' in line
-    network = OpenNetwork(tmp_path / "old.prototxt", tmp_path / "old.caffemodel", DeployOptions(mean=(104, 117, 123)))
-    network.see(picture)
+    network = NetworkInspector(
+        tmp_path / "old.prototxt", tmp_path / "old.caffemodel", DeployOptions(mean=(104, 117, 123))
+    )
+    network.forward(picture)
     assert network.score_name() == "score"
     seen = network.sensitivity(6, 5).map > 0
     assert seen[5:8, 4:7].all() and seen.sum() == 9

@@ -1,4 +1,4 @@
-"""A network looked into: its maps and filters, and what one pixel's answer depends on."""
+"""Inspection of a network: its maps and filters, and the receptive field of one pixel by gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from renet.weights.weight_files import load
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What one output pixel depends on.
+    """Gradient of one output pixel.
 
     Attributes:
         map: H x W float32, the gradient's norm over the three colours at each input pixel.
@@ -28,8 +28,8 @@ class Sensitivity:
     label: int
 
 
-class OpenNetwork:
-    """A deploy network with its weights, whose every blob can be looked at. Caffe aborts where a prototxt is wrong."""
+class NetworkInspector:
+    """Deploy network with its weights, whose every blob can be looked at. Caffe aborts where a prototxt is wrong."""
 
     def __init__(self, model: Path, weights: Path, options: DeployOptions = AS_THE_NETWORK_SAYS) -> None:
         """Load the network on the CPU.
@@ -61,18 +61,18 @@ class OpenNetwork:
 
     @property
     def output(self) -> str:
-        """The blob of the probabilities.
+        """Find the blob of the probabilities.
 
         Raises:
             UserError: it is not known which.
         """
         return self._network.output(self._net)
 
-    def see(self, image: np.ndarray) -> None:
-        """Run the network forward on an H x W x 3 BGR picture of bytes."""
-        self.see_input(self._network.transform.apply(image))
+    def forward(self, image: np.ndarray) -> None:
+        """Run the network forward on an H x W x 3 BGR image of bytes."""
+        self.forward_values(self._network.transform.apply(image))
 
-    def see_input(self, values: np.ndarray) -> None:
+    def forward_values(self, values: np.ndarray) -> None:
         """Run the network forward on 3 x H x W values, as its input blob takes them."""
         given = self._net.blobs[self._network.input]
         given.reshape(1, *values.shape)
@@ -80,7 +80,7 @@ class OpenNetwork:
         self._net.forward()
 
     def maps(self, layer: str) -> np.ndarray:
-        """A layer's output, or a blob's content, after `see`.
+        """Copy a layer's output, or a blob's content, after `forward`.
 
         Returns:
             C x H x W float32.
@@ -92,7 +92,7 @@ class OpenNetwork:
         if name not in self._net.blobs:
             tops = dict(self._net.top_names)
             if layer not in tops:
-                raise UserError(f'{self._model}: no layer "{layer}"; {near(layer, [*tops, *self._net.blobs])}')
+                raise UserError(f'{self._model}: no layer "{layer}"; {near_matches(layer, [*tops, *self._net.blobs])}')
             name = tops[layer][0]
         values = self._net.blobs[name].data
         if values.ndim != 4:
@@ -100,7 +100,7 @@ class OpenNetwork:
         return self._numbers(values[0].copy(), f'"{layer}"')
 
     def filters(self, layer: str) -> np.ndarray:
-        """A layer's first weights, one row for each filter.
+        """Copy a layer's first weights, one row for each filter.
 
         Returns:
             The blob, 2 or more dimensions.
@@ -109,28 +109,30 @@ class OpenNetwork:
             UserError: no such layer, or it has no weights.
         """
         if layer not in self._net.params:
-            raise UserError(f'{self._model}: no layer "{layer}" with weights; {near(layer, list(self._net.params))}')
+            raise UserError(
+                f'{self._model}: no layer "{layer}" with weights; {near_matches(layer, list(self._net.params))}'
+            )
         return self._net.params[layer][0].data.copy()
 
     def sensitivity(self, row: int, column: int, label: int | None = None) -> Sensitivity:
-        """The gradient of one output pixel's score (before the softmax) over the input, after `see`.
+        """Compute the gradient of one output pixel's score (before the softmax) over the input, after `forward`.
 
         Args:
             row, column: of the output pixel.
             label: class index; None follows the class that the network names there.
 
         Raises:
-            UserError: the pixel lies outside the picture, or there is no such class.
+            UserError: the pixel lies outside the image, or there is no such class.
         """
         gradient, label = self.gradient(row, column, label)
         return Sensitivity(np.sqrt((gradient**2).sum(axis=0)), label)
 
     def gradient(self, row: int, column: int, label: int | None = None) -> tuple[np.ndarray, int]:
-        """As `sensitivity`, for each input value: 3 x H x W float32, and the class."""
+        """Compute the same for each input value: 3 x H x W float32, and the class."""
         scores = self._net.blobs[self.score_name()].data
         classes, height, width = scores.shape[1:]
         if not (0 <= row < height and 0 <= column < width):
-            raise UserError(f"pixel {column},{row} lies outside the picture of {width} x {height}")
+            raise UserError(f"pixel {column},{row} lies outside the image of {width} x {height}")
         if label is None:
             label = int(scores[0, :, row, column].argmax())
         if not 0 <= label < classes:
@@ -150,11 +152,11 @@ class OpenNetwork:
             UserError: one is infinite or no number.
         """
         if not np.isfinite(values).all():
-            raise UserError(f"{self._model}: {what} has values that are infinite or no numbers for this picture")
+            raise UserError(f"{self._model}: {what} has values that are infinite or no numbers for this image")
         return values
 
     def score_name(self) -> str:
-        """The blob of the scores, which the softmax makes probabilities of.
+        """Find the blob of the scores, which the softmax makes probabilities of.
 
         Raises:
             UserError: the network has no such output.
@@ -167,23 +169,23 @@ class OpenNetwork:
         return bottoms[makers[-1]][0]
 
 
-def near(name: str, names: Sequence[str]) -> str:
-    """A hint at the names that are like `name`, or at all of them."""
+def near_matches(name: str, names: Sequence[str]) -> str:
+    """Name those that are like `name`, or all of them, for a message."""
     unique = list(dict.fromkeys(names))
     found = difflib.get_close_matches(name, unique, 4, 0.5)
     return f"near matches: {', '.join(found)}" if found else f"it has {', '.join(unique)}"
 
 
 def grey(values: np.ndarray) -> np.ndarray:
-    """Values of any range as bytes: the least black, the greatest white; all alike is middle grey."""
+    """Scale values of any range to bytes: the least black, the greatest white; all alike is middle grey."""
     low, high = float(values.min()), float(values.max())
     if high == low:
         return np.full(values.shape, 128, np.uint8)
     return ((values - low) * (255 / (high - low))).round().astype(np.uint8)
 
 
-def chosen(channels: str, count: int) -> list[int]:
-    """Channel numbers of a list such as "0-3,8".
+def channel_numbers(channels: str, count: int) -> list[int]:
+    """Read channel numbers of a list such as "0-3,8".
 
     Raises:
         UserError: it is no such list, or there are fewer channels.
@@ -204,8 +206,9 @@ def chosen(channels: str, count: int) -> list[int]:
     return [number for span in ranges for number in span]
 
 
-def heat(image: np.ndarray, sensitivity: np.ndarray, decades: float = 4.0) -> np.ndarray:
-    """A sensitivity over the greyed picture, on a logarithmic scale: yellow most, violet least, none where it is zero.
+def heat_map(image: np.ndarray, sensitivity: np.ndarray, decades: float = 4.0) -> np.ndarray:
+    """Lay a sensitivity over the greyed image, on a logarithmic scale: yellow most, violet least, none where it is
+    zero.
 
     Args:
         image: H x W x 3 uint8, BGR.
@@ -228,6 +231,6 @@ def heat(image: np.ndarray, sensitivity: np.ndarray, decades: float = 4.0) -> np
     return (light + opacity * (colours - light)).round().astype(np.uint8)
 
 
-def share_that_matters(sensitivity: np.ndarray) -> float:
-    """The share of the input's pixels on which the output depends at all."""
+def receptive_share(sensitivity: np.ndarray) -> float:
+    """Compute the share of the input's pixels on which the output depends at all."""
     return float((sensitivity > 0).mean())
