@@ -21,7 +21,7 @@ from tools.predict import build_job, build_parser
 COUNTS = {"trainaug": 12, "val": 3, "trainvalaug": 15, "test": 2}
 
 
-def picture(classes: int) -> tuple[np.ndarray, np.ndarray]:
+def image_and_labels(classes: int) -> tuple[np.ndarray, np.ndarray]:
     labels = np.zeros((10, 12), np.uint8)
     labels[:, 6:], labels[7:] = 1, classes - 1
     return np.full((10, 12, 3), 90, np.uint8), labels
@@ -30,7 +30,7 @@ def picture(classes: int) -> tuple[np.ndarray, np.ndarray]:
 def write_voc(folder: Path, counts: dict[str, int] = COUNTS) -> Path:
     """A prepared dataset with VOC's classes; its split `test` has no labels."""
     for split, count in counts.items():
-        pairs = {f"{split}_{number}": picture(20) for number in range(count)}
+        pairs = {f"{split}_{number}": image_and_labels(20) for number in range(count)}
         if split == "test":
             pairs = {image_id: (image, None) for image_id, (image, _) in pairs.items()}
         write_split(folder / split, pairs)

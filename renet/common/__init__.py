@@ -1,1 +1,1 @@
-"""The ground floor: command lines, errors, progress, files, the machine, the repository."""
+"""Ground floor: command lines, errors, progress, files, the machine, the repository."""

@@ -1,4 +1,4 @@
-"""The frame of a command: its parser, errors in one line, exit statuses."""
+"""Frame of a command: its parser, errors in one line, exit statuses."""
 
 from __future__ import annotations
 

@@ -21,12 +21,12 @@ class UserError(Exception):
 
 
 def is_of_the_system(error: OSError) -> bool:
-    """Whether a file or the machine is at fault, and not the program."""
+    """Tell whether a file or the machine is at fault, and not the program."""
     return error.filename is not None or error.errno in _ENVIRONMENT_ERRORS
 
 
 def told(error: OSError) -> str:
-    """A system's error in one line, with the file where it names one."""
+    """Write a system's error in one line, with the file where it names one."""
     where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
     return f"{where}{error.strerror}"
 

@@ -1,4 +1,4 @@
-"""The repository: its root, version and commit, and the paths that prototxts name."""
+"""Repository: its root, version and commit, and the paths that prototxts name."""
 
 from __future__ import annotations
 

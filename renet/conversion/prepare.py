@@ -17,7 +17,7 @@ from renet.data.split_writer import Sample, Settings, WrittenSplit, exclusive, w
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Where a prepared dataset goes, and what is done to its samples.
+    """Output of a conversion: where the prepared dataset goes, and what is done to its samples.
 
     Attributes:
         folder: the dataset's folder.

@@ -30,7 +30,7 @@ _OTHER_COLUMN = re.compile(r"[^\t]*\S\s*\t\s*(\S.*)|\S+\s+(-1)")
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of a list.
+    """Image of a list.
 
     Attributes:
         line: its number in the file.

@@ -42,7 +42,7 @@ def draw_overlay(image: np.ndarray, labels: np.ndarray, dataset: Dataset, opacit
         opacity: of the colours, 0 to 1.
 
     Returns:
-        An RGB picture, wider than the input where the legend needs it.
+        An RGB image, wider than the input where the legend needs it.
     """
     mixed = blend(image, labels, dataset, opacity)
     height, width = labels.shape

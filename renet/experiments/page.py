@@ -13,8 +13,8 @@ from renet.common.repository import commit, product_path
 from renet.common.text_layout import markdown
 from renet.evaluation.paper_results import PaperExperiment
 from renet.experiments.differences import differences
-from renet.experiments.numbers import as_json
 from renet.experiments.results import MEASURES, Report, class_iou, published, same_images, scored_splits, short_name
+from renet.experiments.results_json import as_json
 
 NONE = "–"
 

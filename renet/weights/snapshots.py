@@ -35,7 +35,7 @@ class Snapshot:
 
     @property
     def weights(self) -> Path:
-        """The .caffemodel file."""
+        """Name the .caffemodel file."""
         return self.state.with_suffix(".caffemodel")
 
     def fault(self, solver_type: str = "SGD") -> str | None:

@@ -30,7 +30,7 @@ COUNT = 3
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory) -> Path:
-    """A network, a split of noisy pictures with labels, and predictions with their probabilities."""
+    """A network, a split of noisy images with labels, and predictions with their probabilities."""
     folder = tmp_path_factory.mktemp("system")
     (folder / "deploy.prototxt").write_text(DEPLOY)
     write_weights(folder / "net.caffemodel", {"scores": [np.eye(3).reshape(3, 3, 1, 1) / 50, np.zeros(3)]})
@@ -41,8 +41,8 @@ def workshop(tmp_path_factory) -> Path:
         image, labels = rng.integers(0, 256, (90, 120, 3)).astype(np.uint8), rng.integers(0, 3, (90, 120))
         samples[f"p{number}"] = (image, labels.astype(np.uint8))
         save_labels(folder / f"predictions/p{number}.png", labels)
-        (folder / "pictures").mkdir(exist_ok=True)
-        cv2.imwrite(str(folder / f"pictures/p{number}.png"), image)
+        (folder / "images").mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / f"images/p{number}.png"), image)
     write_split(folder / "data/test", samples)
     return folder
 
@@ -60,7 +60,7 @@ def limited(limit: int, largest: int, folder: Path, tool: str, *arguments: objec
     )
 
 
-PREDICT = ("--model", "deploy.prototxt", "--weights", "net.caffemodel", "--input", "pictures", "--dataset", "data")
+PREDICT = ("--model", "deploy.prototxt", "--weights", "net.caffemodel", "--input", "images", "--dataset", "data")
 REPORT = ("--predictions", "mine=predictions", "--labels", "data/test")
 CASES: dict[str, Callable[[Path], tuple[str, tuple[object, ...], str]]] = {
     "predict": lambda out: ("predict.py", (*PREDICT, "--out", out), f"{out}/p0.png"),

@@ -1,4 +1,4 @@
-"""Numbers of an experiment as JSON."""
+"""Results of an experiment as JSON."""
 
 from __future__ import annotations
 
