@@ -7,6 +7,8 @@ import math
 import re
 from collections.abc import Callable
 
+from renet.common.float32 import in_float32
+
 
 def whole_number(least: int) -> Callable[[str], int]:
     """Make an argparse type: a whole number of at least `least`."""
@@ -21,13 +23,49 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 def part_of_size(text: str) -> float:
     """Read a scale factor over 0 and up to 1."""
+    return _number(text, lambda scale: 0 < scale <= 1, "no factor over 0 and up to 1")
+
+
+def positive(text: str) -> float:
+    """Read a number over 0."""
+    return _number(text, lambda number: 0 < number < math.inf, "not a number over 0")
+
+
+def not_negative(text: str) -> float:
+    """Read a number of 0 or more."""
+    return _number(text, lambda number: 0 <= number < math.inf, "no number of 0 or more")
+
+
+def fraction(text: str) -> float:
+    """Read a share of a whole, from 0 up to but not 1."""
+    return _number(text, lambda share: 0 <= share < 1, "not a number in [0, 1)")
+
+
+def factor(text: str) -> float:
+    """Read a number other than 0."""
+    return _number(text, lambda number: number != 0 and in_float32(number), "no number other than 0")
+
+
+def _number(text: str, is_valid: Callable[[float], bool], complaint: str) -> float:
     try:
-        scale = float(text)
+        number = float(text)
     except ValueError:
-        scale = 0.0
-    if not 0.0 < scale <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no factor over 0 and up to 1")
-    return scale
+        number = math.nan
+    if not is_valid(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is {complaint}")
+    return number
+
+
+def mean_bgr(text: str) -> tuple[float, float, float]:
+    """Read B,G,R as three numbers; one number stands for all three."""
+    try:
+        numbers = tuple(map(float, text.split(",")))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 3) or not all(map(in_float32, numbers)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not B,G,R, such as 104,117,123")
+    blue, green, red = numbers * (3 // len(numbers))
+    return blue, green, red
 
 
 def crop_size(text: str) -> tuple[int, int]:
@@ -36,48 +74,6 @@ def crop_size(text: str) -> tuple[int, int]:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 120x160")
     return int(match[1]), int(match[2])
-
-
-def mean_bgr(text: str) -> tuple[float, float, float]:
-    """Read B,G,R as three numbers."""
-    try:
-        blue, green, red = (float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not B,G,R, such as 104,117,123") from None
-    return blue, green, red
-
-
-def positive(text: str) -> float:
-    """Read a number over 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0.0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number over 0")
-    return number
-
-
-def not_negative(text: str) -> float:
-    """Read a number of 0 or more."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of 0 or more")
-    return number
-
-
-def fraction(text: str) -> float:
-    """Read a share of a whole, from 0 up to but not 1."""
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0.0 <= share < 1.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number in [0, 1)")
-    return share
 
 
 def pixel(text: str) -> tuple[int, int]:

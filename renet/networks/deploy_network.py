@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from renet.common.argument_types import factor, mean_bgr
 from renet.common.errors import UserError
-from renet.common.float32 import in_float32
 
 PROBABILITIES = "prob"
 COLOURS = 3
@@ -56,7 +56,7 @@ AS_THE_NETWORK_SAYS = DeployOptions()
 def add_deploy_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that become `DeployOptions`."""
     group = parser.add_argument_group("networks that do not say it themselves")
-    group.add_argument("--mean", type=colours, metavar="B,G,R", help="what is taken off the image, of 0..255")
+    group.add_argument("--mean", type=mean_bgr, metavar="B,G,R", help="what is taken off the image, of 0..255")
     group.add_argument("--scale", type=factor, metavar="S", help="what the rest is multiplied with (default: 1)")
     group.add_argument(
         "--input-blob", metavar="NAME", help="the input that takes the image, where there are several; others stay 0"
@@ -71,28 +71,6 @@ def add_deploy_options(parser: argparse.ArgumentParser) -> None:
 def deploy_options(arguments: argparse.Namespace) -> DeployOptions:
     """Read what `add_deploy_options` added."""
     return DeployOptions(arguments.input_blob, arguments.output_blob, arguments.mean, arguments.scale)
-
-
-def factor(text: str) -> float:
-    """Read a number other than 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if number == 0 or not in_float32(number):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number other than 0")
-    return number
-
-
-def colours(text: str) -> tuple[float, ...]:
-    """Read `104,117,123`, or one number for all three."""
-    try:
-        numbers = tuple(map(float, text.split(",")))
-    except ValueError:
-        numbers = ()
-    if len(numbers) not in (1, COLOURS) or not all(map(in_float32, numbers)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not B,G,R such as 104,117,123")
-    return numbers * (COLOURS // len(numbers))
 
 
 @dataclass(frozen=True)
