@@ -16,7 +16,7 @@ from typing import Any
 from renet.common.errors import UserError, naming, told
 from renet.common.files import write_atomically
 from renet.common.machine import environment
-from renet.common.text_files import read_json_object, read_text
+from renet.common.text_files import read_json_object
 
 RUN, METRICS, LOG, SNAPSHOTS = "run.json", "metrics.jsonl", "train.log", "snapshots"
 EVENTS = "tensorboard"
@@ -177,7 +177,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     file = folder / METRICS
     if not file.is_file():
         return []
-    lines = read_text(file).splitlines()
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     metrics: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         try:

@@ -70,12 +70,17 @@ class RunState:
     def of(cls, folder: Path) -> RunState:
         """Look into a run's folder, whatever state it is in."""
         held = is_held(folder)
+        metadata: dict[str, Any] = {}
+        metrics: list[dict[str, Any]] = []
+        message = None
         try:
-            metadata, metrics, message = read_metadata(folder), read_metrics(folder), None
-        except (UserError, OSError) as error:
-            if isinstance(error, OSError):
-                raise_for_want_of_files(error)
-            metadata, metrics, message = {}, [], str(error)
+            metadata = read_metadata(folder)
+            metrics = read_metrics(folder)
+        except OSError as error:
+            raise_for_want_of_files(error)
+            message = str(error)
+        except UserError as error:
+            message = str(error)
         state = RUNNING if held else _STATES.get(str(metadata.get("state")), STOPPED if message is None else UNKNOWN)
         iteration = _whole_number(metadata.get("iteration"))
         if state == RUNNING:

@@ -206,7 +206,7 @@ def test_a_death_is_noted(tmp_path: Path, state: str, shown: str) -> None:
 
 
 def test_a_processor_without_a_name_is_told_by_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("renet.training.run_folder.PROCESSORS", tmp_path / "cpuinfo")
+    monkeypatch.setattr("renet.common.machine.PROCESSORS", tmp_path / "cpuinfo")
     assert processor_name() == platform.machine()
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Processor\n")
     assert processor_name() == "A Processor"
