@@ -16,8 +16,8 @@ from renet.evaluation.voc_submission import check_is_voc2012, image_sizes, write
 from renet.networks.deploy_network import add_deploy_options, deploy_options
 from renet.prediction.crf_parameters import CrfParameters, read_crf_parameters
 from renet.prediction.image_job import begin, items_of_files, items_of_split, record_time
+from renet.prediction.inference import PredictionSettings
 from renet.prediction.prediction_job import PredictionJob, predict_all
-from renet.prediction.predictor import PredictionSettings
 
 RELEASED = Path()  # of --crf without a file
 

@@ -20,8 +20,8 @@ from renet.experiments.plan import Inference
 from renet.experiments.training import Settings, Training, difference, write_files
 from renet.prediction.crf_parameters import CrfParameters
 from renet.prediction.image_job import RECORD, identity, items_of_split, read_record
+from renet.prediction.inference import PredictionSettings
 from renet.prediction.prediction_job import PredictionJob
-from renet.prediction.predictor import PredictionSettings
 from renet.training.files import DEPLOY, SOLVER
 from renet.training.run_folder import RunFolder, read_metadata
 

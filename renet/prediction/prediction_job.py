@@ -16,7 +16,7 @@ from renet.common.progress import progress
 from renet.data.split_reader import SplitReader
 from renet.networks.deploy_network import AS_THE_NETWORK_SAYS, DeployOptions
 from renet.prediction.image_job import Finished, ImageJob, Started, read_picture, write_outputs
-from renet.prediction.predictor import PredictionSettings, Predictor
+from renet.prediction.inference import Inference, PredictionSettings
 from renet.runtime.builds import import_gpu_build
 from renet.runtime.worker_process import NativeCrash, run_native
 
@@ -60,10 +60,10 @@ def perform(job: PredictionJob) -> Iterator[Started | Finished]:
     Raises:
         UserError: network and dataset do not fit, or a picture is broken; names the file.
     """
-    predictor = Predictor(job.model, job.weights, job.gpu, job.allow_missing, job.save_memory, job.deploy)
-    if predictor.classes != len(job.dataset.classes):
+    inference = Inference(job.model, job.weights, job.gpu, job.allow_missing, job.save_memory, job.deploy)
+    if inference.classes != len(job.dataset.classes):
         raise UserError(
-            f"{job.model}: tells {predictor.classes} classes apart, the dataset {job.dataset.name} has "
+            f"{job.model}: tells {inference.classes} classes apart, the dataset {job.dataset.name} has "
             f"{len(job.dataset.classes)}"
         )
     with ExitStack() as stack:
@@ -73,7 +73,7 @@ def perform(job: PredictionJob) -> Iterator[Started | Finished]:
             image = read_picture(item, reader)
             start = time.perf_counter()
             with item.named():
-                probabilities = predictor.probabilities(image, job.settings)
+                probabilities = inference.probabilities(image, job.settings)
             seconds = time.perf_counter() - start
             write_outputs(job, item, image, probabilities)
             yield Finished(item.image_id, seconds)

@@ -1,138 +1,323 @@
-"""A trained network as a function from a picture to class probabilities (import Caffe only where one is made)."""
+"""The predictor that other programs embed: a trained network as an object that labels images."""
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self, overload
 
-import cv2
 import numpy as np
 
 from renet.common.errors import UserError
-from renet.data.images import shrink_image
-from renet.networks.deploy_network import AS_THE_NETWORK_SAYS, DeployNetwork, DeployOptions
-from renet.prediction.crf_inference import DenseCrf
-from renet.prediction.crf_parameters import CrfParameters
-from renet.prediction.probabilities import check_probabilities
-from renet.runtime.builds import check_gpu
-from renet.weights.weight_files import load
+from renet.common.text_files import read_bytes
+from renet.data.dataset import Dataset
+from renet.data.images import normalise
+from renet.data.split_reader import decode_image
+from renet.networks.deploy_network import DeployOptions
+from renet.networks.model_folder import DEPLOY_CRF, TrainedNetwork, find_network
+from renet.prediction.crf_parameters import CrfParameters, read_crf_parameters
+from renet.prediction.inference import Inference, PredictionSettings
+from renet.runtime.builds import import_gpu_build
+from renet.runtime.caffe_log import quiet
+from renet.runtime.worker_process import Conversation, NativeCrash
+
+Order = Literal["RGB", "BGR"]
+Image = np.ndarray | str | os.PathLike[str]
+
+
+class Prediction(NamedTuple):
+    """What a network says of an image.
+
+    Attributes:
+        labels: H x W uint8, the class of each pixel.
+        probabilities: C x H x W float32.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
 
 
 @dataclass(frozen=True)
-class PredictionSettings:
-    """How a picture goes through the network.
+class _Setup:
+    """What the process that computes needs to know."""
 
-    Attributes:
-        image_scale: the picture is shrunk by this factor first and the probabilities are resampled back, for networks
-            trained on shrunk pictures.
-        min_size: height and width below which the (shrunk) picture is padded by reflection at the bottom and the
-            right, as in training; the prediction is cut back.
-        flip: average with the prediction of the mirrored picture.
-        crf: sharpen the result with a dense CRF of these parameters, at the picture's own size.
-    """
+    network: TrainedNetwork
+    gpu: int | None
+    crf: CrfParameters | Path | None
+    settings: PredictionSettings
+    deploy: DeployOptions
+    allow_missing: bool
+    save_memory: bool
 
-    image_scale: float = 1.0
-    min_size: tuple[int, int] = (1, 1)
-    flip: bool = False
-    crf: CrfParameters | None = None
+
+@dataclass(frozen=True)
+class _Request:
+    """An image: its pixels, or the bytes of the file `name`."""
+
+    content: np.ndarray | bytes
+    name: str
+    order: Order
+    probabilities: bool
+
+
+class _Computation:
+    """A loaded network that answers requests, in the caller's process or in a child."""
+
+    def __init__(self, setup: _Setup) -> None:
+        if setup.gpu is not None:
+            import_gpu_build()
+        crf = read_crf_parameters(setup.crf) if isinstance(setup.crf, Path) else setup.crf
+        self._settings = PredictionSettings(
+            setup.settings.image_scale, setup.settings.min_size, setup.settings.flip, crf
+        )
+        network = setup.network
+        self._inference = Inference(
+            network.deploy, network.weights, setup.gpu, setup.allow_missing, setup.save_memory, setup.deploy
+        )
+        if network.dataset is not None and self._inference.classes != len(network.dataset.classes):
+            raise UserError(
+                f"{network.deploy}: tells {self._inference.classes} classes apart, the dataset beside it has "
+                f"{len(network.dataset.classes)}"
+            )
+
+    def __call__(self, request: _Request) -> np.ndarray | Prediction:
+        """The labels, or with the probabilities."""
+        if isinstance(request.content, bytes):
+            image = decode_image(normalise(request.content, request.name).data)
+            assert image is not None, "normalise() gives images that can be decoded"
+        else:
+            image = request.content if request.order == "BGR" else request.content[:, :, ::-1]
+        try:
+            probabilities = self._inference.probabilities(image, self._settings)
+        except UserError as error:
+            raise UserError(f"{request.name}: {error}") from None
+        labels = probabilities.argmax(axis=0).astype(np.uint8)
+        return Prediction(labels, probabilities) if request.probabilities else labels
 
 
 class Predictor:
-    """A deploy network with its weights.
+    """A trained network that labels images, one call after another.
+
+    Caffe runs in a child process of the predictor's own: where it aborts, the call raises `UserError`, and the next
+    call starts another child. Threads may share a predictor; a lock lets one image through at a time, and several
+    predictors compute side by side. A context manager.
 
     Attributes:
-        classes: how many classes the network tells apart.
+        dataset: names and colours of the classes; None where a prototxt was named, which does not say them.
     """
 
     def __init__(
         self,
-        model: Path,
-        weights: Path,
+        model: str | os.PathLike[str],
+        weights: str | os.PathLike[str] | None = None,
+        *,
         gpu: int | None = None,
+        crf: CrfParameters | str | os.PathLike[str] | bool | None = None,
+        flip: bool = False,
+        image_scale: float = 1.0,
+        min_size: tuple[int, int] = (1, 1),
+        input_blob: str | None = None,
+        output_blob: str | None = None,
+        mean: tuple[float, float, float] | None = None,
+        scale: float | None = None,
         allow_missing: bool = False,
         save_memory: bool = False,
-        options: DeployOptions = AS_THE_NETWORK_SAYS,
+        isolated: bool = True,
+        verbose: bool = False,
     ) -> None:
-        """Load the network; Caffe aborts the process where the prototxt does not make a network.
+        """Load the network.
 
         Args:
-            model: deploy prototxt.
-            weights: .caffemodel, or Caffe's HDF5 file.
+            model: a model folder (see `renet.pack`), or a deploy prototxt.
+            weights: of a prototxt: .caffemodel, or Caffe's HDF5 file.
             gpu: device number; None computes on the CPU.
+            crf: sharpen the result with a dense CRF: its parameters, a prototxt that holds them, or True for the model
+                folder's own.
+            flip: average with the prediction of the mirrored image.
+            image_scale: over 0 and up to 1: the image is shrunk by this factor for the network, and the result is
+                resampled to the image's size.
+            min_size: height and width below which the shrunk image is padded by reflection.
+            input_blob: the network's input that takes the image, where there are several.
+            output_blob: the blob of the probabilities, where the network does not show it.
+            mean: taken off B, G and R of 0..255, in place of what the network says.
+            scale: multiplies the rest, in place of what the network says.
             allow_missing: layers without weights in the file keep their initial values.
             save_memory: on the CPU, let each map go when the last layer that reads it has run.
-            options: what the network does not say of itself.
+            isolated: compute in a child process. In the caller's own, Caffe's failed checks end the caller.
+            verbose: let Caffe's messages through to stderr.
 
         Raises:
-            UserError: the model or the weights do not serve; names the file.
+            UserError: a file is missing, damaged or does not fit, or Caffe refuses the network; names it.
         """
-        self._network = DeployNetwork.read(model, options)
-        self._transform = self._network.transform
-        import caffe
-
-        if gpu is None:
-            caffe.set_mode_cpu()
+        if not 0 < image_scale <= 1:
+            raise UserError(f"image_scale is over 0 and up to 1, not {image_scale}")
+        network = find_network(Path(model), None if weights is None else Path(weights))
+        self.dataset: Dataset | None = network.dataset
+        self._setup = _Setup(
+            network,
+            gpu,
+            _crf_of(crf, network),
+            PredictionSettings(image_scale, (min_size[0], min_size[1]), flip),
+            DeployOptions(input_blob, output_blob, mean, scale),
+            allow_missing,
+            save_memory,
+        )
+        self._verbose = verbose
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._is_closed = False
+        self._computation: _Computation | None = None
+        self._conversation: Conversation | None = None
+        self._end: Callable[[], object] = lambda: None
+        if isolated:
+            self._start()
         else:
-            check_gpu(gpu)
-            caffe.set_device(gpu)
-            caffe.set_mode_gpu()
-        self._net = self._network.build()
-        self._output = self._network.output(self._net)
-        load(self._net, weights, not allow_missing, advice="--allow-missing keeps initial values")
-        self.classes = int(self._net.blobs[self._output].shape[1])
-        if save_memory and self._output not in self._net.outputs:
-            raise UserError(f'{model}: "{self._output}" is read by later layers, so --save-memory lets it go')
-        if save_memory:
-            self._net.release_maps()
-        self._crf: DenseCrf | None = None
+            with self._heard():
+                self._computation = _Computation(self._setup)
 
-    def probabilities(self, image: np.ndarray, settings: PredictionSettings) -> np.ndarray:
-        """Class probabilities of one picture at its own size.
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The classes' names, where they are known."""
+        return None if self.dataset is None else self.dataset.classes
+
+    @overload
+    def predict(self, image: Image, *, probabilities: Literal[False] = False, order: Order = "RGB") -> np.ndarray: ...
+
+    @overload
+    def predict(self, image: Image, *, probabilities: Literal[True], order: Order = "RGB") -> Prediction: ...
+
+    @overload
+    def predict(
+        self, image: Iterable[Image], *, probabilities: Literal[False] = False, order: Order = "RGB"
+    ) -> list[np.ndarray]: ...
+
+    @overload
+    def predict(
+        self, image: Iterable[Image], *, probabilities: Literal[True], order: Order = "RGB"
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self, image: Image | Iterable[Image], *, probabilities: bool = False, order: Order = "RGB"
+    ) -> np.ndarray | Prediction | list[np.ndarray] | list[Prediction]:
+        """Label an image, or each of several.
 
         Args:
-            image: H x W x 3 uint8, BGR.
-            settings: how it goes through the network.
+            image: H x W x 3 uint8, or the path of an image file; or an iterable of these (an N x H x W x 3 array is
+                one).
+            probabilities: give the probabilities of all classes, too.
+            order: of an array's channels.
 
         Returns:
-            C x H x W float32.
+            H x W uint8 labels at the image's own size, or a `Prediction`; for several images, a list.
 
         Raises:
-            UserError: the network's output has another size than its input, or holds no probabilities.
+            UserError: an image is none or damaged, Caffe stopped at it, or the predictor is closed. Names the image;
+                the predictor goes on with the next.
         """
-        height, width = image.shape[:2]
-        seen = image if settings.image_scale == 1 else shrink_image(image, settings.image_scale)
-        result = self._padded(seen, settings.min_size)
-        if settings.flip:
-            mirrored = self._padded(np.ascontiguousarray(seen[:, ::-1]), settings.min_size)
-            result = (result + mirrored[:, :, ::-1]) / 2
-        if result.shape[1:] != (height, width):
-            # One class at a time: OpenCV takes no picture of many channels.
-            result = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in result])
-        if settings.crf is None:
-            return result
-        if self._crf is None or self._crf.parameters != settings.crf:
-            self._crf = DenseCrf(self.classes, settings.crf)
-        return self._crf.apply(result, image)
+        if order not in ("RGB", "BGR"):
+            raise UserError(f'order is "RGB" or "BGR", not {order!r}')
+        if isinstance(image, str | os.PathLike) or (isinstance(image, np.ndarray) and image.ndim != 4):
+            return self._answer(_request(image, "the image", order, probabilities))
+        return [
+            self._answer(_request(each, f"image {number}", order, probabilities)) for number, each in enumerate(image)
+        ]
 
-    def _padded(self, image: np.ndarray, min_size: tuple[int, int]) -> np.ndarray:
-        height, width = image.shape[:2]
-        below, right = max(0, min_size[0] - height), max(0, min_size[1] - width)
-        if below or right:
-            image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
-        return self._forward(image)[:, :height, :width]
+    def close(self) -> None:
+        """End the child process; nothing can be predicted after that. A second call does nothing."""
+        with self._lock:
+            self._is_closed = True
+            self._computation = None
+            self._drop()
 
-    def _forward(self, image: np.ndarray) -> np.ndarray:
-        height, width = image.shape[:2]
-        given = self._net.blobs[self._network.input]
-        given.reshape(1, 3, height, width)
-        given.data[0] = self._transform.apply(image)
-        self._net.forward()
-        result = self._net.blobs[self._output].data
-        where = f'{self._network.file}: the output "{self._output}"'
-        if result.shape != (1, self.classes, height, width):
-            raise UserError(
-                f"{where} is {' x '.join(map(str, result.shape))} for an input of {width} x {height}, expected "
-                f"1 x {self.classes} x {height} x {width}"
-            )
-        check_probabilities(result[0], where)
-        return result[0].copy()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _answer(self, request: _Request) -> Any:
+        with self._lock:
+            if self._is_closed:
+                raise UserError("the predictor is closed")
+            if self._process != os.getpid():
+                raise UserError("the predictor was made in another process; make one in each process")
+            if self._computation is not None:
+                with self._heard():
+                    return self._computation(request)
+            conversation = self._conversation or self._start()
+            try:
+                return conversation.ask(request)
+            except UserError:
+                raise
+            except NativeCrash as crash:
+                self._drop()
+                raise UserError(
+                    f"{request.name}: Caffe stopped at this image: {crash}; the next call starts it anew"
+                ) from None
+            except BaseException:
+                self._drop()
+                raise
+
+    def _start(self) -> Conversation:
+        try:
+            self._conversation = Conversation(_Computation, self._setup, hears=_to_stderr if self._verbose else None)
+        except NativeCrash as crash:
+            raise UserError(f"{self._setup.network.deploy}: Caffe cannot make this network: {crash}") from None
+        self._end = weakref.finalize(self, _end_of, os.getpid(), self._conversation)
+        return self._conversation
+
+    def _drop(self) -> None:
+        self._conversation = None
+        self._end()
+
+    def _heard(self) -> Any:
+        return nullcontext() if self._verbose else quiet()
+
+
+def _end_of(process: int, conversation: Conversation) -> None:
+    """Close a conversation, but in the process alone that began it."""
+    if process == os.getpid():
+        conversation.close()
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def _crf_of(
+    crf: CrfParameters | str | os.PathLike[str] | bool | None, network: TrainedNetwork
+) -> CrfParameters | Path | None:
+    if crf is True:
+        if network.deploy_crf is None:
+            raise UserError(f"{network.deploy}: has no {DEPLOY_CRF} beside it in a model folder; name its parameters")
+        return network.deploy_crf
+    if crf is None or crf is False or isinstance(crf, CrfParameters):
+        return crf or None
+    return Path(crf)
+
+
+def _request(image: Image, name: str, order: Order, probabilities: bool) -> _Request:
+    """The request for one image.
+
+    Raises:
+        UserError: no such file, or an array that is no image.
+    """
+    if isinstance(image, str | os.PathLike):
+        file = Path(image)
+        return _Request(read_bytes(file), str(file), order, probabilities)
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"{name}: is a {type(image).__name__}; an image is an H x W x 3 array of uint8, or a path")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        shape = " x ".join(map(str, image.shape))
+        raise UserError(f"{name}: is {shape} {image.dtype}; an image is H x W x 3 uint8")
+    return _Request(image, name, order, probabilities)

@@ -1,7 +1,8 @@
 """Running Caffe where its death can be told.
 
 Caffe answers bad input (a prototxt, weights, a size that a layer cannot take) by aborting the process. So it works in a
-child process here, and the parent turns the child's last words into one line.
+child process here, and the parent turns the child's last words into one line. A child either yields what a generator
+yields (`run_native`), or answers requests one after another (`Conversation`).
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from multiprocessing import get_context, resource_tracker
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import Pipe, resource_tracker, spawn
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 from renet.common.errors import UserError, is_of_the_system, told
@@ -24,6 +26,11 @@ from renet.common.errors import UserError, is_of_the_system, told
 # glog: "F20261122 17:48:39.123456  1234 net.cpp:123] Check failed: ..." (older ones: F1122) up to "*** Check failure".
 _FATAL_LINE = re.compile(r"^F\d{4,8} [\d:.]+ +\d+ ([\w.]+):\d+\] (.*?)(?=^\*\*\*|\Z)", re.DOTALL | re.MULTILINE)
 _ITEM, _USER_ERROR, _BUG, _END = range(4)
+# The child gets the parent's module search path, and never its main module: a script need not guard what it does.
+_PROGRAM = (
+    "import sys; sys.path[:] = sys.argv[2:]; from renet.runtime.worker_process import serve; serve(int(sys.argv[1]))"
+)
+_SECONDS_BETWEEN_LOOKS = 0.2  # at what a child says, where somebody listens
 
 
 class NativeCrash(Exception):
@@ -31,26 +38,123 @@ class NativeCrash(Exception):
 
     Attributes:
         child: its number among those of one `run_native_together`.
+        signal: that ended it; None where it ended by itself.
     """
 
-    def __init__(self, message: str, child: int = 0) -> None:
+    def __init__(self, message: str, child: int = 0, signal: int | None = None) -> None:
         super().__init__(message)
         self.child = child
+        self.signal = signal
 
 
-def run_native(work: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
+class _Child:
+    """A child process at work, what it sends, and what it says on stderr."""
+
+    def __init__(
+        self,
+        work: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        *,
+        answers: bool,
+        environment: Mapping[str, str] | None = None,
+        hears: Callable[[str], object] | None = None,
+        number: int = 0,
+    ) -> None:
+        self.number = number
+        self._hears = hears
+        self._heard = 0
+        self._said = tempfile.TemporaryFile("a+b")  # noqa: SIM115
+        self.connection, theirs = Pipe()
+        # Caffe's account of every layer is no news, unless somebody listens
+        defaults = {"GLOG_minloglevel": "0" if hears else "2", "GLOG_logtostderr": "1"}
+        # a new interpreter, not a fork: OpenMP's and OpenBLAS's threads do not survive one
+        command = [os.fsdecode(spawn.get_executable()), "-c", _PROGRAM, str(theirs.fileno()), *sys.path]
+        try:
+            with children_without_interrupts():
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stderr=self._said,
+                    pass_fds=[theirs.fileno()],
+                    env={**defaults, **os.environ, **(environment or {})},
+                )
+        except BaseException:
+            self.connection.close()
+            raise
+        finally:
+            theirs.close()
+        self.send((work, arguments, answers))
+
+    def send(self, value: Any) -> None:
+        """Send a value; one that has died is found out by `receive`."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(value)
+
+    def receive(self) -> tuple[int, Any]:
+        """The kind and the value of what the child sends next.
+
+        Raises:
+            NativeCrash: it died.
+        """
+        while self._hears is not None and not self.connection.poll(_SECONDS_BETWEEN_LOOKS):
+            self._tell()
+        try:
+            kind, value = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            status = self._process.wait()
+            self._tell()
+            message = last_words(self._text(0).decode(errors="replace"), status)
+            raise NativeCrash(message, self.number, -status if status < 0 else None) from None
+        self._tell()
+        return kind, value
+
+    def _text(self, start: int) -> bytes:
+        descriptor = self._said.fileno()
+        return os.pread(descriptor, max(0, os.fstat(descriptor).st_size - start), start)
+
+    def _tell(self) -> None:
+        """Pass on what the child has said since the last look."""
+        if self._hears is not None and (text := self._text(self._heard)):
+            self._heard += len(text)
+            self._hears(text.decode(errors="replace"))
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM)."""
+        self._process.terminate()
+
+    def end(self) -> None:
+        """End it, whatever it is at."""
+        self.connection.close()
+        self._process.terminate()
+        self._process.wait()
+        self._said.close()
+
+
+def _value(kind: int, value: Any) -> Any:
+    """What a child has sent, its errors raised."""
+    if kind == _USER_ERROR:
+        raise UserError(value)
+    if kind == _BUG:
+        raise RuntimeError(f"in the working process:\n{value}")
+    return value
+
+
+def run_native(
+    work: Callable[..., Iterator[Any]], *arguments: Any, hears: Callable[[str], object] | None = None
+) -> Iterator[Any]:
     """Yield what the generator `work(*arguments)` yields, while it runs in a child process.
 
     Args:
         work: a module-level generator function; what it takes and yields is pickled.
         arguments: its arguments.
+        hears: gets what the child says on stderr, Caffe's messages among it; by default none of it is told.
 
     Raises:
         UserError: as raised by `work`.
         NativeCrash: the child was killed or aborted.
         RuntimeError: any other exception in `work`, with its traceback.
     """
-    for _, value in run_native_together(work, [arguments]):
+    for _, value in run_native_together(work, [arguments], hears=hears):
         yield value
 
 
@@ -58,6 +162,7 @@ def run_native_together(
     work: Callable[..., Iterator[Any]],
     arguments: Sequence[tuple[Any, ...]],
     environment: Mapping[str, str] | None = None,
+    hears: Callable[[str], object] | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """As `run_native`, with a child process for each of `arguments`, all at once.
 
@@ -65,6 +170,7 @@ def run_native_together(
         work: a module-level generator function.
         arguments: those of each child.
         environment: variables that the children get in addition, before Caffe is loaded (OMP_NUM_THREADS).
+        hears: as of `run_native`.
 
     Yields:
         The child's number and what it yielded, as they come.
@@ -72,38 +178,71 @@ def run_native_together(
     Raises:
         UserError, NativeCrash, RuntimeError: of the first child that fails; the others are ended.
     """
-    context = get_context("spawn")  # not forked: OpenMP and OpenBLAS threads do not survive a fork
     with ExitStack() as stack:
         children = {}
         for number, of_child in enumerate(arguments):
-            said = stack.enter_context(tempfile.NamedTemporaryFile())
-            receiver, sender = context.Pipe(duplex=False)
-            child = context.Process(
-                target=_child, args=(sender, work, of_child, said.name, dict(environment or {})), daemon=True
-            )
-            with children_without_interrupts():
-                child.start()
-                sender.close()
-                stack.callback(_end, child, receiver)
-            children[receiver] = (number, child, said)
+            child = _Child(work, of_child, answers=False, environment=environment, hears=hears, number=number)
+            stack.callback(child.end)
+            children[child.connection] = child
         while children:
-            for receiver in wait(list(children)):
-                number, child, said = children[receiver]
-                try:
-                    kind, value = receiver.recv()
-                except EOFError:
-                    child.join()
-                    said.seek(0)
-                    message = last_words(said.read().decode(errors="replace"), child.exitcode or 0)
-                    raise NativeCrash(message, number) from None
+            for connection in wait(list(children)) if hears is None else list(children):
+                child = children[connection]
+                kind, value = child.receive()
                 if kind == _END:
-                    del children[receiver]
-                elif kind == _USER_ERROR:
-                    raise UserError(value)
-                elif kind == _BUG:
-                    raise RuntimeError(f"in the working process:\n{value}")
+                    del children[connection]
                 else:
-                    yield number, value
+                    yield child.number, _value(kind, value)
+
+
+class Conversation:
+    """A child process that answers one request after another, until it is closed."""
+
+    def __init__(
+        self,
+        make: Callable[..., Callable[[Any], Any]],
+        *arguments: Any,
+        environment: Mapping[str, str] | None = None,
+        hears: Callable[[str], object] | None = None,
+    ) -> None:
+        """Call `make(*arguments)` in a child process; what it returns is called with each request.
+
+        Args:
+            make: a module-level function or class.
+            arguments: pickled, as are requests and answers.
+            environment: variables that the child gets in addition.
+            hears: as of `run_native`.
+
+        Raises:
+            UserError, NativeCrash, RuntimeError: as `run_native`, of `make`.
+        """
+        self._child = _Child(make, arguments, answers=True, environment=environment, hears=hears)
+        try:
+            _value(*self._child.receive())
+        except BaseException:
+            self._child.end()
+            raise
+
+    def ask(self, request: Any) -> Any:
+        """The answer to a request.
+
+        Raises:
+            UserError: as the child raised it, which goes on answering.
+            NativeCrash, RuntimeError: as `run_native`; then, and where the wait was interrupted, the conversation is
+                over, for the answer would be taken for that of the next request.
+        """
+        try:
+            self._child.send(request)
+            kind, value = self._child.receive()
+            if kind != _USER_ERROR:
+                return _value(kind, value)
+        except BaseException:
+            self._child.end()
+            raise
+        raise UserError(value)
+
+    def close(self) -> None:
+        """End the child; a second call does nothing."""
+        self._child.end()
 
 
 @contextmanager
@@ -134,35 +273,43 @@ def children_without_interrupts() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-def _end(child: BaseProcess, receiver: Connection) -> None:
-    receiver.close()
-    child.terminate()
-    child.join()
-
-
-def _child(
-    sender: Connection,
-    work: Callable[..., Iterator[Any]],
-    arguments: tuple[Any, ...],
-    said: str,
-    environment: dict[str, str],
-) -> None:
-    os.environ.update(environment)
-    os.environ.setdefault("GLOG_minloglevel", "2")  # Caffe's account of every layer is no news here
-    os.environ.setdefault("GLOG_logtostderr", "1")
+def serve(descriptor: int) -> None:
+    """The life of a child process: do what comes first over the connection with this file descriptor."""
+    connection = Connection(descriptor)
     try:
-        os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), 2)
-        for value in work(*arguments):
-            sender.send((_ITEM, value))
-        sender.send((_END, None))
-    except UserError as error:
-        sender.send((_USER_ERROR, str(error)))
-    except BrokenPipeError:
+        work, arguments, answers = connection.recv()
+        if answers:
+            _answer(connection, work(*arguments))
+        else:
+            for value in work(*arguments):
+                connection.send((_ITEM, value))
+        connection.send((_END, None))
+    except (BrokenPipeError, EOFError):
         os._exit(1)  # the parent is gone
-    except OSError as error:
-        sender.send((_USER_ERROR, told(error)) if is_of_the_system(error) else (_BUG, traceback.format_exc()))
-    except BaseException:
-        sender.send((_BUG, traceback.format_exc()))
+    except BaseException as error:
+        connection.send(_as_message(error))
+
+
+def _answer(connection: Connection, handler: Callable[[Any], Any]) -> None:
+    connection.send((_ITEM, None))
+    while True:
+        try:
+            request = connection.recv()
+        except EOFError:
+            os._exit(0)  # nobody has another request
+        try:
+            message = (_ITEM, handler(request))
+        except Exception as error:
+            message = _as_message(error)
+        connection.send(message)
+
+
+def _as_message(error: BaseException) -> tuple[int, str]:
+    if isinstance(error, UserError):
+        return _USER_ERROR, str(error)
+    if isinstance(error, OSError) and is_of_the_system(error):
+        return _USER_ERROR, told(error)
+    return _BUG, traceback.format_exc()
 
 
 def last_words(text: str, exit_code: int) -> str:

@@ -237,7 +237,7 @@ def killed(place: Path) -> Iterator[str]:
     Image.fromarray(np.zeros((1500, 2000, 3), np.uint8)).save(big / "b.png")
     words = predict(place, "killed", "--input", "big", "--dataset", "data")
     process = held(words, place, r"worker open .*b\.png")
-    os.kill(working_process(process.pid, "spawn_main"), signal.SIGKILL)
+    os.kill(working_process(process.pid, "worker_process"), signal.SIGKILL)
     yield process.communicate(timeout=60)[1].splitlines()[-1]
 
 

@@ -283,7 +283,7 @@ def test_prediction(trained: Trained, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "at",
     [
-        r"import multiprocessing\.popen_spawn_posix",  # the starting process itself, while interruptions wait
+        r"subprocess\.Popen",  # the starting process itself, while interruptions wait
         "worker start",
         "worker import numpy",
         "worker import caffe",

@@ -1,9 +1,9 @@
 """Python runs this at its start where a test puts this folder on PYTHONPATH: the process holds still at a point of its
 work that the test names, until a signal comes. That is a state which no test can miss, however slow the machine is.
 
-HOLD_AT: a regular expression of what happens there: `open FILE`, `os.rename FILE` (its new name), `import MODULE`, or
-`start`; in a working process (of multiprocessing) with `worker ` before it. HOLD_NUMBER: the how manieth. HOLD_SIGN: a
-file that is made once the process holds.
+HOLD_AT: a regular expression of what happens there: `open FILE`, `os.rename FILE` (its new name), `import MODULE`,
+`subprocess.Popen PROGRAM`, or `start`; in a working process (ours, or of multiprocessing) with `worker ` before it.
+HOLD_NUMBER: the how manieth. HOLD_SIGN: a file that is made once the process holds.
 """
 
 import os
@@ -15,13 +15,14 @@ import sys
 _AT = re.compile(os.environ["HOLD_AT"])
 _NUMBER = int(os.environ["HOLD_NUMBER"])
 _SIGN = os.environ["HOLD_SIGN"]
-_PROCESS = "worker " if "--multiprocessing-fork" in sys.orig_argv else ""
+_IS_WORKER = "--multiprocessing-fork" in sys.orig_argv or any("worker_process" in each for each in sys.orig_argv[:3])
+_PROCESS = "worker " if _IS_WORKER else ""
 _seen = 0
 
 
 def _hold_at_its_time(event: str, arguments: tuple) -> None:
     global _seen
-    what = {"open": 0, "os.rename": 1, "import": 0, "start": 0}.get(event)
+    what = {"open": 0, "os.rename": 1, "import": 0, "subprocess.Popen": 0, "start": 0}.get(event)
     if what is None or not _AT.match(f"{_PROCESS}{event} {arguments[what]}"):
         return
     _seen += 1

@@ -31,7 +31,7 @@ from renet.data.dataset import Dataset
 from renet.data.overlay import blend, draw_overlay
 from renet.evaluation.voc_submission import SUBFOLDER
 from renet.networks.deploy_network import DeployOptions
-from renet.prediction.predictor import PredictionSettings, Predictor
+from renet.prediction.inference import Inference, PredictionSettings
 from renet.runtime.worker_process import last_words
 from tools.predict import build_parser
 
@@ -305,7 +305,7 @@ INPUT = 'layer { name: "more" type: "Input" top: "more" input_param { shape { di
 def test_models_that_do_not_serve(workshop, tmp_path, old, new, message):
     model = write_model(tmp_path / "deploy.prototxt", DEPLOY.replace(old, new))
     with pytest.raises(UserError, match=re.escape(str(model)) + ".*" + re.escape(message)):
-        Predictor(model, workshop / "net.caffemodel").probabilities(picture(7, 5), PredictionSettings())
+        Inference(model, workshop / "net.caffemodel").probabilities(picture(7, 5), PredictionSettings())
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_models_that_do_not_serve(workshop, tmp_path, old, new, message):
 def test_networks_that_name_their_ends_otherwise(workshop, tmp_path, old, new, options):
     model = write_model(tmp_path / "deploy.prototxt", DEPLOY.replace(old, new))
     image = picture(7, 5)
-    found = Predictor(model, workshop / "net.caffemodel", options=options).probabilities(image, PredictionSettings())
+    found = Inference(model, workshop / "net.caffemodel", options=options).probabilities(image, PredictionSettings())
     np.testing.assert_allclose(found, expected_probabilities(image), atol=1e-5)
 
 
@@ -354,10 +354,10 @@ OLD_LAYERS = {
 def test_old_forms_of_a_network_are_read_as_caffe_does(workshop, tmp_path, form, layers):
     model = write_model(tmp_path / "deploy.prototxt", OLD_FORMS[form] + OLD_LAYERS[layers])
     with pytest.raises(UserError, match="mean and scale of the input are not known; say --mean B,G,R"):
-        Predictor(model, workshop / "net.caffemodel")
+        Inference(model, workshop / "net.caffemodel")
     image = picture(7, 5)
     options = DeployOptions(mean=(10, 20, 30), scale=0.02)
-    found = Predictor(model, workshop / "net.caffemodel", options=options).probabilities(image, PredictionSettings())
+    found = Inference(model, workshop / "net.caffemodel", options=options).probabilities(image, PredictionSettings())
     np.testing.assert_allclose(found, expected_probabilities(image), atol=1e-5)
 
 
@@ -506,7 +506,7 @@ class TestLastWords:
 def test_saved_memory_changes_no_probability(workshop):
     """Also where the next picture has another size."""
     model, weights = workshop / "deploy.prototxt", workshop / "net.caffemodel"
-    usual, saving = Predictor(model, weights), Predictor(model, weights, save_memory=True)
+    usual, saving = Inference(model, weights), Inference(model, weights, save_memory=True)
     for size in ((7, 5), (13, 20), (7, 5)):
         image = picture(*size)
         expected = usual.probabilities(image, PredictionSettings())

@@ -1,0 +1,96 @@
+"""A trained network as one folder, read: its files, checked against the SHA-256 that model.json holds of each.
+
+`tools/pack.py` writes such a folder (renet/training/packing.py). It stands for deploy.prototxt, weights and dataset
+wherever a network is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from renet.common.errors import UserError
+from renet.common.files import file_sha256
+from renet.common.text_files import read_json_object
+from renet.data.dataset import FILE_NAME as DATASET
+from renet.data.dataset import Dataset
+
+MODEL = "model.json"
+DEPLOY, DEPLOY_CRF, WEIGHTS, CARD = "deploy.prototxt", "deploy_crf.prototxt", "weights.caffemodel", "README.md"
+FORMAT = 1
+NEEDED = (DEPLOY, WEIGHTS, DATASET)
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A deploy network and its weights.
+
+    Attributes:
+        deploy: the prototxt.
+        weights: .caffemodel, or Caffe's HDF5 file.
+        dataset: names and colours of the classes, where they are known.
+        deploy_crf: the prototxt with a dense CRF in the softmax's place, where there is one.
+        description: what model.json says; empty outside a model folder.
+    """
+
+    deploy: Path
+    weights: Path
+    dataset: Dataset | None = None
+    deploy_crf: Path | None = None
+    description: Mapping[str, Any] | None = None
+
+
+def find_network(model: Path, weights: Path | None) -> TrainedNetwork:
+    """A network as people name it: a model folder alone, or a deploy prototxt with its weights.
+
+    Raises:
+        UserError: a file is missing or damaged, the weights are missing, or a folder is given weights.
+    """
+    if model.is_dir():
+        if weights is not None:
+            raise UserError(f"{model}: a model folder has its own weights; leave {weights} out, or name {DEPLOY}")
+        return read_model_folder(model)
+    if not model.is_file():
+        raise UserError(f"{model}: no such file or model folder")
+    if weights is None:
+        raise UserError(f"{model}: needs its weights (a .caffemodel); only a model folder has them with it")
+    if not weights.is_file():
+        raise UserError(f"{weights}: no such file")
+    return TrainedNetwork(model, weights)
+
+
+def read_model_folder(folder: Path) -> TrainedNetwork:
+    """Read a model folder and check every file in it.
+
+    Raises:
+        UserError: no model folder, or one of another format; or a file is missing, or is not the one that was packed.
+            Names the file.
+    """
+    description = read_json_object(folder / MODEL)
+    if description is None:
+        raise UserError(f"{folder}: not a model folder (no {MODEL} in it); tools/pack.py makes one of a run")
+    if description.get("format") != FORMAT:
+        raise UserError(f"{folder / MODEL}: has the format {description.get('format')!r}, and {FORMAT} is known here")
+    files = description.get("files")
+    if not isinstance(files, dict) or not set(NEEDED) <= set(files):
+        raise UserError(f"{folder / MODEL}: damaged: files must list {', '.join(NEEDED)}")
+    for name, sha256 in files.items():
+        if Path(name).name != name:
+            raise UserError(f"{folder / MODEL}: damaged: {name!r} is no name of a file in this folder")
+        file = folder / name
+        if not file.is_file():
+            raise UserError(f"{file}: missing from the model folder")
+        if file_sha256(file) != sha256:
+            raise UserError(
+                f"{file}: is not the file that was packed (its SHA-256 is not the one in {MODEL}): damaged or edited; "
+                "copy the folder anew, or pack the run again"
+            )
+    return TrainedNetwork(
+        folder / DEPLOY,
+        folder / WEIGHTS,
+        Dataset.load(folder / DATASET),
+        folder / DEPLOY_CRF if DEPLOY_CRF in files else None,
+        description,
+    )

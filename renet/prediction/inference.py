@@ -1,0 +1,148 @@
+"""A trained network as a function from an image to class probabilities, in the process that calls it.
+
+Caffe is imported only where a network is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from renet.common.errors import UserError
+from renet.data.images import shrink_image
+from renet.networks.deploy_network import AS_THE_NETWORK_SAYS, DeployNetwork, DeployOptions
+from renet.prediction.crf_inference import DenseCrf
+from renet.prediction.crf_parameters import CrfParameters
+from renet.prediction.probabilities import check_probabilities
+from renet.runtime.builds import check_gpu
+from renet.weights.weight_files import load
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How an image goes through the network.
+
+    Attributes:
+        image_scale: the image is shrunk by this factor first and the probabilities are resampled back, for networks
+            trained on shrunk images.
+        min_size: height and width below which the (shrunk) image is padded by reflection at the bottom and the
+            right, as in training; the prediction is cut back.
+        flip: average with the prediction of the mirrored image.
+        crf: sharpen the result with a dense CRF of these parameters, at the image's own size.
+    """
+
+    image_scale: float = 1.0
+    min_size: tuple[int, int] = (1, 1)
+    flip: bool = False
+    crf: CrfParameters | None = None
+
+
+class Inference:
+    """A deploy network with its weights.
+
+    Attributes:
+        classes: how many classes the network tells apart.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        weights: Path,
+        gpu: int | None = None,
+        allow_missing: bool = False,
+        save_memory: bool = False,
+        options: DeployOptions = AS_THE_NETWORK_SAYS,
+    ) -> None:
+        """Load the network; Caffe aborts the process where the prototxt does not make a network.
+
+        Args:
+            model: deploy prototxt.
+            weights: .caffemodel, or Caffe's HDF5 file.
+            gpu: device number; None computes on the CPU.
+            allow_missing: layers without weights in the file keep their initial values.
+            save_memory: on the CPU, let each map go when the last layer that reads it has run.
+            options: what the network does not say of itself.
+
+        Raises:
+            UserError: the model or the weights do not serve; names the file.
+        """
+        self._network = DeployNetwork.read(model, options)
+        self._transform = self._network.transform
+        self._gpu = gpu
+        if gpu is not None:
+            check_gpu(gpu)
+        self._choose_device()
+        self._net = self._network.build()
+        self._output = self._network.output(self._net)
+        load(self._net, weights, not allow_missing, advice="--allow-missing keeps initial values")
+        self.classes = int(self._net.blobs[self._output].shape[1])
+        if save_memory and self._output not in self._net.outputs:
+            raise UserError(f'{model}: "{self._output}" is read by later layers, so --save-memory lets it go')
+        if save_memory:
+            self._net.release_maps()
+        self._crf: DenseCrf | None = None
+
+    def probabilities(self, image: np.ndarray, settings: PredictionSettings) -> np.ndarray:
+        """Class probabilities of one image at its own size.
+
+        Args:
+            image: H x W x 3 uint8, BGR.
+            settings: how it goes through the network.
+
+        Returns:
+            C x H x W float32.
+
+        Raises:
+            UserError: the network's output has another size than its input, or holds no probabilities.
+        """
+        self._choose_device()
+        height, width = image.shape[:2]
+        seen = image if settings.image_scale == 1 else shrink_image(image, settings.image_scale)
+        result = self._padded(seen, settings.min_size)
+        if settings.flip:
+            mirrored = self._padded(np.ascontiguousarray(seen[:, ::-1]), settings.min_size)
+            result = (result + mirrored[:, :, ::-1]) / 2
+        if result.shape[1:] != (height, width):
+            # One class at a time: OpenCV takes no image of many channels.
+            result = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in result])
+        if settings.crf is None:
+            return result
+        if self._crf is None or self._crf.parameters != settings.crf:
+            self._crf = DenseCrf(self.classes, settings.crf)
+        return self._crf.apply(result, image)
+
+    def _choose_device(self) -> None:
+        """Caffe keeps mode and device for each thread."""
+        import caffe
+
+        if self._gpu is None:
+            caffe.set_mode_cpu()
+        else:
+            caffe.set_device(self._gpu)
+            caffe.set_mode_gpu()
+
+    def _padded(self, image: np.ndarray, min_size: tuple[int, int]) -> np.ndarray:
+        height, width = image.shape[:2]
+        below, right = max(0, min_size[0] - height), max(0, min_size[1] - width)
+        if below or right:
+            image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
+        return self._forward(image)[:, :height, :width]
+
+    def _forward(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        given = self._net.blobs[self._network.input]
+        given.reshape(1, 3, height, width)
+        given.data[0] = self._transform.apply(image)
+        self._net.forward()
+        result = self._net.blobs[self._output].data
+        where = f'{self._network.file}: the output "{self._output}"'
+        if result.shape != (1, self.classes, height, width):
+            raise UserError(
+                f"{where} is {' x '.join(map(str, result.shape))} for an input of {width} x {height}, expected "
+                f"1 x {self.classes} x {height} x {width}"
+            )
+        check_probabilities(result[0], where)
+        return result[0].copy()
