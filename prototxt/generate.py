@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
     for option in ("model", "dataset", "out"):
         if getattr(arguments, option) is None:
             raise UserError(f"--{option} is missing (or --shipped, to write the repository's own files anew)")
-    model, dataset = MODELS[arguments.model], Dataset.load(arguments.dataset)
+    model, dataset = MODELS[arguments.model], Dataset.open(arguments.dataset)
     options = model.options(
         arguments.crop,
         arguments.batch,

@@ -1,1 +1,54 @@
-"""ReNet-Caffe: segmentation networks with convolutional and recurrent layers."""
+"""ReNet-Caffe: segmentation networks with convolutional and recurrent layers.
+
+What other programs use is named here (docs/python.md), and imported when it is first asked for: Caffe is loaded where
+a network is.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from renet import networks
+    from renet.common.errors import UserError
+    from renet.data.dataset import Dataset
+    from renet.evaluation.evaluate import evaluate
+    from renet.evaluation.scores import Evaluation
+    from renet.prediction.crf_parameters import CrfParameters
+    from renet.prediction.predictor import Prediction, Predictor
+
+__all__ = [
+    "CrfParameters",
+    "Dataset",
+    "Evaluation",
+    "Prediction",
+    "Predictor",
+    "UserError",
+    "evaluate",
+    "networks",
+]
+
+_HOMES = {
+    "CrfParameters": "renet.prediction.crf_parameters",
+    "Dataset": "renet.data.dataset",
+    "Evaluation": "renet.evaluation.scores",
+    "Prediction": "renet.prediction.predictor",
+    "Predictor": "renet.prediction.predictor",
+    "UserError": "renet.common.errors",
+    "evaluate": "renet.evaluation.evaluate",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "networks":
+        return import_module("renet.networks")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -40,7 +40,7 @@ def write_voc(folder: Path, counts: dict[str, int] = COUNTS) -> Path:
 
 
 def settings(dataset: Path, out: Path, **more: Any) -> Settings:
-    return Settings(Dataset.load(dataset), out, **{"budget": 1e-3, "crop": (40, 50), "batch": 2, **more})
+    return Settings(Dataset.open(dataset), out, **{"budget": 1e-3, "crop": (40, 50), "batch": 2, **more})
 
 
 class Scripts:

@@ -18,7 +18,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Write the sheet that the command line describes."""
     sheet, rows = prediction_sheet(
         arguments.split,
-        Dataset.load(arguments.dataset),
+        Dataset.open(arguments.dataset),
         arguments.predictions,
         arguments.names or list(map(own_name, arguments.predictions)),
         ids=arguments.ids,

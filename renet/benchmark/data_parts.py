@@ -96,7 +96,7 @@ def time_loading(settings: Settings) -> dict[str, Any]:
             pairs = [
                 [str(folder / "images" / f"{one}.jpg"), str(folder / "labels" / f"{one}.png")] for one in reader.ids()
             ]
-        job = {"split": str(split), "pairs": pairs, "mean": list(Dataset.load(folder / "data").mean)}
+        job = {"split": str(split), "pairs": pairs, "mean": list(Dataset.open(folder / "data").mean)}
         job |= {"batch": BATCH, "batches": scale.loaded, "size": list(scale.image)}
         sides: dict[str, tuple[str, Path | str]] = {CAFFE: ("caffe-loading", settings.python)}
         if settings.peer:

@@ -150,7 +150,7 @@ def load_dataset(name_or_path: str | Path) -> Dataset:
     path = Path(name_or_path)
     if not path.exists():
         raise UserError(f"{path}: no such dataset.json, and no built-in dataset ({', '.join(KNOWN)})")
-    return Dataset.load(path)
+    return Dataset.open(path)
 
 
 def find_dataset(name_or_path: str | None, split: Path | None) -> Dataset:

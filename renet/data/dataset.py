@@ -15,6 +15,7 @@ import numpy as np
 from renet.common.errors import UserError
 from renet.common.files import write_atomically
 from renet.common.text_files import read_json
+from renet.data.split_view import Split
 
 FILE_NAME = "dataset.json"
 IGNORE_LABEL = 255
@@ -65,7 +66,7 @@ class Dataset:
     skipped: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Dataset:
+    def open(cls, path: str | os.PathLike[str]) -> Dataset:
         """Read a dataset.json, named itself or by its folder.
 
         Raises:
@@ -92,7 +93,7 @@ class Dataset:
             UserError: the dataset.json is damaged.
         """
         folder = folder_of_split(split)
-        return None if folder is None else cls.load(folder)
+        return None if folder is None else cls.open(folder)
 
     @classmethod
     def _from_json(cls, content: dict[str, Any], folder: Path) -> Dataset:
@@ -167,6 +168,16 @@ class Dataset:
         # Lists of numbers (colours, the mean) on one line each, for the person who opens the file.
         text = re.sub(r"\[\s*(-?[\d.]+(?:,\s*-?[\d.]+)*)\s*\]", lambda m: "[" + " ".join(m[1].split()) + "]", text)
         write_atomically(self.folder / FILE_NAME, (text + "\n").encode())
+
+    def split(self, name: str) -> Split:
+        """The samples of a split, such as `train` or `fold0/test`, as arrays.
+
+        Raises:
+            UserError: the dataset has no such split, or it is damaged.
+        """
+        if name not in self.splits:
+            raise UserError(f"{self.folder}: has no split {name!r} (it has {', '.join(self.splits) or 'none'})")
+        return Split(self.folder / name)
 
     def summary_of(self, split: Path) -> SplitSummary | None:
         """Find the summary of a split, a folder in `folder`; None where there is none."""

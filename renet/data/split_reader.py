@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from weakref import WeakValueDictionary
 
 import cv2
 import lmdb
@@ -18,6 +20,9 @@ from renet.data.datum import unpack_encoded
 IMAGES = "images.lmdb"
 LABELS = "labels.lmdb"
 KEY_DIGITS = 8
+# A process may open a database once only, so its readers share it; by device and inode.
+_open_ones: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
+_lock = threading.Lock()
 
 
 def make_key(number: int, image_id: str) -> str:
@@ -56,7 +61,7 @@ class SplitReader:
             UserError: `folder` is no prepared split, or its labels are not those of its images.
         """
         self.folder = Path(folder)
-        self._images = _open(self.folder / IMAGES)
+        self._images: lmdb.Environment | None = _open(self.folder / IMAGES)
         self._labels: lmdb.Environment | None = None
         try:
             self._keys = _keys(self._images)
@@ -78,9 +83,7 @@ class SplitReader:
 
     def close(self) -> None:
         """Close the databases; nothing can be read after that."""
-        self._images.close()
-        if self._labels is not None:
-            self._labels.close()
+        self._images = self._labels = None  # the last reader's going closes it
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -159,13 +162,20 @@ def records_sha256(reader: SplitReader) -> str:
 
 
 def _open(folder: Path) -> lmdb.Environment:
-    if not (folder / "data.mdb").is_file():
-        raise UserError(f"{folder.parent}: not a prepared split: {folder.name} is missing")
     try:
-        # A prepared split never changes, so readers need no lock file and work on read-only media.
-        return lmdb.open(str(folder), readonly=True, lock=False, readahead=False, subdir=True)
-    except lmdb.Error as error:
-        raise UserError(f"{folder}: not a readable LMDB database ({error})") from None
+        file = (folder / "data.mdb").stat()
+    except OSError:
+        raise UserError(f"{folder.parent}: not a prepared split: {folder.name} is missing") from None
+    with _lock:
+        environment = _open_ones.get((file.st_dev, file.st_ino))
+        if environment is None:
+            try:
+                # A prepared split never changes, so readers need no lock file and work on read-only media.
+                environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, subdir=True)
+            except lmdb.Error as error:
+                raise UserError(f"{folder}: not a readable LMDB database ({error})") from None
+            _open_ones[file.st_dev, file.st_ino] = environment
+        return environment
 
 
 def _keys(environment: lmdb.Environment) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +280,7 @@ def evaluate_images(
             yield from _evaluate_task(task)
         return
     # Spawned, not forked: the caller may have threads (progress bar, OpenCV), and a fork in their midst can hang.
+    resource_tracker.ensure_running()  # the first process would start it, which lets interruptions through again
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         try:
             with children_without_interrupts():
@@ -329,6 +330,31 @@ class Evaluation:
             ignored += result.ignored_pixels
         return cls(tuple(classes), confusion, images, ignored, scores(confusion))
 
+    @property
+    def pixel_accuracy(self) -> float:
+        """See `Scores`, as all of these."""
+        return self.scores.pixel_accuracy
+
+    @property
+    def class_accuracy(self) -> float:
+        """The mean recall of the classes that the truth holds."""
+        return self.scores.class_accuracy
+
+    @property
+    def mean_iou(self) -> float:
+        """The mean intersection over union."""
+        return self.scores.mean_iou
+
+    @property
+    def frequency_weighted_iou(self) -> float:
+        """The mean in which each class counts by its share of the pixels."""
+        return self.scores.frequency_weighted_iou
+
+    @property
+    def class_iou(self) -> dict[str, float | None]:
+        """Intersection over union by class; None where neither truth nor prediction holds it."""
+        return dict(zip(self.classes, self.scores.iou))
+
     def as_json(self) -> dict[str, Any]:
         """Convert to what `evaluate.py --json` writes; fractions, null for a class without a score."""
         return {
@@ -336,7 +362,7 @@ class Evaluation:
             "class_accuracy": self.scores.class_accuracy,
             "mean_iou": self.scores.mean_iou,
             "frequency_weighted_iou": self.scores.frequency_weighted_iou,
-            "iou": dict(zip(self.classes, self.scores.iou)),
+            "iou": self.class_iou,
             "recall": dict(zip(self.classes, self.scores.recall)),
             "confusion": self.confusion.tolist(),
             "images": self.images,

@@ -105,7 +105,7 @@ def demo(places: Places, short: bool) -> None:
         predict_and_score(model, places)
     runs = [word for model in MODELS for word in ("--run", places.run(model))]
     command("tools/report.py", *runs, "--labels", places.data / "test", "--out", places.page)
-    distant = Dataset.load(ROOT / places.data).distant_context_classes
+    distant = Dataset.open(ROOT / places.data).distant_context_classes
     evaluations = {
         model: json.loads((ROOT / places.run(model) / "evaluation.json").read_text(encoding="utf-8"))
         for model in MODELS

@@ -497,5 +497,5 @@ def experiment_dataset(name: str, folder: Path | None = None, may_be_missing: bo
     expected = expected_dataset(folder)
     if may_be_missing and not file.exists() and expected is not None:
         return expected, False
-    dataset = Dataset.load(folder)
+    dataset = Dataset.open(folder)
     return replace(dataset, folder=Path(os.path.abspath(dataset.folder))), True

@@ -90,7 +90,7 @@ def read_model_folder(folder: Path) -> TrainedNetwork:
     return TrainedNetwork(
         folder / DEPLOY,
         folder / WEIGHTS,
-        Dataset.load(folder / DATASET),
+        Dataset.open(folder / DATASET),
         folder / DEPLOY_CRF if DEPLOY_CRF in files else None,
         description,
     )

@@ -80,7 +80,7 @@ def write_data(
         UserError: the dataset cannot be made, has no such split, or the archive is larger than `LIMIT_MB`.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        found = Dataset.load(find_or_make(dataset, archive, image_scale, Path(scratch)))
+        found = Dataset.open(find_or_make(dataset, archive, image_scale, Path(scratch)))
         splits = names or [split for split in found.splits if split in FIRST_FOLD] or list(found.splits)
         staged = Path(scratch) / NAME
         folder = staged / "data" / found.name

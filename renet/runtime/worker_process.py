@@ -17,7 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from multiprocessing import Pipe, resource_tracker, spawn
+from multiprocessing import Pipe, spawn
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -125,7 +125,7 @@ class _Child:
     def end(self) -> None:
         """End it, whatever it is at."""
         self.connection.close()
-        self._process.terminate()
+        self._process.kill()  # also where it is stopped
         self._process.wait()
         self._said.close()
 
@@ -253,7 +253,6 @@ def children_without_interrupts() -> Iterator[None]:
     What is blocked is inherited by the children, but blocked in this thread alone: where another thread (a progress
     bar's) takes the signal, Python still interrupts this one, so its handler waits, too.
     """
-    resource_tracker.ensure_running()  # the first process would start it, which lets interruptions through again
     interrupted = False
 
     def remember(*_: object) -> None:

@@ -149,7 +149,7 @@ def check_classes(heads: Iterable[Head], layers: Sequence[caffe_pb2.LayerParamet
         sources = [layer for layer in layers if head.label_name in layer.top]
         for layer in sources if len(sources) == 1 else ():  # else a layer in place changes them
             for folder in dict.fromkeys(dataset_folders(layer)):
-                dataset = Dataset.load(folder)
+                dataset = Dataset.open(folder)
                 labels = [label for label in range(len(dataset.classes)) if label != head.ignore_label]
                 text = (
                     f"{where}: layer {head.layer!r} gets scores of {head.classes} classes, and"

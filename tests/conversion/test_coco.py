@@ -134,7 +134,7 @@ def test_several_files_become_one_split(source: Path, tmp_path: Path) -> None:
     assert "out/train: 3 images\n" in printed
     assert "out/train: 2 images left out: no object of the 20 classes\n" in printed
     assert "out/train: 2 images left out: 900 pixels of the 20 classes, or fewer (--min-pixels)\n" in printed
-    dataset = Dataset.load(tmp_path / "out")
+    dataset = Dataset.open(tmp_path / "out")
     assert (dataset.name, dataset.classes, dataset.skipped) == ("coco", VOC2012.classes, {})
     assert np.array_equal(dataset.palette, VOC2012.palette)
     labels = read_labels(tmp_path / "out/train")
@@ -285,7 +285,7 @@ def test_bad_images_are_named_and_can_be_left_out(source: Path, tmp_path: Path) 
     assert f"{source}/annotations/val.json: image 000000000012: the label is 80 x 60" in refused.stderr
     printed = succeeded(prepared(source, tmp_path / "out", "--skip-bad"))
     assert "out/train: 1 images\n" in printed and f"train: skipped 000000000001: {first}: no such file" in printed
-    assert len(Dataset.load(tmp_path / "out").skipped["train"]) == 2
+    assert len(Dataset.open(tmp_path / "out").skipped["train"]) == 2
     # What is left out by its labels is never looked at.
     assert "2 images left out: no object" in printed
 
@@ -353,4 +353,4 @@ def test_killed_conversion_goes_on(source: Path, tmp_path: Path) -> None:
     printed = succeeded(prepared(source, tmp_path / "out"))
     assert "2 images left out: no object of the 20 classes\n" in printed  # also what the killed one had counted
     succeeded(prepared(source, tmp_path / "unbroken"))
-    assert Dataset.load(tmp_path / "out").splits == Dataset.load(tmp_path / "unbroken").splits
+    assert Dataset.open(tmp_path / "out").splits == Dataset.open(tmp_path / "unbroken").splits

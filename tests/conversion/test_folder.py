@@ -81,7 +81,7 @@ def read_all(split: Path) -> dict[str, tuple[np.ndarray, np.ndarray, bytes]]:
 
 def test_plain_photographs_keep_their_bytes(mine: Path, tmp_path: Path) -> None:
     succeeded(prepared(mine, tmp_path / "out"))
-    dataset = Dataset.load(tmp_path / "out")
+    dataset = Dataset.open(tmp_path / "out")
     assert dataset.name == "out"
     assert dataset.classes == ("ground", "garden gate")
     assert dataset.palette.tolist() == [[16, 32, 48], [170, 60, 45]]
@@ -267,8 +267,8 @@ def test_bad_labels_are_named(mine: Path, tmp_path: Path, content: bytes | None,
     assert words in line
     assert not (tmp_path / "out/train").exists()
     succeeded(prepared(mine, tmp_path / "out", "--test-fraction", 0, "--skip-bad"))
-    assert Dataset.load(tmp_path / "out").splits["train"].count == 4
-    assert str(file) in Dataset.load(tmp_path / "out").skipped["train"][0]
+    assert Dataset.open(tmp_path / "out").splits["train"].count == 4
+    assert str(file) in Dataset.open(tmp_path / "out").skipped["train"][0]
 
 
 JPEG = encoded(Image.fromarray(photo()), "JPEG")
@@ -333,7 +333,7 @@ def test_validation_is_taken_out_of_train(mine: Path, tmp_path: Path) -> None:
     assert [len(part) for part in take_validation({"train": items(2)}, 0.99).values()] == [1, 1]
     assert take_validation(splits, 0) == splits
     succeeded(prepared(mine, tmp_path / "out", "--val-fraction", 0.25))
-    counts = {name: split.count for name, split in Dataset.load(tmp_path / "out").splits.items()}
+    counts = {name: split.count for name, split in Dataset.open(tmp_path / "out").splits.items()}
     assert counts == {"train": 3, "val": 1, "test": 1}
     folders = f"{mine / 'photos'}:{mine / 'labels'}"
     command = ("--classes", mine / "classes.txt", "--out", tmp_path / "x", "--val-fraction", 0.1)
@@ -374,7 +374,7 @@ def camvid_command(camvid: Path, out: Path, *more: object, lists: bool = False) 
 @pytest.mark.parametrize("void", [("--ignore-label", 11), ("--map", "11=255")])
 def test_camvid_as_delivered(camvid: Path, tmp_path: Path, lists: bool, void: tuple[object, ...]) -> None:
     succeeded(camvid_command(camvid, tmp_path / "out", *void, lists=lists))
-    dataset = Dataset.load(tmp_path / "out")
+    dataset = Dataset.open(tmp_path / "out")
     assert {name: split.count for name, split in dataset.splits.items()} == {"train": 4, "val": 2, "test": 3}
     assert len(dataset.classes) == 11 and dataset.ignore_label == 255
     for split, count in (("train", 4), ("val", 2), ("test", 3)):
@@ -483,7 +483,7 @@ def test_labelme_as_its_converter_writes_it(tmp_path: Path) -> None:
     folders = ("--images", tmp_path / "JPEGImages", "--labels", tmp_path / "SegmentationClassPNG")
     command = (*folders, "--classes", tmp_path / "labels.txt", "--test-fraction", 0, "--out", tmp_path / "out")
     succeeded(convert(SCRIPT, *command))
-    assert Dataset.load(tmp_path / "out").classes == ("_background_", "cat")
+    assert Dataset.open(tmp_path / "out").classes == ("_background_", "cat")
     assert np.array_equal(read_all(tmp_path / "out/train")["one"][1], label())
 
 
@@ -537,7 +537,7 @@ def test_limits_of_the_machine_are_told_in_one_line(
     assert words in complaint(result)
     assert "skipped" not in result.stdout + result.stderr  # no image is to blame
     succeeded(prepared(mine, tmp_path / "out", "--skip-bad"))
-    assert Dataset.load(tmp_path / "out").skipped == {}
+    assert Dataset.open(tmp_path / "out").skipped == {}
 
 
 def test_bad_arguments(mine: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_real_archive_keeps_every_image_and_label(tmp_path: Path, shared_data: P
     archive = shared_data / "stanford_background.tar.xz"
     released = shared_data / "stanford_background_released_fold0"
     succeeded(convert(SCRIPT, "--archive", archive, "--fold-lists", released, "--out", tmp_path))
-    dataset = Dataset.load(tmp_path)
+    dataset = Dataset.open(tmp_path)
     assert {name: split.count for name, split in dataset.splits.items()} == {"fold0/train": 572, "fold0/test": 143}
     assert dataset.classes == STANFORD_BACKGROUND.classes
     with tarfile.open(archive) as tar:
@@ -94,14 +94,14 @@ def test_archive_and_folder_give_the_same(tmp_path: Path, small: Path, archive: 
     succeeded(convert(SCRIPT, "--archive", archive, "--fold-lists", lists, "--out", tmp_path / "a"))
     succeeded(convert(SCRIPT, "--root", small.parent, "--fold-lists", lists, "--out", tmp_path / "b"))
     succeeded(convert(SCRIPT, "--root", small, "--fold-lists", lists, "--out", tmp_path / "c"))
-    splits = [Dataset.load(tmp_path / name).splits for name in "abc"]
+    splits = [Dataset.open(tmp_path / name).splits for name in "abc"]
     assert splits[0] == splits[1] == splits[2]
 
 
 def test_five_even_random_folds(tmp_path: Path, archive: Path) -> None:
     printed = succeeded(convert(SCRIPT, "--archive", archive, "--out", tmp_path))
     assert "fold4/test: 143 images" in printed
-    dataset = Dataset.load(tmp_path)
+    dataset = Dataset.open(tmp_path)
     tested: list[str] = []
     for n in range(5):
         with SplitReader(tmp_path / f"fold{n}/train") as train, SplitReader(tmp_path / f"fold{n}/test") as test:
@@ -132,7 +132,7 @@ def test_half_size(tmp_path: Path, shared_data: Path, lists: Path) -> None:
     succeeded(
         convert(SCRIPT, "--archive", archive, "--fold-lists", lists, "--out", tmp_path / "half", "--image-scale", 0.5)
     )
-    assert Dataset.load(tmp_path / "half").image_scale == 0.5
+    assert Dataset.open(tmp_path / "half").image_scale == 0.5
     with SplitReader(tmp_path / "full/fold0/train") as full, SplitReader(tmp_path / "half/fold0/train") as half:
         assert full.label(0).shape == (240, 320)  # type: ignore[union-attr]
         for n in range(2):
@@ -178,17 +178,17 @@ def test_bad_files_are_all_named_and_can_be_left_out_or_mended(tmp_path: Path, s
     assert not (tmp_path / "out/dataset.json").exists()
 
     printed = succeeded(convert(*command, "--skip-bad"))
-    skipped = Dataset.load(tmp_path / "out").skipped["fold0/test"]
+    skipped = Dataset.open(tmp_path / "out").skipped["fold0/test"]
     assert [line.split(":")[0] for line in skipped] == [IDS[3], IDS[5], IDS[7]]
     assert all(line in printed for line in skipped)
-    assert Dataset.load(tmp_path / "out").splits["fold0/test"].count == 17
+    assert Dataset.open(tmp_path / "out").splits["fold0/test"].count == 17
 
     shutil.rmtree(tmp_path / "out/fold0/test")
     for one in (IDS[3], IDS[5]):
         shutil.copy2(small / f"labels/{one}.regions.txt", labels)
     shutil.copy2(small / f"images/{IDS[7]}.jpg", images)
     succeeded(convert(*command))
-    assert Dataset.load(tmp_path / "out").splits["fold0/test"].count == 20
+    assert Dataset.open(tmp_path / "out").splits["fold0/test"].count == 20
 
 
 def test_count_is_asserted(tmp_path: Path, small: Path, lists: Path) -> None:

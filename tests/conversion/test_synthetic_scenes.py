@@ -120,7 +120,7 @@ def test_same_seed_gives_the_same_dataset(tmp_path: Path) -> None:
     for name in ("a", "b"):
         succeeded(convert(SCRIPT, "--out", tmp_path / name, *small))
     succeeded(convert(SCRIPT, "--out", tmp_path / "c", *small, "--seed", 1))
-    a, b, c = (Dataset.load(tmp_path / name) for name in "abc")
+    a, b, c = (Dataset.open(tmp_path / name) for name in "abc")
     assert a.splits == b.splits
     assert a.splits["train"].sha256 != c.splits["train"].sha256
     assert (tmp_path / "a/dataset.json").read_bytes() == (tmp_path / "b/dataset.json").read_bytes()
@@ -150,7 +150,7 @@ def test_killed_drawing_is_resumed(tmp_path: Path) -> None:
     resumed = convert(SCRIPT, "--out", tmp_path / "killed", *arguments)
     succeeded(resumed)
     succeeded(convert(SCRIPT, "--out", tmp_path / "unbroken", *arguments))
-    assert Dataset.load(tmp_path / "killed").splits == Dataset.load(tmp_path / "unbroken").splits
+    assert Dataset.open(tmp_path / "killed").splits == Dataset.open(tmp_path / "unbroken").splits
     assert sorted(os.listdir(tmp_path / "killed")) == ["dataset.json", "test", "train"]
 
 

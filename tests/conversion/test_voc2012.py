@@ -108,7 +108,7 @@ def test_real_samples(tmp_path: Path, shared_data: Path) -> None:
     printed = succeeded(convert(SCRIPT, "--voc", samples, "--out", tmp_path))
     assert "train: 2 images instead of 1464" in printed
     assert "there is no" in printed and "test.txt" in printed
-    dataset = Dataset.load(tmp_path)
+    dataset = Dataset.open(tmp_path)
     assert {name: split.count for name, split in dataset.splits.items()} == {"train": 2, "val": 2, "trainval": 4}
     colours = bit_interleaved_palette(256)
     for one, (image, label) in read_all(tmp_path / "trainval").items():
@@ -125,7 +125,7 @@ def test_vocs_own_splits(devkit: Path, tmp_path: Path) -> None:
     printed = succeeded(convert(SCRIPT, "--voc", devkit, "--out", tmp_path / "out"))
     assert "this is a part of the dataset" in printed
     assert "trainval: 5 images instead of 2913" in printed and "test: 2 images instead of 1456" in printed
-    dataset = Dataset.load(tmp_path / "out")
+    dataset = Dataset.open(tmp_path / "out")
     assert dataset.name == "voc2012" and dataset.classes == VOC2012.classes and dataset.ignore_label == 255
     assert list(dataset.splits) == ["train", "val", "trainval", "test"]
     for name, ids in (("train", TRAIN), ("val", VAL), ("trainval", sorted(TRAIN + VAL))):
@@ -161,7 +161,7 @@ def test_sbd_adds_images_and_vocs_labels_win(devkit: Path, sbd: Path, tmp_path: 
     assert trainaug["2010_31"][0] == (devkit / "VOC2012/JPEGImages/2010_31.jpg").read_bytes()
     assert trainaug["2010_32"][0] == (sbd / "dataset/img/2010_32.jpg").read_bytes()
     succeeded(convert(SCRIPT, "--voc", devkit, "--sbd", sbd / "dataset", "--out", tmp_path / "out"))
-    assert Dataset.load(tmp_path / "out").splits["trainaug"].count == 6
+    assert Dataset.open(tmp_path / "out").splits["trainaug"].count == 6
 
 
 def full_lists() -> tuple[dict[str, list[str]], list[str]]:
@@ -245,7 +245,7 @@ def test_bad_files_are_named_and_can_be_left_out(devkit: Path, sbd: Path, tmp_pa
     assert f"{dataset}/cls/2010_31.mat: the label is 10 x 14 (width x height), its image 14 x 10" in line
     assert f"{dataset}/cls/2010_32.mat: no such file" in refused.stderr
     printed = succeeded(convert(*command, "--skip-bad"))
-    assert Dataset.load(tmp_path / "out").splits["trainaug"].count == 4
+    assert Dataset.open(tmp_path / "out").splits["trainaug"].count == 4
     assert f"trainaug: skipped 2010_32: {dataset}/cls/2010_32.mat: no such file" in printed
 
 
@@ -303,7 +303,7 @@ def test_augmented_labels_as_pngs(augmented: Path, tmp_path: Path, form: str, pl
     write_list(file, [form.format(one) for one in TRAIN + AUG])
     printed = succeeded(convert(SCRIPT, "--voc", augmented, "--out", tmp_path / "out", *options))
     assert "trainaug: 5 images" in printed and "10582" in printed
-    dataset = Dataset.load(tmp_path / "out")
+    dataset = Dataset.open(tmp_path / "out")
     assert ("trainvalaug" in dataset.splits) == ("train" in dataset.splits) == (not options)
     content = read_all(tmp_path / "out/trainaug")
     assert list(content) == TRAIN + AUG
@@ -355,7 +355,7 @@ def test_subset_with_lists_of_its_own(tmp_path: Path, shared_data: Path) -> None
     printed = succeeded(convert(SCRIPT, "--voc", tmp_path, "--out", tmp_path / "out"))
     assert "trainaug: 4 images instead of 10582" in printed and "val: 3 images instead of 1449" in printed
     assert "no split train: there is no" in printed
-    counts = {name: split.count for name, split in Dataset.load(tmp_path / "out").splits.items()}
+    counts = {name: split.count for name, split in Dataset.open(tmp_path / "out").splits.items()}
     assert counts == {"val": 3, "trainaug": 4, "trainvalaug": 7}
     for one, (_, label) in read_all(tmp_path / "out/trainvalaug").items():
         with Image.open(tmp_path / f"VOC2012/SegmentationClass/{one}.png") as source:
@@ -378,7 +378,7 @@ def test_test_split_needs_list_and_images(devkit: Path, tmp_path: Path) -> None:
         (devkit / f"VOC2012/JPEGImages/{one}.jpg").unlink()
     printed = succeeded(convert(SCRIPT, "--voc", devkit, "--out", tmp_path / "out"))
     assert "has none of the 2 images that test.txt lists" in printed
-    assert "test" not in Dataset.load(tmp_path / "out").splits
+    assert "test" not in Dataset.open(tmp_path / "out").splits
     # One of two is no longer "not there": the other is missing.
     write_image(devkit / f"VOC2012/JPEGImages/{TEST[0]}.jpg", 50)
     assert f"{TEST[1]}.jpg: no such file" in complaint(convert(SCRIPT, "--voc", devkit, "--out", tmp_path / "out"))
@@ -412,5 +412,5 @@ def test_killed_conversion_goes_on(devkit: Path, sbd: Path, tmp_path: Path) -> N
     stamp = (tmp_path / "out/trainval/images.lmdb/data.mdb").stat().st_mtime_ns
     succeeded(convert(SCRIPT, *arguments, tmp_path / "out"))
     succeeded(convert(SCRIPT, *arguments, tmp_path / "unbroken"))
-    assert Dataset.load(tmp_path / "out").splits == Dataset.load(tmp_path / "unbroken").splits
+    assert Dataset.open(tmp_path / "out").splits == Dataset.open(tmp_path / "unbroken").splits
     assert (tmp_path / "out/trainval/images.lmdb/data.mdb").stat().st_mtime_ns == stamp

@@ -84,7 +84,7 @@ def test_dataset_survives_saving(tmp_path: Path) -> None:
     saved = a_dataset(tmp_path)
     saved.save()
     for path in (tmp_path, tmp_path / "dataset.json"):
-        loaded = Dataset.load(path)
+        loaded = Dataset.open(path)
         assert np.array_equal(loaded.palette, saved.palette)
         for name in ("name", "classes", "mean", "ignore_label", "splits", "folder", "image_scale", "skipped"):
             assert getattr(loaded, name) == getattr(saved, name)
@@ -124,7 +124,7 @@ def test_bad_description_names_the_file_and_what_is_wrong(tmp_path: Path, change
     file = tmp_path / "dataset.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(UserError) as error:
-        Dataset.load(tmp_path)
+        Dataset.open(tmp_path)
     assert str(file) in str(error.value)
     assert words in str(error.value)
 
@@ -142,7 +142,7 @@ def test_edited_description_is_not_overwritten(tmp_path: Path) -> None:
         OutputOptions(tmp_path), **arguments | {"palette": np.ones((4, 3))}
     )  # other colours in the class file: nothing is lost
     file = tmp_path / "dataset.json"
-    assert Dataset.load(tmp_path).palette.max() == 1
+    assert Dataset.open(tmp_path).palette.max() == 1
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content))  # the same in another form
     prepare(OutputOptions(tmp_path), **arguments)
@@ -152,7 +152,7 @@ def test_edited_description_is_not_overwritten(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"dataset\.json: was edited, and would be written anew"):
             prepare(OutputOptions(tmp_path), **arguments | {"splits": splits})
     assert file.read_text() == edited and not (tmp_path / "test").exists()
-    assert Dataset.load(tmp_path).palette.max() == 9
+    assert Dataset.open(tmp_path).palette.max() == 9
     del content["written_sha256"]  # as an earlier version wrote it
     file.write_text(json.dumps(content))
     prepare(OutputOptions(tmp_path), **arguments)
@@ -160,10 +160,10 @@ def test_edited_description_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_missing_and_broken_descriptions(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "dataset.json"))):
-        Dataset.load(tmp_path)
+        Dataset.open(tmp_path)
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(UserError, match="not JSON, or a part of it"):
-        Dataset.load(tmp_path)
+        Dataset.open(tmp_path)
 
 
 def test_datum_on_the_wire() -> None:
@@ -394,7 +394,7 @@ def test_skip_bad_lists_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureF
     }
     prepare(OutputOptions(tmp_path, skip_bad=True), **arguments)
     assert "skipped bad 1: b.jpg: broken" in capsys.readouterr().out
-    dataset = Dataset.load(tmp_path)
+    dataset = Dataset.open(tmp_path)
     assert dataset.skipped == {"train": ["bad 1: b.jpg: broken"]}
     assert dataset.splits["train"].count == 2
     with SplitReader(tmp_path / "train") as reader:
@@ -505,7 +505,7 @@ def test_left_out_samples_are_counted_by_reason(tmp_path: Path, capsys: pytest.C
         assert "train: 3 images\n" in printed
         assert "train: 59 images left out: too small\n" in printed
         assert "train: 1 images left out: too dark\n" in printed
-    assert Dataset.load(tmp_path).skipped == {}
+    assert Dataset.open(tmp_path).skipped == {}
     with SplitReader(tmp_path / "train") as reader:
         assert reader.keys() == [f"0000000{n}_image {n}" for n in range(3)]
     with pytest.raises(UserError, match=r"would hold no image \(1 images: too small\)"):

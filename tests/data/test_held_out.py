@@ -27,14 +27,14 @@ def dataset(tmp_path: Path) -> Dataset:
     write_split(tmp_path / "data/train", samples([f"a{number}" for number in range(15)]))
     write_split(tmp_path / "data/more", samples([f"b{number}" for number in range(6)]))
     splits = {"train": {"count": 15, "sha256": ""}, "more": {"count": 6, "sha256": ""}}
-    return Dataset.load(write_dataset_json(tmp_path / "data", splits=splits))
+    return Dataset.open(write_dataset_json(tmp_path / "data", splits=splits))
 
 
 def test_parts_are_whole_and_disjoint(dataset: Dataset, tmp_path: Path) -> None:
     sources = [dataset.folder / "train", dataset.folder / "more"]
     made = hold_out(sources, dataset, tmp_path / "out")
     assert {name: split.count for name, split in made.splits.items()} == {"train": 19, "held_out": 2}
-    assert Dataset.load(tmp_path / "out").classes == dataset.classes
+    assert Dataset.open(tmp_path / "out").classes == dataset.classes
     originals = {}
     for source in sources:
         with SplitReader(source) as reader:

@@ -245,7 +245,7 @@ def test_table_tells_what_was_run(voc: Path, tmp_path: Path) -> None:
     assert result["rows"][2]["paper"] is None
     assert result["commit"] or not (ROOT / ".git").exists()
     other = write_dataset_json(tmp_path / "other", splits={"train": {"count": 1, "sha256": ""}})
-    assert Dataset.load(other).name != "voc2012"
+    assert Dataset.open(other).name != "voc2012"
 
 
 def test_other_data_than_the_papers_is_told(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_scale_is_chosen_on_held_out_images(voc: Path, tmp_path: Path) -> None:
     assert result["chosen"] == "1000"
     assert runs.seen[-2:] == ["h_renet_l2_mlfb_scale1000", "h_renet_bn_mlfb"]
     assert len(scripts.of("train")) == count_runs([EXPERIMENTS["l2_scale"](runs.settings)]) == 5
-    held_out = Dataset.load(tmp_path / "held_out")
+    held_out = Dataset.open(tmp_path / "held_out")
     assert {name: split.count for name, split in held_out.splits.items()} == {"train": 11, "held_out": 1}
     network = (tmp_path / "h_renet_l2_mlfb_scale1000_held_out/train_val.prototxt").read_text()
     assert f'source: "{tmp_path}/held_out/train"' in network

@@ -438,7 +438,7 @@ def test_iter_size_says_what_it_means_for_batch_normalisation(repository: Path, 
 def test_several_training_splits(repository: Path, dataset: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     (other / "train/images.lmdb").mkdir(parents=True)
-    content = Dataset.load(dataset)
+    content = Dataset.open(dataset)
     splits = {"train": next(iter(content.splits.values()))}
     Dataset("other", content.classes, content.palette, content.mean, 255, splits, other).save()
     out = tmp_path / "net"

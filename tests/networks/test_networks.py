@@ -143,7 +143,7 @@ def test_parameter_counts(
 def test_conv_small_has_as_many_parameters_as_n_renet_small(
     repository: Path, dataset: Path, tmp_path: Path, classes: int
 ) -> None:
-    content = Dataset.load(dataset)
+    content = Dataset.open(dataset)
     many = tmp_path / "many"
     many.mkdir()
     Dataset(

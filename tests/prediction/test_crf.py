@@ -309,7 +309,7 @@ def test_parameters_beyond_the_numbers_range_are_told(workshop, tmp_path):
 
 def test_an_ignored_label_among_the_classes_counts_nowhere(workshop, tmp_path):
     """The search's scores are those of the same labels with 255 in its place."""
-    dataset = Dataset.load(workshop / "data")
+    dataset = Dataset.open(workshop / "data")
     samples = {f"scene{seed}": scene(seed) for seed in range(COUNT)}
     beyond = {name: (image, np.where(labels == 2, 255, labels)) for name, (image, labels) in samples.items()}
     write_split(

@@ -461,7 +461,7 @@ def test_a_missing_gpu_is_told(workshop, tmp_path):
 
 class TestOverlay:
     def dataset(self, tmp_path: Path) -> Dataset:
-        return Dataset.load(write_dataset_json(tmp_path))
+        return Dataset.open(write_dataset_json(tmp_path))
 
     def test_blend(self, tmp_path):
         image = np.full((1, 3, 3), (0, 0, 100), np.uint8)  # red, in BGR

@@ -161,7 +161,7 @@ class TestComparison:
         entries = gather(
             [Source(workshop / "runs" / name, is_run=True) for name in ("far", "near")],
             workshop / "data/fold0/test",
-            Dataset.load(workshop / "data"),
+            Dataset.open(workshop / "data"),
         )  # fmt: skip
         rows = Page(comparison).rows
         for entry in entries:
@@ -276,7 +276,7 @@ class TestParts:
         assert "2 of the 3 test images" in text and not page.of("svg")
 
     def test_the_papers_figures_stand_beside(self, workshop):
-        dataset = Dataset.load(workshop / "data")
+        dataset = Dataset.open(workshop / "data")
         stanford = Dataset(**{**dataset.__dict__, "name": "stanford_background"})
         split = workshop / "data/fold0/test"
         rows = Page(render(gather([Source(workshop / "runs/far", is_run=True)], split, stanford), split, stanford)).rows
@@ -371,7 +371,7 @@ def test_images_that_cannot_be_scored_come_last(tmp_path):
     write_dataset_json(tmp_path / "data")
     for name in truth:
         save_labels(tmp_path / "p" / f"{name}.png", np.ones((2, 2)))
-    dataset = Dataset.load(tmp_path / "data")
+    dataset = Dataset.open(tmp_path / "data")
     entries = gather([Source(tmp_path / "p", is_run=False)], tmp_path / "data/test", dataset)
     assert worst_first(entries[0]) == ["wrong", "blank"]
     gallery = draw_gallery(entries, tmp_path / "data/test", dataset)

@@ -1,0 +1,100 @@
+"""Scores of predictions that lie in folders, in splits, or in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+
+from renet.common.errors import UserError
+from renet.data.catalog import load_dataset
+from renet.data.dataset import Dataset
+from renet.data.label_maps import read_label_map
+from renet.data.split_reader import SplitReader
+from renet.data.split_view import Split
+from renet.evaluation.scores import Evaluation, ImageResult, LabelSource, confusion_matrix, evaluate_images
+
+Labels = str | os.PathLike[str] | Split | Iterable[np.ndarray]
+
+
+def evaluate(
+    predictions: str | os.PathLike[str] | Iterable[np.ndarray],
+    labels: Labels,
+    dataset: Dataset | str | os.PathLike[str],
+) -> Evaluation:
+    """Score predictions against the truth, as `tools/evaluate.py` does.
+
+    Args:
+        predictions: a folder of label maps, `<image id>.png`, or H x W arrays of class indices in the order of
+            `labels`, read one by one.
+        labels: the truth: a folder of label maps, a prepared split's folder or view, or H x W arrays.
+        dataset: gives the classes and the ignored label: a `Dataset`, its folder, or the name of a known one.
+
+    Raises:
+        UserError: the files or arrays do not belong together, or one holds something else than classes (and, in the
+            truth, the ignored label); names the file or the image.
+    """
+    described = dataset if isinstance(dataset, Dataset) else load_dataset(dataset)
+    classes, ignored = len(described.classes), described.ignore_label
+    folder = labels.folder if isinstance(labels, Split) else labels
+    source = None if not isinstance(folder, str | os.PathLike) else LabelSource.open(Path(folder), None)
+    if isinstance(predictions, str | os.PathLike):
+        if source is None:
+            raise UserError(f"{predictions}: names its images by their files, and the labels are arrays without names")
+        results = evaluate_images(Path(predictions), source, classes, ignored)
+    else:
+        truths = _arrays(labels) if source is None else _truths(source)
+        results = _compared(_arrays(predictions), truths, classes, ignored)
+    try:
+        return Evaluation.of(results, described.classes)
+    except ValueError as error:
+        raise UserError(f"{folder if source is not None else 'the labels'}: {error}") from None
+
+
+def _truths(source: LabelSource) -> Iterator[tuple[str, np.ndarray]]:
+    """The label map of each image of a folder or a split, by its file or id."""
+    if not source.is_split:
+        yield from ((str(file), read_label_map(file)) for file in map(source.files.__getitem__, source.ids))
+        return
+    with SplitReader(source.folder) as reader:
+        for number, image_id in enumerate(reader.ids()):
+            label = reader.label(number)
+            assert label is not None, "LabelSource.open saw labels"
+            yield str(source.folder / image_id), label
+
+
+def _arrays(maps: Iterable[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Label maps in memory, by their numbers.
+
+    Raises:
+        UserError: one is no H x W array of whole numbers from 0 to 255.
+    """
+    for number, each in enumerate(maps):
+        values = np.asarray(each)
+        if values.ndim != 2 or values.dtype.kind not in "iu" or not values.size:
+            shape = " x ".join(map(str, values.shape))
+            raise UserError(f"image {number}: is {shape} {values.dtype}; a label map is H x W whole numbers")
+        if values.min() < 0 or values.max() > np.iinfo(np.uint8).max:
+            raise UserError(f"image {number}: holds {values.min()} to {values.max()}; class indices are 8 bits")
+        yield f"image {number}", values.astype(np.uint8)
+
+
+def _compared(
+    predictions: Iterator[tuple[str, np.ndarray]],
+    truths: Iterator[tuple[str, np.ndarray]],
+    classes: int,
+    ignore_label: int,
+) -> Iterator[ImageResult]:
+    for predicted, true in zip_longest(predictions, truths):
+        if predicted is None or true is None:
+            more, fewer = ("labels", "predictions") if predicted is None else ("predictions", "labels")
+            raise UserError(f"{(predicted or true)[0]}: there are more {more} than {fewer}")
+        (_, prediction), (name, truth) = predicted, true
+        try:
+            confusion = confusion_matrix(truth, prediction, classes, ignore_label)
+        except ValueError as error:
+            raise UserError(f"{name}: {error}") from None
+        yield ImageResult(name, Path(), confusion, int(truth.size - confusion.sum()))
