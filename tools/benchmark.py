@@ -6,7 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from renet.benchmark.network_parts import has_onednn
 from renet.benchmark.results import (
     DOCUMENTS,
     GROWTH,
@@ -21,7 +20,7 @@ from renet.benchmark.results import (
     write_results,
 )
 from renet.benchmark.settings import FULL, QUICK, STOCK_BUILD, Settings, has_caffe
-from renet.benchmark.sides import prepare_peer
+from renet.benchmark.sides import has_onednn, prepare_peer
 from renet.benchmark.tables import SECTIONS, section
 from renet.common.argument_types import whole_number
 from renet.common.command_line import run
@@ -47,15 +46,6 @@ EXAMPLES = """examples:
 
 PyTorch and pydensecrf are installed into build/bench-venv at the first call. `make bench` also builds stock Caffe, into
 build/stock; without it its column is missing."""
-
-
-# --- Results ---------------------------------------------------------------------------------------------------------
-
-
-# --- Documents -------------------------------------------------------------------------------------------------------
-
-
-# --- The command -----------------------------------------------------------------------------------------------------
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -110,7 +100,7 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
         build=build,
         stock=arguments.stock.resolve() if has_caffe(arguments.stock) else None,
         peer=None if arguments.without_pytorch else prepare_peer(),
-        onednn=has_onednn(sys.executable, build, arguments.threads),
+        onednn=has_onednn(sys.executable, build),
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,11 +11,8 @@ import cv2
 import numpy as np
 
 from renet.benchmark.data_tasks import convert
-from renet.benchmark.layer_tasks import FORWARD
 from renet.benchmark.settings import CAFFE, NUMPY, PYTORCH, Entry, Settings
-from renet.benchmark.sides import Side, compare
-from renet.benchmark.tables import largest_difference
-from renet.common.errors import UserError
+from renet.benchmark.sides import Side, check_results, compare
 from renet.conversion.synthetic_scenes import draw
 from renet.data.catalog import SYNTHETIC_SCENES, VOC2012
 from renet.data.dataset import Dataset
@@ -52,36 +47,13 @@ def draw_files(folder: Path, count: int, size: tuple[int, int]) -> None:
             (folder / "predictions" / f"scene_{number:05d}.png").write_bytes(encode_png(prediction))
 
 
-def check_alike(tolerance: float, ours: Mapping[str, list[float]], theirs: Mapping[str, list[float]]) -> float:
-    """The largest difference of two sides' results, relative to the largest value.
-
-    Raises:
-        UserError: it is above `tolerance`.
-    """
-    difference = largest_difference(dict(ours), dict(theirs))
-    if difference > tolerance:
-        raise UserError(f"the two sides do not come to the same: they differ by {difference:.1e} of the largest value")
-    return difference
-
-
-def _measure(
-    settings: Settings, folder: Path, job: dict[str, Any], sides: Mapping[str, tuple[str, Path | str]], tolerance: float
-) -> dict[str, Any]:
-    """Time tasks that take `job`; `sides` has the task and the Python of each."""
-    file = folder / "job.json"
-    file.write_text(json.dumps(job))
-    taken = {name: Side(task, python, file, caffe=settings.build) for name, (task, python) in sides.items()}
-    return compare(taken, FORWARD, settings.runs, settings.threads, partial(check_alike, tolerance))
-
-
 def time_conversion(settings: Settings) -> dict[str, Any]:
-    """Pictures and label PNGs to a verified split."""
+    """Images and label PNGs to a verified split."""
     count = settings.scale.converted
     with TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        draw_files(folder, count, settings.scale.image)
-        measured = _measure(settings, folder, {"folder": str(folder)}, {CAFFE: ("conversion", settings.python)}, 0)
-    return {"what": "conversion", "images": count, **measured}
+        draw_files(Path(scratch), count, settings.scale.image)
+        sides = {CAFFE: Side("numpy", "data_tasks.Conversion", settings.python, {"folder": scratch})}
+        return {"what": "conversion", "images": count, **compare(sides, settings.runs, settings.threads)}
 
 
 def time_loading(settings: Settings) -> dict[str, Any]:
@@ -92,16 +64,15 @@ def time_loading(settings: Settings) -> dict[str, Any]:
         draw_files(folder, scale.converted, scale.image)
         convert(folder, folder / "data")
         split = folder / "data" / "train"
-        with SplitReader(split) as reader:
-            pairs = [
-                [str(folder / "images" / f"{one}.jpg"), str(folder / "labels" / f"{one}.png")] for one in reader.ids()
-            ]
-        job = {"split": str(split), "pairs": pairs, "mean": list(Dataset.open(folder / "data").mean)}
+        job = {"folder": scratch, "split": str(split), "mean": list(Dataset.open(folder / "data").mean)}
         job |= {"batch": BATCH, "batches": scale.loaded, "size": list(scale.image)}
-        sides: dict[str, tuple[str, Path | str]] = {CAFFE: ("caffe-loading", settings.python)}
+        with SplitReader(split) as reader:
+            job["names"] = list(reader.ids())
+        sides = {CAFFE: Side("caffe", "data_tasks.CaffeLoading", settings.python, job, caffe=settings.build)}
         if settings.peer:
-            sides[PYTORCH] = ("pytorch-loading", settings.peer)
-        measured = _measure(settings, folder, job, sides, DECODERS_TOLERANCE)
+            sides[PYTORCH] = Side("torch", "data_tasks.PyTorchLoading", settings.peer, job)
+        check = partial(check_results, tolerance=DECODERS_TOLERANCE)
+        measured = compare(sides, settings.runs, settings.threads, check)
     return {"what": "loading", "images": BATCH * scale.loaded, **measured}
 
 
@@ -109,19 +80,15 @@ def time_evaluation(settings: Settings) -> dict[str, Any]:
     """Label maps of the size of VOC's to scores, beside a NumPy loop."""
     count = settings.scale.scored
     with TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        draw_files(folder, count, settings.scale.image)
-        job = {"truth": str(folder / "labels"), "predictions": str(folder / "predictions"), "dataset": "voc2012"}
-        job |= {"class_count": len(VOC2012.classes)}
-        sides = {CAFFE: ("evaluation", settings.python), NUMPY: ("numpy-evaluation", settings.python)}
-        measured = _measure(settings, folder, job, sides, 0)
+        draw_files(Path(scratch), count, settings.scale.image)
+        job = {"folder": scratch, "dataset": "voc2012", "class_count": len(VOC2012.classes)}
+        tasks = {CAFFE: "Evaluation", NUMPY: "NumPyEvaluation"}
+        sides = {name: Side("numpy", f"data_tasks.{task}", settings.python, job) for name, task in tasks.items()}
+        measured = compare(sides, settings.runs, settings.threads, partial(check_results, tolerance=0))
     return {"what": "evaluation", "images": count, **measured}
 
 
 def data_entries(settings: Settings) -> list[Entry]:
     """Conversion, loading, evaluation."""
-    return [
-        Entry("conversion", partial(time_conversion, settings)),
-        Entry("loading", partial(time_loading, settings)),
-        Entry("evaluation", partial(time_evaluation, settings)),
-    ]
+    measurements = {"conversion": time_conversion, "loading": time_loading, "evaluation": time_evaluation}
+    return [Entry(name, partial(measure, settings)) for name, measure in measurements.items()]

@@ -1,6 +1,6 @@
 """Work on data as tasks of renet.benchmark.worker: converting, loading and scoring, and what others do instead.
 
-The argument is a JSON file with what the tasks of the part need: see renet.benchmark.data_parts.
+What a job holds is in renet.benchmark.data_parts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ def convert(source: Path, out: Path) -> int:
 class Conversion:
     """data_prep/folder.py, from pictures and label PNGs to a split, verified."""
 
-    def __init__(self, job_file: str, backward: bool, threads: int) -> None:
+    def __init__(self, job: Mapping[str, Any]) -> None:
         self.version = platform.python_version()
-        self._job = json.loads(Path(job_file).read_text())
+        self._job = job
         self._converted = 0
 
     def run(self) -> None:
@@ -53,18 +54,17 @@ class Conversion:
 class CaffeLoading:
     """A SegmentationData layer: batches decoded, the mean taken off, by threads of its own."""
 
-    def __init__(self, job_file: str, backward: bool, threads: int) -> None:
+    def __init__(self, job: Mapping[str, Any]) -> None:
         import caffe
 
         self.version = caffe.__version__
-        job = json.loads(Path(job_file).read_text())
         height, width = job["size"]
         means = " ".join(f"mean_value: {value}" for value in job["mean"])
         with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
             file.write(
                 'layer { name: "data" type: "SegmentationData" top: "data" top: "label" segmentation_data_param { '
                 f'source: "{job["split"]}" batch_size: {job["batch"]} crop_height: {height} crop_width: {width} '
-                f"{means} prefetch_threads: {threads} }} }}\n"
+                f"{means} prefetch_threads: {job['threads']} }} }}\n"
             )
             file.flush()
             self._net = caffe.Net(file.name, caffe.TRAIN)
@@ -83,18 +83,16 @@ class CaffeLoading:
 class PyTorchLoading:
     """A DataLoader over the same pictures and label PNGs, read by Pillow in processes of its own."""
 
-    def __init__(self, job_file: str, backward: bool, threads: int) -> None:
+    def __init__(self, job: Mapping[str, Any]) -> None:
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(job["threads"])
         self.version = torch.__version__
-        job = json.loads(Path(job_file).read_text())
-        pairs = [tuple(pair) for pair in job["pairs"]]
         loader = torch.utils.data.DataLoader(
-            PictureFolder(pairs, job["mean"]),
+            PictureFolder(Path(job["folder"]), job["names"], job["mean"]),
             batch_size=job["batch"],
-            sampler=list(range(len(pairs))) * 10_000,  # no epoch ends, so that the processes never wait
-            num_workers=threads,
+            sampler=list(range(len(job["names"]))) * 10_000,  # no epoch ends, so that the processes never wait
+            num_workers=job["threads"],
         )
         self._loader, self._batches = iter(loader), job["batches"]
 
@@ -111,19 +109,21 @@ class PyTorchLoading:
 class PictureFolder:
     """A data set as PyTorch's users write it: pairs of a picture's and a label's file."""
 
-    def __init__(self, pairs: list[tuple[str, str]], mean: list[float]) -> None:
-        self._pairs, self._mean = pairs, np.array(mean, np.float32)
+    def __init__(self, folder: Path, names: list[str], mean: list[float]) -> None:
+        self._folder, self._names, self._mean = folder, names, np.array(mean, np.float32)
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._names)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         import torch
         from PIL import Image
 
-        picture, label = self._pairs[index]
-        pixels = np.asarray(Image.open(picture).convert("RGB"))[:, :, ::-1] - self._mean  # BGR, as Caffe has it
-        classes = np.asarray(Image.open(label))
+        name = self._names[index]
+        pixels = (
+            np.asarray(Image.open(self._folder / "images" / f"{name}.jpg").convert("RGB"))[:, :, ::-1] - self._mean
+        )  # BGR, as Caffe has it
+        classes = np.asarray(Image.open(self._folder / "labels" / f"{name}.png"))
         return (
             torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
             torch.from_numpy(classes[None].astype(np.float32)),
@@ -133,9 +133,9 @@ class PictureFolder:
 class Evaluation:
     """tools/evaluate.py, with as many processes as threads."""
 
-    def __init__(self, job_file: str, backward: bool, threads: int) -> None:
+    def __init__(self, job: Mapping[str, Any]) -> None:
         self.version = platform.python_version()
-        self._job, self._threads = json.loads(Path(job_file).read_text()), threads
+        self._job = job
         self._confusion: list[list[int]] = []
 
     def run(self) -> None:
@@ -143,8 +143,8 @@ class Evaluation:
         job = self._job
         with tempfile.TemporaryDirectory() as scratch:
             scores = Path(scratch) / "scores.json"
-            options = ["--predictions", job["predictions"], "--labels", job["truth"], "--dataset", job["dataset"]]
-            options += ["--processes", str(self._threads), "--json", str(scores)]
+            options = ["--predictions", f"{job['folder']}/predictions", "--labels", f"{job['folder']}/labels"]
+            options += ["--dataset", job["dataset"], "--processes", str(job["threads"]), "--json", str(scores)]
             _tool(ROOT / "tools" / "evaluate.py", *options)
             self._confusion = json.loads(scores.read_text())["confusion"]
 
@@ -156,19 +156,19 @@ class Evaluation:
 class NumPyEvaluation:
     """The same as the loop that goes round: a histogram of truth and prediction, image by image, in one process."""
 
-    def __init__(self, job_file: str, backward: bool, threads: int) -> None:
+    def __init__(self, job: Mapping[str, Any]) -> None:
         self.version = np.__version__
-        self._job = json.loads(Path(job_file).read_text())
+        self._job = job
 
     def run(self) -> None:
         """Score the set."""
         from PIL import Image
 
-        classes = self._job["class_count"]
+        folder, classes = Path(self._job["folder"]), self._job["class_count"]
         confusion = np.zeros((classes, classes), np.int64)
-        for file in sorted(Path(self._job["truth"]).glob("*.png")):
+        for file in sorted((folder / "labels").glob("*.png")):
             truth = np.asarray(Image.open(file)).ravel().astype(int)
-            prediction = np.asarray(Image.open(Path(self._job["predictions"]) / file.name)).ravel()
+            prediction = np.asarray(Image.open(folder / "predictions" / file.name)).ravel()
             counted = truth < classes
             pairs = classes * truth[counted] + prediction[counted]
             confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)

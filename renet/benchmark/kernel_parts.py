@@ -1,70 +1,36 @@
-"""Parts of the benchmark: what the machine reaches at most, ReNet layer groups, and dense CRFs."""
+"""Parts of the benchmark: what the machine reaches at most, and dense CRFs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from renet.benchmark.layer_tasks import FORWARD, FORWARD_BACKWARD, CrfShape, Shape
-from renet.benchmark.settings import CAFFE, NUMPY, PYDENSECRF, PYTORCH, Entry, Settings
+from renet.benchmark.kernel_tasks import crf_text, write_crf_inputs
+from renet.benchmark.network_parts import network_sides
+from renet.benchmark.settings import NUMPY, PYDENSECRF, PYTORCH, Entry, Settings
 from renet.benchmark.sides import Side, compare
-from renet.benchmark.tables import largest_difference
 from renet.common.errors import UserError
+from renet.gpu_check.work import FORWARD
 
-TOLERANCE = 1e-3  # of results, relative to the largest value; the two sides add in other orders
 CLOSE, CLOSE_SHARE, FARTHEST = 1e-5, 0.999, 1e-3  # of the values of Q: the layer's contract with pydensecrf
-NO_SHAPE = Shape(1, 1, 1, 1, 1)  # of tasks that have their own size
 
 
 def time_machine(settings: Settings, task: str) -> dict[str, Any]:
     """The large matrix product ("product", by each side's BLAS) or the "triad" over large arrays."""
-    sides = {NUMPY: Side(f"numpy-{task}", settings.python, NO_SHAPE)}
+    sides = {NUMPY: Side("numpy", f"kernel_tasks.{task.title()}", settings.python, {})}
     if settings.peer and task == "product":
-        sides[PYTORCH] = Side(f"pytorch-{task}", settings.peer, NO_SHAPE)
-    check = partial(check_results, "the matrix product")
-    return {"task": task, **compare(sides, FORWARD, settings.runs, settings.threads, check)}
+        sides[PYTORCH] = Side("torch", "kernel_tasks.Product", settings.peer, {})
+    return {"task": task, **compare(sides, settings.runs, settings.threads)}
 
 
 def machine_entries(settings: Settings) -> list[Entry]:
     """What shares of the peak are shares of."""
     return [Entry(task, partial(time_machine, settings, task)) for task in ("product", "triad")]
-
-
-def check_results(what: str, ours: Mapping[str, list[float]], theirs: Mapping[str, list[float]]) -> float:
-    """The largest difference of two sides' results, relative to the largest value.
-
-    Raises:
-        UserError: it is above TOLERANCE; `what` says at what.
-    """
-    difference = largest_difference(ours, theirs)
-    if difference > TOLERANCE:
-        raise UserError(
-            f"the libraries' results differ by {difference:.1e} of the largest value at {what}: they do not compute"
-            " the same"
-        )
-    return difference
-
-
-def time_group(settings: Settings, shape: Shape, passes: str) -> dict[str, Any]:
-    """A ReNet layer group beside the same made of PyTorch's LSTM."""
-    sides = {CAFFE: Side("caffe", settings.python, shape, caffe=settings.build)}
-    if settings.peer:
-        sides[PYTORCH] = Side("pytorch", settings.peer, shape)
-    check = partial(check_results, f"the shape {shape}, {passes}")
-    measured = compare(sides, passes, settings.runs, settings.threads, check)
-    return {"shape": list(shape), "pass": passes, **measured}
-
-
-def group_entries(settings: Settings) -> list[Entry]:
-    """Every shape, forward alone and with backward."""
-    return [
-        Entry(f"{shape}, {passes}", partial(time_group, settings, shape, passes))
-        for shape in settings.scale.groups
-        for passes in (FORWARD, FORWARD_BACKWARD)
-    ]
 
 
 def check_agreement(ours: Mapping[str, list[float]], theirs: Mapping[str, list[float]]) -> float:
@@ -73,7 +39,7 @@ def check_agreement(ours: Mapping[str, list[float]], theirs: Mapping[str, list[f
     Raises:
         UserError: they differ by more than the contract allows.
     """
-    differences = np.abs(np.subtract(ours["Q"], theirs["Q"]))
+    differences = np.abs(np.subtract(ours["crf"], theirs["crf"]))
     share = float((differences < CLOSE).mean())
     if share < CLOSE_SHARE or differences.max() >= FARTHEST:
         raise UserError(
@@ -83,14 +49,17 @@ def check_agreement(ours: Mapping[str, list[float]], theirs: Mapping[str, list[f
     return float(differences.max())
 
 
-def time_crf(settings: Settings, shape: CrfShape) -> dict[str, Any]:
-    """A DenseCRF layer beside pydensecrf, which computes in one thread."""
-    sides = {CAFFE: Side("caffe-crf", settings.python, shape, caffe=settings.build)}
-    if settings.peer:
-        sides[PYDENSECRF] = Side("pydensecrf", settings.peer, shape)
-    return {"shape": list(shape), **compare(sides, FORWARD, settings.runs, settings.threads, check_agreement)}
+def time_crf(settings: Settings, shape: Sequence[int]) -> dict[str, Any]:
+    """A DenseCRF layer beside pydensecrf, which computes in one thread; classes, height, width, iterations."""
+    with TemporaryDirectory() as scratch:
+        write_crf_inputs(shape, Path(scratch))
+        sides = network_sides(settings._replace(peer=None), crf_text(shape), "", Path(scratch), FORWARD, alone=True)
+        if settings.peer:
+            job = {"values": scratch, "shape": list(shape)}
+            sides[PYDENSECRF] = Side("pydensecrf.densecrf", "kernel_tasks.Pydensecrf", settings.peer, job)
+        return {"shape": list(shape), **compare(sides, settings.runs, settings.threads, check_agreement)}
 
 
 def crf_entries(settings: Settings) -> list[Entry]:
     """Every shape."""
-    return [Entry(str(shape), partial(time_crf, settings, shape)) for shape in settings.scale.crfs]
+    return [Entry(",".join(map(str, shape)), partial(time_crf, settings, shape)) for shape in settings.scale.crfs]

@@ -1,28 +1,25 @@
-"""Parts of the benchmark: whole networks beside PyTorch's and stock Caffe's, layer by layer, and as images grow."""
+"""Parts of the benchmark: ReNet groups and whole networks beside PyTorch's and stock Caffe's, layer by layer, and as
+images grow."""
 
 from __future__ import annotations
 
-import json
 import statistics
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from renet.benchmark.layer_tasks import FORWARD, STEP
 from renet.benchmark.network_tasks import DECAY, MOMENTUM, RATE
 from renet.benchmark.settings import CAFFE, DIRECT, PLAIN, PYTORCH, RELEASING, STOCK, Entry, Settings
-from renet.benchmark.sides import PAUSE_SECONDS, Side, Worker, compare, started
-from renet.benchmark.tables import largest_difference
-from renet.common.errors import UserError
+from renet.benchmark.sides import Side, Worker, check_results, compare, in_turn, started
 from renet.common.repository import ROOT
-from renet.gpu_check.speed import BRANCHING_TOLERANCE, GRADIENT
-from renet.gpu_check.work import FLOAT32
+from renet.gpu_check.entries import VOC_CLASSES, group_text
+from renet.gpu_check.work import FORWARD, FORWARD_BACKWARD, STEP
 from renet.networks.analysis import receptive_fields, without_data
 from renet.runtime.prototxt import read_network
 
@@ -30,10 +27,6 @@ MODELS = ("fcn", "h_renet", "h_renet_bn_mlfb")
 SCORES = "fcn scores"  # what stock Caffe has all layers of
 LAYERED = "h_renet_bn_mlfb"
 GROWING = ("fcn", "h_renet_bn_mlfb")
-CLASSES = 21
-OUTPUT_TOLERANCE = 1e-3  # of results, relative to the largest value; the sides add in other orders
-PLAIN_VARIABLES = {"CAFFE_ONEDNN": "0"}
-DIRECT_VARIABLES = {"CAFFE_WINOGRAD": "0"}
 
 
 def network(model: str, passes: str, shape: tuple[int, int, int, int]) -> Any:
@@ -79,77 +72,62 @@ def inputs_of(fed: Any) -> str:
     for layer in fed.layer:
         if layer.type == "Input":
             sizes = ",".join(map(str, layer.input_param.shape[0].dim))
-            words.append(f"{layer.top[0]}:{sizes}" + (f":{CLASSES}" if layer.top[0] == "label" else ""))
+            words.append(f"{layer.top[0]}:{sizes}" + (f":{VOC_CLASSES}" if layer.top[0] == "label" else ""))
     return " ".join(words)
 
 
-class Jobs(NamedTuple):
-    """Files with what the sides of a network are to do: draw its values, read them, read them and let maps go."""
-
-    draw: Path
-    read: Path
-    release: Path
-
-
-def write_jobs(fed: Any, folder: Path) -> Jobs:
-    """Write what the sides of a network take."""
-    model, solver = folder / "net.prototxt", folder / "solver.prototxt"
-    model.write_text(text_format.MessageToString(fed))
-    schedule = caffe_pb2.SolverParameter(
-        net=str(model), base_lr=RATE, lr_policy="fixed", momentum=MOMENTUM, weight_decay=DECAY, max_iter=1 << 20
-    )
-    solver.write_text(text_format.MessageToString(schedule))
-    job = {"model": str(model), "solver": str(solver), "inputs": inputs_of(fed), "values": str(folder)}
-    jobs = Jobs(*(folder / f"job_{name}.json" for name in Jobs._fields))
-    for name, file in jobs._asdict().items():
-        file.write_text(json.dumps({**job, "draw": name == "draw", "release": name == "release"}))
-    return jobs
-
-
-def network_sides(settings: Settings, fed: Any, folder: Path, passes: str, stock: bool, alone: bool) -> dict[str, Side]:
+def network_sides(
+    settings: Settings, text: str, inputs: str, folder: Path, passes: str, stock: bool = False, alone: bool = False
+) -> dict[str, Side]:
     """The sides that there are: ours, ours with release_maps, ours without oneDNN, stock Caffe, PyTorch.
 
     Args:
         settings: of the run.
-        fed: the network.
-        folder: for the jobs' files.
-        passes: FORWARD or STEP.
+        text: the network's.
+        inputs: its inputs as benchmark_net -inputs has them.
+        folder: for the sides' files.
+        passes: FORWARD, FORWARD_BACKWARD or STEP.
         stock: whether stock Caffe has all layers of the network.
         alone: leave out what only explains: ours in other ways.
     """
-    jobs = write_jobs(fed, folder)
-    task = "caffe-network"
-    sides = {CAFFE: Side(task, settings.python, jobs.draw, caffe=settings.build)}
+    model, solver = folder / "net.prototxt", folder / "solver.prototxt"
+    model.write_text(text)
+    schedule = caffe_pb2.SolverParameter(
+        net=str(model), base_lr=RATE, lr_policy="fixed", momentum=MOMENTUM, weight_decay=DECAY, max_iter=1 << 20
+    )
+    solver.write_text(text_format.MessageToString(schedule))
+    job = {"model": str(model), "solver": str(solver), "inputs": inputs, "values": str(folder), "passes": passes}
+    job |= {"draw": False, "release": False}
+
+    def side(variables: Mapping[str, str], build: Path | None = settings.build, **changes: bool) -> Side:
+        return Side("caffe", "network_tasks.CaffeNetwork", settings.python, job | changes, variables, build)
+
+    sides = {CAFFE: side({}, draw=True)}
     if passes == FORWARD and not alone:
-        sides[RELEASING] = Side(task, settings.python, jobs.release, caffe=settings.build)
+        sides[RELEASING] = side({}, release=True)
     if settings.onednn and not alone:
-        sides[PLAIN] = Side(task, settings.python, jobs.read, PLAIN_VARIABLES, settings.build)
+        sides[PLAIN] = side({"CAFFE_ONEDNN": "0"})
     if stock and settings.stock:
-        sides[STOCK] = Side(task, settings.python, jobs.read, caffe=settings.stock)
+        sides[STOCK] = side({}, settings.stock)
     if settings.peer:
-        sides[PYTORCH] = Side("pytorch-network", settings.peer, jobs.read)
+        sides[PYTORCH] = Side("torch", "network_tasks.PyTorchNetwork", settings.peer, job)
     return sides
 
 
-def check_networks(ours: Mapping[str, list[float]], theirs: Mapping[str, list[float]]) -> float:
-    """The largest difference of two sides' outputs, relative to the largest value of each.
+def time_group(settings: Settings, shape: Sequence[int], passes: str) -> dict[str, Any]:
+    """A ReNet layer group beside the same made of PyTorch's LSTM."""
+    with TemporaryDirectory() as scratch:
+        sides = network_sides(settings, group_text(shape), "", Path(scratch), passes, alone=True)
+        return {"shape": list(shape), "pass": passes, **compare(sides, settings.runs, settings.threads)}
 
-    Gradients must agree but for what rounding decides the other way at a ReLU or a maximum.
 
-    Raises:
-        UserError: they differ by more than TOLERANCE, or gradients by more than BRANCHING_TOLERANCE.
-    """
-    if ours.keys() != theirs.keys():
-        raise UserError(f"the networks do not give the same: {sorted(ours.keys() ^ theirs.keys())} on one side alone")
-    outputs = {name for name in ours if not name.endswith(GRADIENT)}
-    worst = 0.0
-    for name in ours:
-        difference = largest_difference({name: ours[name]}, {name: theirs[name]})
-        allowed = OUTPUT_TOLERANCE if name in outputs else BRANCHING_TOLERANCE[FLOAT32]
-        if difference > allowed:
-            raise UserError(f"the networks do not compute the same: {name} differs by {difference:.1e} of its largest")
-        worst = max(worst, difference) if name in outputs else worst
-    return worst
+def group_entries(settings: Settings) -> list[Entry]:
+    """Every shape, forward alone and with backward."""
+    return [
+        Entry(f"{','.join(map(str, shape))}, {passes}", partial(time_group, settings, shape, passes))
+        for shape in settings.scale.groups
+        for passes in (FORWARD, FORWARD_BACKWARD)
+    ]
 
 
 def time_network(
@@ -158,8 +136,9 @@ def time_network(
     """A network on all sides; `alone` leaves out what only explains (Caffe without oneDNN, stock Caffe)."""
     with TemporaryDirectory() as scratch:
         fed = network(model, passes, shape)
-        sides = network_sides(settings, fed, Path(scratch), passes, model == SCORES and not alone, alone)
-        measured = compare(sides, passes, runs, settings.threads, check_networks)
+        text, stock = text_format.MessageToString(fed), model == SCORES and not alone
+        sides = network_sides(settings, text, inputs_of(fed), Path(scratch), passes, stock, alone)
+        measured = compare(sides, runs, settings.threads, partial(check_results, branching=True))
     return {"model": model, "pass": passes, "shape": list(shape), **measured}
 
 
@@ -174,24 +153,28 @@ def network_entries(settings: Settings) -> list[Entry]:
     ]
 
 
-def time_layers(settings: Settings) -> dict[str, Any]:
-    """Each layer of LAYERED in a forward pass, on each of Caffe's sides: the median time of the runs."""
+@contextmanager
+def layered(settings: Settings, *names: str) -> Iterator[tuple[tuple[int, int, int, int], dict[str, Worker]]]:
+    """The shape of LAYERED's image, and its sides of these names that there are, started."""
     shape = (1, 3, *settings.scale.image)
     with TemporaryDirectory() as scratch:
         fed = network(LAYERED, FORWARD, shape)
-        sides = network_sides(settings, fed, Path(scratch), FORWARD, stock=False, alone=False)
-        for name in (RELEASING, PYTORCH):  # whose layers are the same, and whose are not Caffe's
-            sides.pop(name, None)
-        with started(sides, FORWARD, settings.threads) as workers:
-            whole: dict[str, list[float]] = {name: [] for name in workers}
-            passes: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in workers}
-            for number in range(settings.runs + 1):
-                for name, worker in workers.items():
-                    time.sleep(PAUSE_SECONDS)
-                    milliseconds, layers = worker.run(), worker.layers()
-                    if number > 0:
-                        whole[name].append(milliseconds)
-                        passes[name].append(layers)
+        sides = network_sides(settings, text_format.MessageToString(fed), inputs_of(fed), Path(scratch), FORWARD)
+        if settings.onednn:
+            sides[DIRECT] = sides[PLAIN]._replace(variables={"CAFFE_WINOGRAD": "0"})
+        chosen = {name: sides[name] for name in names if name in sides}
+        with started(chosen, settings.threads) as workers:
+            yield shape, workers
+
+
+def time_layers(settings: Settings) -> dict[str, Any]:
+    """Each layer of LAYERED in a forward pass, with and without oneDNN: the median time of the runs."""
+    with layered(settings, CAFFE, PLAIN) as (shape, workers):
+        whole: dict[str, list[float]] = {name: [] for name in workers}
+        passes: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in workers}
+        for name, worker, milliseconds in in_turn(workers, settings.runs):
+            whole[name].append(milliseconds)
+            passes[name].append(worker.ask("layers")["layers"])
     rows = []
     for index, layer in enumerate(passes[CAFFE][0]):
         times = {
@@ -212,16 +195,8 @@ def measure_errors(settings: Settings) -> dict[str, Any]:
     The sides are ours, ours without Winograd's convolutions, and ours without oneDNN; for each of them `layers` as in
     CaffeNetwork.errors, and `labels_changed`, the share of pixels with another label than the last one's.
     """
-    shape = (1, 3, *settings.scale.image)
-    with TemporaryDirectory() as scratch:
-        jobs = write_jobs(network(LAYERED, FORWARD, shape), Path(scratch))
-        task = "caffe-network"
-        sides = {CAFFE: Side(task, settings.python, jobs.draw, caffe=settings.build)}
-        if settings.onednn:
-            for name, variables in ((DIRECT, DIRECT_VARIABLES), (PLAIN, PLAIN_VARIABLES)):
-                sides[name] = Side(task, settings.python, jobs.read, variables, settings.build)
-        with started(sides, FORWARD, settings.threads) as workers:
-            found = {name: worker.errors() for name, worker in workers.items()}
+    with layered(settings, CAFFE, DIRECT, PLAIN) as (shape, workers):
+        found = {name: worker.ask("errors") for name, worker in workers.items()}
     last = found[list(found)[-1]]["labels"]
     errors = {
         name: {
@@ -256,12 +231,3 @@ def grown(settings: Settings, model: str, axis: str, shape: tuple[int, int, int,
     """One point of a growth curve; `axis` is "size" or "batch"."""
     measured = time_network(settings, model, FORWARD, shape, min(settings.runs, settings.scale.growth_runs), alone=True)
     return {"axis": axis, **measured}
-
-
-def has_onednn(python: Path | str, build: Path | None, thread_count: int) -> bool:
-    """Whether the Caffe of a build folder computes by oneDNN."""
-    with TemporaryDirectory() as scratch:
-        jobs = write_jobs(network(SCORES, FORWARD, (1, 3, 16, 16)), Path(scratch))
-        worker = Worker(python, "caffe-network", jobs.draw, FORWARD, thread_count, caffe=build)
-        worker.close()
-        return worker.onednn

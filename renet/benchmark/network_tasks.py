@@ -1,24 +1,23 @@
-"""Whole networks as tasks of renet.benchmark.worker: a forward pass or a training step, in Caffe and in PyTorch.
+"""Networks as tasks of renet.benchmark.worker: forward, forward and backward, or a training step, in Caffe and PyTorch.
 
-The argument is a JSON file: `model` and `solver` (prototxts without layers that read data), `inputs` (as benchmark_net
--inputs has them), `values` (a folder), `draw` (whether to fill that folder) and `release` (whether the network lets
-maps go that no later layer reads). The side that draws makes parameters by the network's fillers and inputs at random
-and writes them, as benchmark_net -dump does and as a caffemodel; the others read them, so that all begin alike. Results
-are those of the first pass: what the network gives, and its parameters' gradients.
+The job has `model` and `solver` (prototxts without layers that read data), `passes`, `inputs` (as in benchmark_net
+-inputs), `values` (a folder), `draw` (whether to fill that folder) and `release` (whether the network lets maps go
+that no later layer reads). The side that draws makes parameters by the network's fillers and what the folder lacks of
+inputs and outputs' gradients at random, and writes them, as benchmark_net -dump does and as a caffemodel; the others
+read them, so that all begin alike. Results are those of the first pass: what the network gives, and gradients.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from renet.benchmark.worker import reset_peak, sampled
-from renet.gpu_check.work import moved_bytes, operations
+from renet.gpu_check.work import FORWARD, GRADIENT, STEP, moved_bytes, operations, parse_inputs
 
 SEED = 1
 WEIGHTS = "net.caffemodel"
@@ -26,24 +25,18 @@ WEIGHTS = "net.caffemodel"
 RATE, MOMENTUM, DECAY = 1e-6, 0.9, 5e-4
 
 
-def input_classes(inputs: str) -> dict[str, int]:
-    """Of `name:N,C,H,W:classes`, separated by spaces: the numbers of classes by name; 0 where there are none."""
-    items = [item.split(":") for item in inputs.split()]
-    return {name: int(classes[0]) if classes else 0 for name, _, *classes in items}
-
-
 class CaffeNetwork:
     """In the Caffe that this Python imports: ours, with or without oneDNN, or a stock one."""
 
-    def __init__(self, job_file: str, backward: bool, threads: int) -> None:
+    def __init__(self, job: Mapping[str, Any]) -> None:
         import caffe
 
         self.version = caffe.__version__
-        self._job, self._backward = json.loads(Path(job_file).read_text()), backward
-        self._folder = Path(self._job["values"])
+        self._job, self._backward = job, job["passes"] != FORWARD
+        self._folder = Path(job["values"])
         caffe.set_mode_cpu()
         caffe.set_random_seed(SEED)
-        if self._job["draw"]:
+        if job["draw"]:
             self._draw()
         self._results = self._first_pass()
         # In the network that is timed nobody has looked at parameters or gradients: NumPy has no hold on them, so that
@@ -52,12 +45,14 @@ class CaffeNetwork:
         reset_peak()
 
     def _make(self) -> tuple[Any, Any]:
-        """The solver (None for forward alone) and the network, with the values that all sides begin with."""
+        """The solver (None without a step) and the network, with the values that all sides begin with."""
         solver, net = self._build()
         net.copy_from(str(self._folder / WEIGHTS))
-        for name in net.inputs:
-            blob = net.blobs[name].data
-            blob[...] = np.fromfile(self._folder / f"{name}.data.f32", np.float32).reshape(blob.shape)
+        for name, kind in [*((name, "data") for name in net.inputs), *((name, "diff") for name in net.outputs)]:
+            file = self._folder / f"{name}.{kind}.f32"
+            if file.is_file():
+                values = getattr(net.blobs[name], kind)
+                values[...] = np.fromfile(file, np.float32).reshape(values.shape)
         if self._job["release"]:
             net.release_maps()
         return solver, net
@@ -65,18 +60,25 @@ class CaffeNetwork:
     def _build(self) -> tuple[Any, Any]:
         import caffe
 
-        solver = caffe.get_solver(self._job["solver"]) if self._backward else None
-        return solver, solver.net if solver else caffe.Net(self._job["model"], caffe.TEST)
+        if self._job["passes"] == STEP:
+            solver = caffe.get_solver(self._job["solver"])
+            return solver, solver.net
+        return None, caffe.Net(self._job["model"], caffe.TRAIN if self._backward else caffe.TEST)
 
     def _draw(self) -> None:
         """Write values to begin with: files for PyTorch, and the same parameters for Caffe."""
         _solver, net = self._build()
-        classes, random = input_classes(self._job["inputs"]), np.random.default_rng(SEED)
+        random = np.random.default_rng(SEED)
+        classes = {each.name: each.classes for each in parse_inputs(self._job["inputs"])}
         values = {}
         for name in net.inputs:
             shape = tuple(net.blobs[name].shape)
-            drawn = random.integers(classes[name], size=shape) if classes[name] else random.standard_normal(shape)
-            values[name] = drawn
+            drawn = random.integers(classes[name], size=shape) if classes.get(name) else random.standard_normal(shape)
+            if not (self._folder / f"{name}.data.f32").is_file():
+                values[f"{name}.data"] = drawn
+        for name in net.outputs if self._backward else ():
+            if len(net.blobs[name].shape):  # a loss has none: it is the beginning
+                values[f"{name}.diff"] = random.standard_normal(tuple(net.blobs[name].shape))
         for name, kind in zip(net._layer_names, (layer.type for layer in net.layers)):
             if kind == "BatchNorm":  # having met no batch it would divide by the root of its eps
                 mean, variance, count = net.params[name]
@@ -84,9 +86,9 @@ class CaffeNetwork:
                 variance.data[...] = random.uniform(0.5, 2, variance.data.shape)
                 count.data[...] = 1
         for name, blobs in net.params.items():
-            values |= {f"{name}.param{index}": blob.data for index, blob in enumerate(blobs)}
+            values |= {f"{name}.param{index}.data": blob.data for index, blob in enumerate(blobs)}
         for name, each in values.items():
-            np.asarray(each, np.float32).tofile(self._folder / f"{name}.data.f32")
+            np.asarray(each, np.float32).tofile(self._folder / f"{name}.f32")
         net.save(str(self._folder / WEIGHTS))
 
     def _first_pass(self) -> dict[str, np.ndarray]:
@@ -95,31 +97,35 @@ class CaffeNetwork:
         if self._backward:
             net.clear_param_diffs()
         net.forward()
-        results = {name: np.array(sampled(net.blobs[name].data)) for name in net.outputs}
-        if not self._backward:
-            return results
-        net.backward()
-        kinds = dict(zip(net._layer_names, (layer.type for layer in net.layers)))
-        for name, blobs in net.params.items():
-            for index, blob in enumerate(blobs):
-                # frozen parameters have no gradient, and what BatchNorm keeps is none
-                if kinds[name] != "BatchNorm" and blob.diff.any():
-                    results[f"{name}.param{index} gradient"] = np.array(sampled(blob.diff))
-        return results
+        results = {name: net.blobs[name].data for name in net.outputs}
+        if self._backward:
+            net.backward()
+            kinds = dict(zip(net._layer_names, (layer.type for layer in net.layers)))
+            diffs = {name: net.blobs[name].diff for name in net.inputs}
+            for name, blobs in net.params.items():
+                if kinds[name] != "BatchNorm":  # what it keeps has no gradient
+                    diffs |= {f"{name}.param{index}": blob.diff for index, blob in enumerate(blobs)}
+            # inputs have none but by force_backward, and frozen parameters have none
+            results |= {name + GRADIENT: diff for name, diff in diffs.items() if diff.any()}
+        return {name: np.array(sampled(values)) for name, values in results.items()}
 
     def run(self) -> None:
-        """A forward pass, or a step of the solver."""
+        """A pass, or a step of the solver; gradients start at zero."""
         if self._solver:
             self._solver.step(1)
-        else:
-            self._net.forward()
+            return
+        if self._backward:
+            self._net.clear_param_diffs()
+        self._net.forward()
+        if self._backward:
+            self._net.backward()
 
     def results(self) -> dict[str, np.ndarray]:
         """Samples of what the first pass gave."""
         return self._results
 
-    def layers(self) -> list[dict[str, Any]]:
-        """One forward pass, timed layer by layer; a ReLU in place counts with the layer before it.
+    def layers(self) -> dict[str, Any]:
+        """`layers`: one forward pass, timed layer by layer; a ReLU in place counts with the layer before it.
 
         Each has name, type, milliseconds, what it takes and gives (bottoms, tops, params: shapes), and the operations
         and bytes that it cannot do without (renet.gpu_check.work).
@@ -147,7 +153,7 @@ class CaffeNetwork:
             counted = [{**metadata, "type": kinds[first], "backward": False, "propagate_down": False}]
             metadata |= {"operations": operations(counted, False), "bytes": moved_bytes(counted, False)}
             rows.append({**metadata, "milliseconds": milliseconds})
-        return rows
+        return {"layers": rows}
 
     def errors(self) -> dict[str, Any]:
         """How far each convolution of a forward pass is from double precision, and which labels the pass gives.
@@ -219,20 +225,21 @@ def convolved(bottom: np.ndarray, parameters: Sequence[np.ndarray], described: A
 class PyTorchNetwork:
     """The same in PyTorch (renet.gpu_check.pytorch_networks)."""
 
-    def __init__(self, job_file: str, backward: bool, threads: int) -> None:
+    def __init__(self, job: Mapping[str, Any]) -> None:
         import torch
 
-        from renet.gpu_check.pytorch_networks import Work, parse_inputs
+        from renet.gpu_check.pytorch_networks import Work
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(job["threads"])
         self.version = torch.__version__
-        job = json.loads(Path(job_file).read_text())
-        self._work = Work(Path(job["model"]).read_text(), parse_inputs(job["inputs"]), backward, "cpu")
+        text, inputs = Path(job["model"]).read_text(), parse_inputs(job["inputs"])
+        self._work = Work(text, inputs, job["passes"] != FORWARD, "cpu")
         self._work.load(Path(job["values"]))
         self._work.run()
         self._results = {name: np.array(sampled(values.numpy())) for name, values in self._work.results().items()}
         trained = [values for values in self._work.network.parameters() if values.requires_grad]
-        self._optimizer = torch.optim.SGD(trained, RATE, MOMENTUM, weight_decay=DECAY) if backward else None
+        step = job["passes"] == STEP
+        self._optimizer = torch.optim.SGD(trained, RATE, MOMENTUM, weight_decay=DECAY) if step else None
 
     def run(self) -> None:
         """As CaffeNetwork.run."""

@@ -12,8 +12,14 @@ from typing import Any
 
 from renet.benchmark.charts import growth_chart
 from renet.benchmark.data_parts import data_entries
-from renet.benchmark.kernel_parts import crf_entries, group_entries, machine_entries
-from renet.benchmark.network_parts import accuracy_entries, growth_entries, layer_entries, network_entries
+from renet.benchmark.kernel_parts import crf_entries, machine_entries
+from renet.benchmark.network_parts import (
+    accuracy_entries,
+    group_entries,
+    growth_entries,
+    layer_entries,
+    network_entries,
+)
 from renet.benchmark.settings import CHART, Entry, Settings
 from renet.benchmark.tables import SECTIONS, machine_peaks, section
 from renet.common.errors import UserError

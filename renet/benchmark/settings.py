@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from renet.benchmark.layer_tasks import CrfShape, Shape
 from renet.common.repository import ROOT
+from renet.gpu_check.entries import SHAPES
 
 # Names of sides in the results.
 CAFFE, RELEASING, PLAIN = "caffe", "caffe with release_maps", "caffe without oneDNN"
@@ -27,19 +26,13 @@ SIDE_TITLES = {
 
 CHART = "images/speed_growth.svg"  # beside a document or results
 
-SHAPES = (
-    Shape(10, 12, 120, 160, 40),  # N-ReNet's first group in training: three channels in patches of 2x2
-    Shape(10, 240, 50, 63, 120),
-    Shape(1, 1024, 47, 63, 120),  # H-ReNet's group on an image of 375x500
-)
-
 
 class Scale(NamedTuple):
     """The sizes of everything.
 
     Attributes:
-        groups: shapes of the ReNet groups.
-        crfs: shapes of the CRFs.
+        groups: N, C, H, W and d of the ReNet groups.
+        crfs: classes, height, width and iterations of the CRFs.
         image: height and width of an image of the networks and of the data.
         batch: images of a training step.
         crop: height and width of a training step's images, and of the growing batch's.
@@ -51,8 +44,8 @@ class Scale(NamedTuple):
         scored: label maps that are scored.
     """
 
-    groups: tuple[Shape, ...]
-    crfs: tuple[CrfShape, ...]
+    groups: tuple[tuple[int, ...], ...]
+    crfs: tuple[tuple[int, ...], ...]
     image: tuple[int, int]
     batch: int
     crop: tuple[int, int]
@@ -66,7 +59,7 @@ class Scale(NamedTuple):
 
 FULL = Scale(
     groups=SHAPES,
-    crfs=(CrfShape(21, 375, 500, 2), CrfShape(21, 375, 500, 10)),
+    crfs=((21, 375, 500, 2), (21, 375, 500, 10)),
     image=(375, 500),
     batch=2,
     crop=(240, 320),
@@ -78,8 +71,8 @@ FULL = Scale(
     scored=1449,
 )
 QUICK = Scale(
-    groups=(Shape(2, 3, 11, 9, 5),),
-    crfs=(CrfShape(3, 20, 31, 2),),
+    groups=((2, 3, 11, 9, 5),),
+    crfs=((3, 20, 31, 2),),
     image=(49, 67),
     batch=2,
     crop=(32, 40),
@@ -92,8 +85,7 @@ QUICK = Scale(
 )
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What a part is given.
 
     Attributes:

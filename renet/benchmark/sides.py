@@ -7,115 +7,171 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from renet.benchmark.layer_tasks import CrfShape, Shape
 from renet.common.errors import UserError
 from renet.common.repository import ROOT
-from renet.runtime.worker_process import last_words
+from renet.gpu_check.conversation import Conversation, Died, last_words
+from renet.gpu_check.work import BRANCHING_TOLERANCE, FLOAT32, GRADIENT, largest_difference
 
 PEER_ENVIRONMENT = ROOT / "build" / "bench-venv"  # PyTorch is no part of the product, so it stays out of .venv
 PEER_REQUIREMENTS = ("torch==2.13.0", "numpy==2.4.6", "pillow==13.0.0", "pydensecrf2==1.1")
 PAUSE_SECONDS = 0.25  # idle threads of one library spin for a while, at the cost of the other's next run
+TOLERANCE = 1e-3  # of results, relative to the largest value; the sides add in other orders
 
 
-class Worker:
-    """A process that does one task when told (renet/benchmark/worker.py).
+class Side(NamedTuple):
+    """One side of a comparison.
 
     Attributes:
-        version: of the library that does it.
-        onednn: whether that library has loaded oneDNN.
+        library: the module of Python that does the work.
+        task: a class of renet.benchmark's modules, as in "network_tasks.CaffeNetwork".
+        python: the Python that has the library.
+        job: what the task needs to know; it becomes JSON.
+        variables: more of its environment.
+        caffe: the build folder that has Caffe, where that is not the Python's own.
     """
 
-    def __init__(
-        self,
-        python: Path | str,
-        task: str,
-        argument: Shape | CrfShape | Path | str,
-        passes: str,
-        thread_count: int,
-        variables: Mapping[str, str] | None = None,
-        caffe: Path | None = None,
-    ) -> None:
-        """Start it and wait until it is ready.
+    library: str
+    task: str
+    python: Path | str
+    job: Mapping[str, Any]
+    variables: Mapping[str, str] = {}
+    caffe: Path | None = None
 
-        Args:
-            python: the Python that has the task's library.
-            task: one of renet.benchmark.worker.TASKS.
-            argument: the shape or file that the task takes.
-            passes: FORWARD, FORWARD_BACKWARD or STEP.
-            thread_count: threads for every library.
-            variables: more of its environment.
-            caffe: the build folder that has Caffe, where that is not the Python's own.
 
-        Raises:
-            UserError: it died; the message tells why.
-        """
+class Worker(Conversation):
+    """A side's process (renet/benchmark/worker.py); any failure of it is a UserError that begins with its name."""
+
+    def __init__(self, name: str, side: Side, thread_count: int, log: Path) -> None:
+        """Start it and wait until it is ready; `log` is where it says what it says."""
+        self._name = name
         count = str(thread_count)
         environment = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), count)
-        paths = [str(ROOT)] if caffe is None else [str(ROOT), str(caffe / "python")]
-        environment |= {"PYTHONPATH": os.pathsep.join(paths), "GLOG_minloglevel": "2", **(variables or {})}
-        self._task = task
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - close() closes it
-        self._process = subprocess.Popen(
-            [str(python), "-m", "renet.benchmark.worker", task, str(argument), passes, count],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            text=True,
-            cwd=ROOT,
-            env=os.environ | environment,
-        )
+        job = json.dumps({**side.job, "library": side.library, "threads": thread_count})
+        command = [str(side.python), "-m", "renet.benchmark.worker", side.library, side.task, job]
+        environment |= {**import_path(side.caffe), "GLOG_minloglevel": "2", **side.variables}
+        with self._told():
+            super().__init__(command, os.environ | environment, ROOT, log)
+
+    def ask(self, do: str, **details: Any) -> dict[str, Any]:
+        """The answer to a question."""
+        with self._told():
+            return super().ask(do, **details)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            ready = self._answer()
-        except BaseException:
-            self.close()
-            raise
-        self.version: str = ready["version"]
-        self.onednn: bool = ready["onednn"]
+            yield
+        except Died as error:
+            raise UserError(f"{self._name}: {error}") from None
 
-    def run(self) -> float:
-        """Do the task once; milliseconds."""
-        return self._ask("run")["milliseconds"]
 
-    def results(self) -> dict[str, Any]:
-        """`values`: samples of what was computed; `peak_mib`: memory taken at most."""
-        return self._ask("results")
+def import_path(caffe: Path | None) -> dict[str, str]:
+    """The variable by which Python finds this library, and Caffe in a build folder."""
+    return {"PYTHONPATH": os.pathsep.join(map(str, [ROOT, *([caffe / "python"] if caffe else [])]))}
 
-    def layers(self) -> list[dict[str, Any]]:
-        """One forward pass layer by layer (of a task that has layers)."""
-        return self._ask("layers")["layers"]
 
-    def errors(self) -> dict[str, Any]:
-        """How far a task that has layers is from double precision (`network_tasks.CaffeNetwork.errors`)."""
-        return self._ask("errors")
+@contextlib.contextmanager
+def started(sides: Mapping[str, Side], thread_count: int) -> Iterator[dict[str, Worker]]:
+    """A Worker for each side, started in their order, ended afterwards."""
+    with contextlib.ExitStack() as stack:
+        logs = Path(stack.enter_context(TemporaryDirectory()))
+        workers = {}
+        for name, side in sides.items():
+            workers[name] = stack.enter_context(Worker(name, side, thread_count, logs / f"{len(workers)}.log"))
+        yield workers
 
-    def close(self) -> None:
-        """End the process."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-        self._process.kill()
-        self._process.wait()
-        self._said.close()
 
-    def _ask(self, question: str) -> dict[str, Any]:
-        with contextlib.suppress(BrokenPipeError):  # the answer tells what happened
-            self._process.stdin.write(question + "\n")
-            self._process.stdin.flush()
-        return self._answer()
+def in_turn(workers: Mapping[str, Worker], runs: int) -> Iterator[tuple[str, Worker, float]]:
+    """Run all workers in turn, once more than `runs`; yields of every run but the first its side and milliseconds."""
+    for number in range(runs + 1):
+        for name, worker in workers.items():
+            time.sleep(PAUSE_SECONDS)
+            milliseconds = worker.ask("run")["milliseconds"]
+            if number > 0:
+                yield name, worker, milliseconds
 
-    def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
-        if line:
-            return json.loads(line)
-        status = self._process.wait()
-        self._said.seek(0)
-        raise UserError(f"{self._task}: {last_words(self._said.read(), status)}")
+
+Check = Callable[[Mapping[str, list[float]], Mapping[str, list[float]]], float]
+
+
+def check_results(
+    ours: Mapping[str, list[float]],
+    theirs: Mapping[str, list[float]],
+    tolerance: float = TOLERANCE,
+    branching: bool = False,
+) -> float:
+    """The largest difference of two sides' results, relative to the largest value of each.
+
+    Args:
+        ours: samples by name.
+        theirs: likewise.
+        tolerance: the difference that is allowed.
+        branching: rounding decides some ReLUs and maxima the other way: gradients may differ by BRANCHING_TOLERANCE,
+            and do not count.
+
+    Raises:
+        UserError: a result is on one side alone, or differs by more.
+    """
+    if ours.keys() != theirs.keys():
+        raise UserError(f"the two sides do not give the same: {sorted(ours.keys() ^ theirs.keys())} on one side alone")
+    worst = 0.0
+    for name in ours:
+        may_branch = branching and name.endswith(GRADIENT)
+        difference = largest_difference(ours[name], theirs[name])
+        if difference > (BRANCHING_TOLERANCE[FLOAT32] if may_branch else tolerance):
+            raise UserError(f"the two sides do not come to the same: {name} differs by {difference:.1e} of its largest")
+        worst = worst if may_branch else max(worst, difference)
+    return worst
+
+
+def compare(sides: Mapping[str, Side], runs: int, thread_count: int, check: Check = check_results) -> dict[str, Any]:
+    """Time all sides in turn, after one run of each that is not counted.
+
+    Args:
+        sides: by name; the first one's results are those that the others' are held to.
+        runs: timed runs of each.
+        thread_count: threads for every library.
+        check: tells the largest difference of two sides' results (the first side's come first), or raises UserError.
+
+    Returns:
+        `sides`: by name, milliseconds of every run, peak_mib, version and onednn; `differences`: by name of each side
+        but the first.
+
+    Raises:
+        UserError: a process died (out of memory, for one), or results differ too much.
+    """
+    with started(sides, thread_count) as workers:
+        times: dict[str, list[float]] = {name: [] for name in workers}
+        for name, _, milliseconds in in_turn(workers, runs):
+            times[name].append(round(milliseconds, 3))
+        results = {name: worker.ask("results") for name, worker in workers.items()}
+        measured = {
+            name: {"milliseconds": times[name], "peak_mib": round(results[name]["peak_mib"], 1), **worker.ready}
+            for name, worker in workers.items()
+        }
+    first, *others = results
+    differences = {name: check(results[first]["values"], results[name]["values"]) for name in others}
+    return {"sides": measured, "differences": differences}
+
+
+def has_onednn(python: Path | str, build: Path | None) -> bool:
+    """Whether a Python's Caffe, or that of a build folder, computes by oneDNN.
+
+    Raises:
+        UserError: there is none that can be imported.
+    """
+    question = "import caffe; print('libdnnl' in open('/proc/self/maps').read())"
+    environment = os.environ | import_path(build)
+    asked = subprocess.run([python, "-c", question], env=environment, capture_output=True, text=True)
+    if asked.returncode:
+        raise UserError(f"Caffe cannot be imported: {last_words(asked.stderr, asked.returncode)}")
+    return asked.stdout.strip() == "True"
 
 
 def prepare_peer(environment: Path = PEER_ENVIRONMENT) -> Path:
@@ -143,69 +199,3 @@ def prepare_peer(environment: Path = PEER_ENVIRONMENT) -> Path:
                 )
     complete.write_text(wanted)
     return python
-
-
-class Side(NamedTuple):
-    """One side: what Worker takes, but for what all sides share."""
-
-    task: str
-    python: Path | str
-    argument: Shape | CrfShape | Path | str
-    variables: Mapping[str, str] | None = None
-    caffe: Path | None = None
-
-
-@contextlib.contextmanager
-def started(sides: Mapping[str, Side], passes: str, thread_count: int) -> Iterator[dict[str, Worker]]:
-    """A Worker for each side, started in their order, ended afterwards."""
-    with contextlib.ExitStack() as stack:
-        workers = {}
-        for name, side in sides.items():
-            workers[name] = Worker(
-                side.python, side.task, side.argument, passes, thread_count, side.variables, side.caffe
-            )
-            stack.callback(workers[name].close)
-        yield workers
-
-
-Check = Callable[[Mapping[str, list[float]], Mapping[str, list[float]]], float]
-
-
-def compare(sides: Mapping[str, Side], passes: str, runs: int, thread_count: int, check: Check) -> dict[str, Any]:
-    """Time all sides in turn, after one run of each that is not counted.
-
-    Args:
-        sides: by name; the first one's results are those that the others' are held to.
-        passes: FORWARD, FORWARD_BACKWARD or STEP.
-        runs: timed runs of each.
-        thread_count: threads for every library.
-        check: tells the largest difference of two sides' results (the first side's come first), or raises UserError.
-
-    Returns:
-        `sides`: by name, milliseconds of every run, peak_mib, version and onednn; `differences`: by name of each side
-        but the first.
-
-    Raises:
-        UserError: a process died (out of memory, for one), or results differ too much.
-    """
-    with started(sides, passes, thread_count) as workers:
-        times: dict[str, list[float]] = {name: [] for name in workers}
-        for number in range(runs + 1):
-            for name, worker in workers.items():
-                time.sleep(PAUSE_SECONDS)
-                milliseconds = worker.run()
-                if number > 0:
-                    times[name].append(milliseconds)
-        results = {name: worker.results() for name, worker in workers.items()}
-        measured = {
-            name: {
-                "milliseconds": [round(each, 3) for each in times[name]],
-                "peak_mib": round(results[name]["peak_mib"], 1),
-                "version": worker.version,
-                "onednn": worker.onednn,
-            }
-            for name, worker in workers.items()
-        }
-    first, *others = results
-    differences = {name: check(results[first]["values"], results[name]["values"]) for name in others}
-    return {"sides": measured, "differences": differences}

@@ -6,12 +6,10 @@ All of it is made of the JSON that tools/benchmark.py writes, so that a document
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from renet.benchmark.layer_tasks import FORWARD, FORWARD_BACKWARD, PRODUCT_SIZE, STEP, TRIAD_SIZE, Shape
+from renet.benchmark.kernel_tasks import PRODUCT_SIZE, TRIAD_SIZE
 from renet.benchmark.settings import (
     CAFFE,
     CHART,
@@ -25,6 +23,8 @@ from renet.benchmark.settings import (
     STOCK,
 )
 from renet.common.text_layout import aligned, markdown
+from renet.gpu_check.entries import PAPER_SECONDS
+from renet.gpu_check.work import FORWARD, FORWARD_BACKWARD, SHARED, STEP
 
 NOT_MEASURED = "Not measured yet."
 MODEL_TITLES = {
@@ -40,23 +40,20 @@ DATA_TITLES = {
     "evaluation": "tools/evaluate.py, label maps",
 }
 WITHOUT_CAFFE = ("conversion", "evaluation")  # what is ours there is Python
-PAPER_SECONDS = {"fcn": 0.21, "h_renet_bn_mlfb": 0.24}  # an image on the paper's GPU (section 4.2)
-UNSEEN = {"Input", "Split"}  # layers that compute nothing
 
 
 # --- Arithmetic ------------------------------------------------------------------------------------------------------
 
 
-def group_flops(shape: Shape, passes: str) -> int:
+def group_flops(shape: Sequence[int], passes: str) -> int:
     """Floating-point operations (a multiplication and an addition count as two) of a group's matrix products.
 
     A scan multiplies W_x (4d x P) and W_h (4d x d) at every position; a layer has two scans, the group a vertical
     layer (P = C) and a horizontal one (P = 2d). Backward has two products for each of forward's: the gradients of both
     factors.
     """
-    positions = shape.num * shape.height * shape.width
-    d = shape.hidden
-    forward = sum(2 * 2 * positions * 4 * d * (inputs + d) for inputs in (shape.channels, 2 * d))
+    num, channels, height, width, d = shape
+    forward = sum(2 * 2 * num * height * width * 4 * d * (inputs + d) for inputs in (channels, 2 * d))
     return {FORWARD: forward, FORWARD_BACKWARD: 3 * forward}[passes]
 
 
@@ -68,17 +65,6 @@ def product_gflops(milliseconds: float) -> float:
 def triad_gigabytes(milliseconds: float) -> float:
     """GB/s of the triad that marks the memory's bandwidth: two arrays read and one written, as STREAM counts."""
     return 3 * 4 * TRIAD_SIZE / milliseconds / 1e6
-
-
-def largest_difference(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> float:
-    """The largest difference of two sides' results, relative to the largest value of its kind (infinite for NaN)."""
-    worst = 0.0
-    for name, values in ours.items():
-        a, b = np.array(values), np.array(theirs[name])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            difference = np.abs(a - b).max() / np.abs(b).max()
-        worst = max(worst, float(difference) if np.isfinite(difference) else float("inf"))
-    return worst
 
 
 class Peaks(NamedTuple):
@@ -173,26 +159,28 @@ class Table(NamedTuple):
     left: int
 
 
-def _side_headers(sides: Sequence[str]) -> list[str]:
-    return [
-        *(f"{SIDE_TITLES[side]} ms" for side in sides),
-        *(f"times {SIDE_TITLES[side]}'s speed" for side in sides if side != CAFFE),
+Entry = Mapping[str, Any]
+Column = tuple[str, Callable[[Entry], str]]  # its header, and an entry's cell
+
+
+def entry_table(entries: Iterable[Entry], left: int, *columns: Column) -> Table:
+    """A table with a row for each entry."""
+    return Table([[name for name, _ in columns], *([cell(entry) for _, cell in columns] for entry in entries)], left)
+
+
+def times(sides: Sequence[str]) -> list[Column]:
+    """Each side's time, and how many times as fast ours is."""
+    shown = [(f"{SIDE_TITLES[side]} ms", lambda entry, side=side: time_cell(entry, side)) for side in sides]
+    return shown + [
+        (f"times {SIDE_TITLES[side]}'s speed", lambda entry, side=side: ratio_cell(entry, side))
+        for side in sides
+        if side != CAFFE
     ]
 
 
-def _side_cells(entry: Mapping[str, Any], sides: Sequence[str]) -> list[str]:
-    return [
-        *(time_cell(entry, side) for side in sides),
-        *(ratio_cell(entry, side) for side in sides if side != CAFFE),
-    ]
-
-
-def _memory_headers(sides: Sequence[str]) -> list[str]:
-    return [f"{SIDE_TITLES[side]} MiB" for side in sides]
-
-
-def _memory_cells(entry: Mapping[str, Any], sides: Sequence[str]) -> list[str]:
-    return [memory_cell(entry, side) for side in sides]
+def memory(sides: Sequence[str]) -> list[Column]:
+    """Each side's memory."""
+    return [(f"{SIDE_TITLES[side]} MiB", lambda entry, side=side: memory_cell(entry, side)) for side in sides]
 
 
 def machine_table(part: Mapping[str, Any]) -> Table:
@@ -210,43 +198,56 @@ def machine_table(part: Mapping[str, Any]) -> Table:
 def group_table(part: Mapping[str, Any]) -> Table:
     """ReNet layer groups."""
     entries = part["entries"].values()
-    sides, peak = present(entries, (CAFFE, PYTORCH)), peaks(part).gflops
-    speeds = [f"{SIDE_TITLES[side]} GFLOP/s" for side in sides]
-    header = ["N, C, H, W, d", "pass", *_side_headers(sides), *speeds, "of sgemm", *_memory_headers(sides)]
-    rows = [[*header, "difference"]]
-    for entry in entries:
-        flops = group_flops(Shape(*entry["shape"]), entry["pass"])
-        gflops = {side: flops / median(entry, side) / 1e6 for side in sides if side in entry["sides"]}
-        cells = [", ".join(map(str, entry["shape"])), entry["pass"], *_side_cells(entry, sides)]
-        cells += [f"{gflops[side]:.1f}" if side in gflops else "-" for side in sides]
-        cells += [share_cell(gflops[CAFFE], peak), *_memory_cells(entry, sides)]
-        rows.append([*cells, difference_cell(entry)])
-    return Table(rows, 2)
+    sides = present(entries, (CAFFE, PYTORCH))
+
+    def gflops(entry: Entry, side: str) -> float | None:
+        return side in entry["sides"] and group_flops(entry["shape"], entry["pass"]) / median(entry, side) / 1e6
+
+    return entry_table(
+        entries,
+        2,
+        ("N, C, H, W, d", lambda entry: ", ".join(map(str, entry["shape"]))),
+        ("pass", lambda entry: entry["pass"]),
+        *times(sides),
+        *(
+            (f"{SIDE_TITLES[side]} GFLOP/s", lambda e, s=side: f"{speed:.1f}" if (speed := gflops(e, s)) else "-")
+            for side in sides
+        ),
+        ("of sgemm", lambda entry: share_cell(gflops(entry, CAFFE), peaks(part).gflops)),
+        *memory(sides),
+        ("difference", difference_cell),
+    )
 
 
 def crf_table(part: Mapping[str, Any]) -> Table:
     """Dense CRFs."""
     entries = part["entries"].values()
     sides = present(entries, (CAFFE, PYDENSECRF))
-    header = ["classes, height, width", "iterations", *_side_headers(sides), *_memory_headers(sides)]
-    rows = [[*header, "largest difference of Q"]]
-    for entry in entries:
-        *size, iterations = entry["shape"]
-        cells = [", ".join(map(str, size)), str(iterations), *_side_cells(entry, sides), *_memory_cells(entry, sides)]
-        rows.append([*cells, difference_cell(entry)])
-    return Table(rows, 1)
+    return entry_table(
+        entries,
+        1,
+        ("classes, height, width", lambda entry: ", ".join(map(str, entry["shape"][:3]))),
+        ("iterations", lambda entry: str(entry["shape"][3])),
+        *times(sides),
+        *memory(sides),
+        ("largest difference of Q", difference_cell),
+    )
 
 
 def network_table(part: Mapping[str, Any]) -> Table:
     """Whole networks."""
     entries = part["entries"].values()
     sides = present(entries, (CAFFE, RELEASING, PLAIN, STOCK, PYTORCH))
-    rows = [["network", "pass", "images", *_side_headers(sides), *_memory_headers(sides), "difference"]]
-    for entry in entries:
-        names = [MODEL_TITLES[entry["model"]], PASS_TITLES[entry["pass"]], size_text(entry["shape"])]
-        cells = [*_side_cells(entry, sides), *_memory_cells(entry, sides), difference_cell(entry)]
-        rows.append([*names, *cells])
-    return Table(rows, 3)
+    return entry_table(
+        entries,
+        3,
+        ("network", lambda entry: MODEL_TITLES[entry["model"]]),
+        ("pass", lambda entry: PASS_TITLES[entry["pass"]]),
+        ("images", lambda entry: size_text(entry["shape"])),
+        *times(sides),
+        *memory(sides),
+        ("difference", difference_cell),
+    )
 
 
 def overhead_table(part: Mapping[str, Any]) -> Table:
@@ -279,7 +280,7 @@ def layer_table(part: Mapping[str, Any]) -> Table:
     rows = [["layer", "type", "output", "GFLOP", *(f"{SIDE_TITLES[side]} ms" for side in sides)]]
     rows[0] += ["GFLOP/s", "of sgemm", "GB/s", "of triad"]
     for layer in entry["layers"]:
-        if layer["type"] in UNSEEN:
+        if layer["type"] in SHARED:
             continue
         ours, operations = layer["milliseconds"][CAFFE], layer["operations"]
         row = [layer["name"], layer["type"], " x ".join(map(str, layer["tops"][0]))]
@@ -318,32 +319,41 @@ def accuracy_table(part: Mapping[str, Any]) -> Table:
 
 def growth_table(part: Mapping[str, Any]) -> Table:
     """Forward passes by size and by batch."""
-    entries = part["entries"].values()
+    entries = sorted(part["entries"].values(), key=lambda each: (each["axis"] != "size", each["model"]))
     sides = present(entries, (CAFFE, PYTORCH))
-    rows = [["network", "images", *_side_headers(sides), "Caffe ms an image", *_memory_headers(sides)]]
-    for entry in sorted(entries, key=lambda each: (each["axis"] != "size", each["model"])):
-        an_image = median(entry, CAFFE) / entry["shape"][0]
-        cells = [*_side_cells(entry, sides), f"{an_image:.0f}", *_memory_cells(entry, sides)]
-        rows.append([MODEL_TITLES[entry["model"]], size_text(entry["shape"]), *cells])
-    return Table(rows, 2)
+    return entry_table(
+        entries,
+        2,
+        ("network", lambda entry: MODEL_TITLES[entry["model"]]),
+        ("images", lambda entry: size_text(entry["shape"])),
+        *times(sides),
+        ("Caffe ms an image", lambda entry: f"{median(entry, CAFFE) / entry['shape'][0]:.0f}"),
+        *memory(sides),
+    )
 
 
 def data_table(part: Mapping[str, Any]) -> Table:
     """Work on data, in images a second."""
-    entries = part["entries"].values()
-    peers = (PYTORCH, NUMPY)
-    rows = [["what", "images", "ms", "images/s", "peer", "peer's images/s", "times its speed", "MiB", "peer's MiB"]]
-    for entry in entries:
-        count = entry["images"]
-        peer = next((side for side in peers if side in entry["sides"]), None)
-        row = [DATA_TITLES[entry["what"]], str(count), time_cell(entry, CAFFE)]
-        row.append(f"{1000 * count / median(entry, CAFFE):.0f}")
-        if peer:
-            row += [SIDE_TITLES[peer], f"{1000 * count / median(entry, peer):.0f}", ratio_cell(entry, peer)]
-        else:
-            row += ["-", "-", "-"]
-        rows.append([*row, memory_cell(entry, CAFFE), memory_cell(entry, peer) if peer else "-"])
-    return Table(rows, 1)
+
+    def speed(entry: Entry, side: str) -> str:
+        return f"{1000 * entry['images'] / median(entry, side):.0f}" if side in entry["sides"] else "-"
+
+    def peer(entry: Entry) -> str:
+        return next((side for side in (PYTORCH, NUMPY) if side in entry["sides"]), "-")
+
+    return entry_table(
+        part["entries"].values(),
+        1,
+        ("what", lambda entry: DATA_TITLES[entry["what"]]),
+        ("images", lambda entry: str(entry["images"])),
+        ("ms", lambda entry: time_cell(entry, CAFFE)),
+        ("images/s", lambda entry: speed(entry, CAFFE)),
+        ("peer", lambda entry: SIDE_TITLES.get(peer(entry), "-")),
+        ("peer's images/s", lambda entry: speed(entry, peer(entry))),
+        ("times its speed", lambda entry: ratio_cell(entry, peer(entry))),
+        ("MiB", lambda entry: memory_cell(entry, CAFFE)),
+        ("peer's MiB", lambda entry: memory_cell(entry, peer(entry))),
+    )
 
 
 def overview_table(results: Mapping[str, Any]) -> Table:

@@ -1,68 +1,37 @@
-"""One side of a speed comparison, in a process of its own:
-`python -m renet.benchmark.worker TASK ARGUMENT PASS THREADS`.
+"""One side of a speed comparison, in a process of its own: `python -m renet.benchmark.worker LIBRARY TASK JOB`.
 
-It speaks JSON lines: one line when it is ready (`{"version": ..., "onednn": ...}`), then one answer for each line that
-it reads: `run` -> `{"milliseconds": ...}`, `results` -> `{"values": {name: [...]}, "peak_mib": ...}`, `layers` ->
-`{"layers": [...]}`, `errors` -> `{"layers": [...], "labels": [...]}`. It needs NumPy and the side's own library and
-nothing of this project beyond the standard library, so that it works in the other library's environment too.
+It answers questions (renet.gpu_check.conversation): run -> {"milliseconds": ...}, results -> {"values": {name: [...]},
+"peak_mib": ...}, and what the task answers beside. It needs NumPy, the side's own library and the standard library, so
+that it works in the other library's environment too.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
 import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 
-from renet.benchmark.layer_tasks import (
-    FORWARD,
-    CrfShape,
-    Shape,
-    Task,
-)
+from renet.gpu_check.conversation import serve
 
 SAMPLES = 997  # values of each result that the two sides are compared by
 
 
-class Kind(NamedTuple):
-    """How a task is made: its library, which is no part of the memory that the work takes, the class, and what the
-    argument on the command line stands for."""
+class Task(Protocol):
+    """Something to time; it is made of its job, a JSON object that has `threads` and `library`, too."""
 
-    library: str
-    module: str
-    name: str
-    argument: type[Any] = str
+    version: str
 
-    def make(self, argument: str, backward: bool, threads: int) -> Task:
-        """The task; `backward` for anything but a forward pass."""
-        kind = getattr(importlib.import_module(self.module), self.name)
-        shape = argument if self.argument is str else self.argument(*map(int, argument.split(",")))
-        return kind(shape, backward, threads)
+    def run(self) -> None:
+        """Do the work once."""
 
-
-_HERE = "renet.benchmark.worker"
-TASKS = {
-    "caffe": Kind("caffe", _HERE, "CaffeGroup", Shape),
-    "pytorch": Kind("torch", _HERE, "PyTorchGroup", Shape),
-    "numpy-product": Kind("numpy", _HERE, "NumPyProduct", Shape),
-    "numpy-triad": Kind("numpy", _HERE, "NumPyTriad", Shape),
-    "pytorch-product": Kind("torch", _HERE, "PyTorchProduct", Shape),
-    "caffe-crf": Kind("caffe", _HERE, "CaffeCrf", CrfShape),
-    "pydensecrf": Kind("pydensecrf.densecrf", _HERE, "Pydensecrf", CrfShape),
-    "caffe-network": Kind("caffe", "renet.benchmark.network_tasks", "CaffeNetwork"),
-    "pytorch-network": Kind("torch", "renet.benchmark.network_tasks", "PyTorchNetwork"),
-    "caffe-loading": Kind("caffe", "renet.benchmark.data_tasks", "CaffeLoading"),
-    "pytorch-loading": Kind("torch", "renet.benchmark.data_tasks", "PyTorchLoading"),
-    "conversion": Kind("numpy", "renet.benchmark.data_tasks", "Conversion"),
-    "evaluation": Kind("numpy", "renet.benchmark.data_tasks", "Evaluation"),
-    "numpy-evaluation": Kind("numpy", "renet.benchmark.data_tasks", "NumPyEvaluation"),
-}
+    def results(self) -> dict[str, np.ndarray]:
+        """What the last run computed."""
 
 
 def resident_mib(field: str) -> float:
@@ -94,34 +63,38 @@ def children_mib() -> float:
     return max(living, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 
 
-def main(arguments: list[str]) -> None:
-    """Serve until the input ends."""
-    name, argument, passes, threads = arguments
-    # Only answers go to the pipe, whatever a library prints.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    kind = TASKS[name]
-    importlib.import_module(kind.library)
+class Timed:
+    """Answers for a task; what it does not know itself the task answers."""
+
+    def __init__(self, task: Task, before: float) -> None:
+        self._task, self._before = task, before
+
+    def run(self) -> dict[str, float]:
+        """One run's time."""
+        start = time.perf_counter()
+        self._task.run()
+        return {"milliseconds": (time.perf_counter() - start) * 1e3}
+
+    def results(self) -> dict[str, Any]:
+        """Samples of the results, and the memory that the work took at most beyond the library."""
+        peak = resident_mib("VmHWM") - self._before + children_mib()
+        return {"values": {name: sampled(each) for name, each in self._task.results().items()}, "peak_mib": peak}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+
+def begin() -> tuple[dict[str, Any], Timed]:
+    """Make the task that the command line names."""
+    library, task, job = sys.argv[1:]
+    importlib.import_module(library)  # it is no part of the memory that the work takes
     reset_peak()
     before = resident_mib("VmRSS")
-    task = kind.make(argument, passes != FORWARD, int(threads))
+    module, name = task.split(".")
+    made = getattr(importlib.import_module(f"renet.benchmark.{module}"), name)(json.loads(job))
     onednn = "libdnnl" in Path("/proc/self/maps").read_text()
-    print(json.dumps({"version": task.version, "onednn": onednn}), file=answers)
-    for line in sys.stdin:
-        question = line.strip()
-        if question == "run":
-            start = time.perf_counter()
-            task.run()
-            answer: dict[str, Any] = {"milliseconds": (time.perf_counter() - start) * 1e3}
-        elif question == "layers":
-            answer = {"layers": task.layers()}
-        elif question == "errors":
-            answer = task.errors()
-        else:
-            peak = resident_mib("VmHWM") - before + children_mib()
-            answer = {"values": {key: sampled(value) for key, value in task.results().items()}, "peak_mib": peak}
-        print(json.dumps(answer), file=answers)
+    return {"version": made.version, "onednn": onednn}, Timed(made, before)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    serve(begin)

@@ -4,23 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from renet.gpu_check.text_table import aligned
 
-def aligned(rows: Sequence[Sequence[str]], left: int = 1, underline: bool = True) -> list[str]:
-    """Lay columns side by side as lines, the header (the first row) underlined.
-
-    Args:
-        rows: cells; the header comes first.
-        left: so many columns stand to the left, those after them, with figures, to the right.
-        underline: draw a line under the header.
-    """
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [text.ljust(w) if i < left else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths))]
-        lines.append("  ".join(cells).rstrip())
-    if underline:
-        lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
-    return lines
+__all__ = ["aligned", "markdown"]
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:

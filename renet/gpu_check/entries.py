@@ -6,18 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from renet.gpu_check.work import FLOAT32, PRECISIONS, TF32
+from renet.gpu_check.work import FLOAT32, FORWARD, FORWARD_BACKWARD, PRECISIONS, STEP, TF32
 
-FORWARD, FORWARD_BACKWARD, STEP = "forward", "forward+backward", "step"
 CHAIN = 4  # passes between two events, so that the processor's way to the GPU is paid once
 N_RENET = "prototxt/n_renet/stanford_background"
 N_RENET_STEPS = 3 * (120 + 160)  # three groups over the 120 x 160 patches of an image of 240 x 320
 VOC_SIZE = "375,500"
 VOC_CLASSES = 21
-
-
-# The paper's seconds an image, without and with the recurrent group and what belongs to it.
-PAPER_FCN, PAPER_H_RENET = 0.21, 0.24
+PAPER_SECONDS = {"fcn": 0.21, "h_renet_bn_mlfb": 0.24}  # an image on the paper's GPU (section 4.2)
 
 
 class Entry(NamedTuple):
@@ -96,7 +92,6 @@ SHAPES = (
     (10, 240, 50, 63, 120),
     (1, 1024, 47, 63, 120),  # H-ReNet's group on an image of 375x500
 )
-
 
 ENTRIES = (
     *(

@@ -5,10 +5,10 @@ It runs with any Python from 3.8 on and needs nothing but the standard library.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import ctypes
 import glob
-import json
 import os
 import platform
 import shutil
@@ -22,12 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from renet.gpu_check.googletest import last_words
+from renet.gpu_check.conversation import last_words
 from renet.gpu_check.launcher import DRIVER_FOLDERS, c_library, pythons
 from renet.gpu_check.work import Rates
 
 PASSED, FAILED, SKIPPED, UNFINISHED = "passed", "FAILED", "skipped", "UNFINISHED"
 NAME_BYTES = 256
+SECONDS_BETWEEN_LOOKS = 0.02  # at whether a command has ended
 
 
 @dataclass
@@ -60,6 +61,7 @@ class Machine:
         say: tells the user how far it is.
         peer: a Python with a PyTorch that sees the GPU, if there is one.
         rates: of the GPU, if they are known.
+        halted: set where nothing shall go on.
     """
 
     bundle: Path
@@ -72,6 +74,7 @@ class Machine:
     say: Callable[[str], None]
     peer: str | None = None
     rates: Rates | None = None
+    halted: threading.Event = field(default_factory=threading.Event)
 
     def program(self, name: str) -> str:
         """The path of one of the bundle's programs."""
@@ -117,7 +120,7 @@ class Ended(NamedTuple):
         """One line on how it ended."""
         if self.status is None:
             return "stopped: the time was up"
-        return last_words(self.output.splitlines(), self.status)
+        return last_words(self.output, self.status)
 
 
 def run_commands(
@@ -125,8 +128,10 @@ def run_commands(
     deadline: float,
     variables: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    halted: threading.Event | None = None,
 ) -> list[Ended]:
-    """Run commands side by side; at the deadline (of time.monotonic) they and what they started are stopped.
+    """Run commands side by side; at the deadline (of time.monotonic), or once `halted`, they and what they started are
+    stopped.
 
     A command that cannot be started gives the status 127.
     """
@@ -149,22 +154,20 @@ def run_commands(
                 continue
             stack.callback(_stop, process)
             started.append((process, said))
-        return [_ended(process, said, deadline) for process, said in started]
+        return [_ended(process, said, deadline, halted) for process, said in started]
 
 
-def run_command(
-    command: Sequence[str], deadline: float, variables: Mapping[str, str] | None = None, folder: Path | None = None
-) -> Ended:
+def run_command(command: Sequence[str], *arguments: Any) -> Ended:
     """Run one command as run_commands does."""
-    return run_commands([command], deadline, variables, folder)[0]
+    return run_commands([command], *arguments)[0]
 
 
-def _ended(process: subprocess.Popen | str, said: Any, deadline: float) -> Ended:
+def _ended(process: subprocess.Popen | str, said: Any, deadline: float, halted: threading.Event | None) -> Ended:
     if isinstance(process, str):
         return Ended(127, process)
-    status: int | None = None
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        status = process.wait(timeout=max(0.0, deadline - time.monotonic()))
+    while process.poll() is None and time.monotonic() < deadline and not (halted and halted.is_set()):
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    status = process.returncode
     _stop(process)
     said.seek(0)
     return Ended(status, said.read().decode(errors="replace"))
@@ -176,96 +179,27 @@ def _stop(process: subprocess.Popen) -> None:
         process.wait()
 
 
-class Died(Exception):
-    """A process that answers questions ended, or answered with an error; the message is one line."""
+def side_by_side(
+    machine: Machine,
+    work: Callable[[Any], Any],
+    items: Sequence[Any],
+    at_once: int,
+    done: Callable[[Any, Any], None] = lambda item, result: None,
+) -> None:
+    """Call `work` with each item in threads, and `done` with the item and the result as they come.
 
-
-class Conversation:
-    """A process that answers each line that it reads with a line of JSON."""
-
-    def __init__(
-        self, command: Sequence[str], variables: Mapping[str, str], folder: Path, log: Path, deadline: float
-    ) -> None:
-        """Start it.
-
-        Args:
-            command: the program, and arguments.
-            variables: its environment.
-            folder: its working directory.
-            log: where it says what it says besides answers.
-            deadline: when it is stopped, by time.monotonic().
-
-        Raises:
-            Died: it ended before it was ready.
-        """
-        self._log = open(log, "w+", errors="replace")  # noqa: SIM115 - close() closes it
-        self._process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=dict(variables),
-            cwd=str(folder),
-            universal_newlines=True,
-        )
-        self._stop = threading.Timer(max(0.0, deadline - time.monotonic()), self._process.kill)
-        self._stop.daemon = True
-        self._stop.start()
+    An exception, such as Ctrl-C's, halts the machine: no item more is begun, and no command of the others goes on.
+    """
+    with concurrent.futures.ThreadPoolExecutor(max(1, at_once)) as pool:
+        futures = {pool.submit(work, item): item for item in items}
         try:
-            self.ready: dict[str, Any] = self._answer()
+            for future in concurrent.futures.as_completed(futures):
+                done(futures[future], future.result())
         except BaseException:
-            self.close()
+            machine.halted.set()
+            for future in futures:
+                future.cancel()
             raise
-
-    def ask(self, question: str) -> dict[str, Any]:
-        """The answer to a question; raises Died."""
-        with contextlib.suppress(BrokenPipeError):  # the answer tells what happened
-            self._process.stdin.write(question + "\n")
-            self._process.stdin.flush()
-        return self._answer()
-
-    def finish(self) -> None:
-        """Let it end its work and wait for it.
-
-        Raises:
-            Died: it failed at that.
-        """
-        self._process.stdin.close()
-        if self._process.wait() != 0:
-            raise Died(self._words())
-
-    def close(self) -> None:
-        """End it, however far it is."""
-        self._stop.cancel()
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-        self._log.close()
-
-    def __enter__(self) -> Conversation:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            raise Died(self._words())
-        answer = json.loads(line)
-        if "error" in answer:
-            raise Died(answer["error"])
-        return answer
-
-    def _words(self) -> str:
-        if not self._stop.is_alive() and self._process.returncode == -signal.SIGKILL:
-            return "stopped: the time was up"
-        self._log.seek(0)
-        return last_words(self._log.read().splitlines(), self._process.returncode)
 
 
 def find_peer(variables: Mapping[str, str], deadline: float) -> tuple[str | None, dict[str, str]]:
@@ -282,14 +216,9 @@ def find_peer(variables: Mapping[str, str], deadline: float) -> tuple[str | None
 
 def processor() -> str:
     """The processor's name."""
-    try:
-        with open("/proc/cpuinfo", errors="replace") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.machine()
+    with open("/proc/cpuinfo", errors="replace") as lines:
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def find_sanitizer(variables: Mapping[str, str]) -> str | None:

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from renet.gpu_check.work import GRADIENT, Input, product
+
 TRAIN, TEST = "TRAIN", "TEST"
 
 # --- The prototxt ----------------------------------------------------------------------------------------------------
@@ -119,26 +121,6 @@ def scalar(token: str) -> Any:
         except ValueError:
             pass
     return token
-
-
-# --- Inputs ----------------------------------------------------------------------------------------------------------
-
-
-class Input(NamedTuple):
-    """What is fed, as benchmark_net -inputs has it; `classes` > 0: whole numbers below it."""
-
-    name: str
-    shape: tuple[int, ...]
-    classes: int = 0
-
-
-def parse_inputs(text: str) -> list[Input]:
-    """The inputs of `name:N,C,H,W` or `name:N,C,H,W:classes`, separated by spaces."""
-    inputs = []
-    for item in text.split():
-        name, shape, *classes = item.split(":")
-        inputs.append(Input(name, tuple(map(int, shape.split(","))), int(classes[0]) if classes else 0))
-    return inputs
 
 
 # --- Layers ----------------------------------------------------------------------------------------------------------
@@ -518,55 +500,39 @@ class Work:
 
     def results(self) -> dict[str, torch.Tensor]:
         """What the last pass gave, and after backward the gradients (`conv1_1.param0 gradient`), in Caffe's layout."""
-        results = {name: top.detach() for name, top in self.outputs.items()}
-        for name, (tensor, convert) in self.network.blobs.items():
-            if self._backward and tensor.grad is not None:
-                results[f"{name} gradient"] = convert(tensor.grad)  # it is its own inverse
-        return results
-
-    def compared(self) -> dict[str, torch.Tensor]:
-        """Copies of all that `differences` compares, by what it is called there."""
-        return {what: theirs.detach().float().clone() for what, (theirs, *_) in self._compared().items()}
-
-    def own_differences(self, before: dict[str, torch.Tensor]) -> dict[str, float]:
-        """The largest difference of each result to an earlier one of the same, relative to the earlier's largest."""
-        return {
-            what: _largest_difference(theirs.detach().float(), before[what])
-            for what, (theirs, *_) in self._compared().items()
-        }
-
-    def differences(self, folder: Path) -> dict[str, float]:
-        """The largest difference of each result to that in the files, relative to its largest value."""
-        result = {}
-        for what, (theirs, name, kind, convert) in self._compared().items():
-            theirs = theirs.detach().float()
-            ours = convert(read(folder / f"{name}.{kind}.f32", theirs.shape)).to(theirs.device)
-            result[what] = _largest_difference(ours, theirs)
-        return result
-
-    def _compared(self) -> dict[str, tuple[torch.Tensor, str, str, Callable[[torch.Tensor], torch.Tensor]]]:
-        """What is compared: the tensor, its file's name and kind, how the file's values become the tensor's."""
-        pairs = {name: (top, name, "data", same) for name, top in self.outputs.items()}
+        results = dict(self.outputs)
         if self._backward:
-            for name, values in self.inputs.items():
-                if values.grad is not None:
-                    pairs[f"{name} gradient"] = (values.grad, name, "diff", same)
-            for name, (tensor, convert) in self.network.blobs.items():
+            fed = {name: Blob(values, same) for name, values in self.inputs.items()}
+            for name, (tensor, convert) in {**fed, **self.network.blobs}.items():
                 if tensor.grad is not None:
-                    pairs[f"{name} gradient"] = (tensor.grad, name, "diff", convert)
-        return pairs
+                    results[name + GRADIENT] = convert(tensor.grad)  # it is its own inverse
+        return {name: values.detach().float() for name, values in results.items()}
 
+    def differences(self, reference: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """The largest difference of each result to the reference's, relative to the latter's largest value."""
+        differences = {}
+        for name, values in self.results().items():
+            expected = reference[name].to(values.device)
+            difference = ((values - expected).abs().max() / expected.abs().max()).item()
+            differences[name] = difference if difference == difference else float("inf")
+        return differences
 
-def _largest_difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    difference = ((one - other).abs().max() / other.abs().max()).item()
-    return difference if difference == difference else float("inf")
+    def stored(self, folder: Path) -> dict[str, torch.Tensor]:
+        """What benchmark_net -dump wrote of each result."""
+        stored = {}
+        for name, values in self.results().items():
+            file = f"{name[: -len(GRADIENT)]}.diff.f32" if name.endswith(GRADIENT) else f"{name}.data.f32"
+            stored[name] = read(folder / file, values.shape)
+        return stored
 
 
 def read(file: Path, shape: Sequence[int]) -> torch.Tensor:
-    """The float32 values of a file as a tensor of `shape`."""
-    count = 1
-    for size in shape:
-        count *= size
+    """The float32 values of a file as a tensor of `shape`.
+
+    Raises:
+        ValueError: the file has more or fewer.
+    """
+    count = product(shape)
     if file.stat().st_size != 4 * count:
         raise ValueError(f"{file}: {file.stat().st_size} bytes, {4 * count} expected")
     return torch.from_file(str(file), shared=False, size=count, dtype=torch.float32).reshape(tuple(shape))

@@ -17,8 +17,6 @@ library, and any Python from 3.8 on.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -29,8 +27,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from renet.gpu_check.pytorch_networks import Work, parse_inputs
-from renet.gpu_check.work import BF16, FLOAT32, TF32
+from renet.gpu_check.conversation import serve
+from renet.gpu_check.pytorch_networks import Work
+from renet.gpu_check.work import BF16, FLOAT32, PRECISIONS, TF32, parse_inputs
 
 WARM_UP = 3
 COPY_BYTES = 1 << 30
@@ -64,90 +63,81 @@ def milliseconds(work: Any, times: int) -> float:
     return start.elapsed_time(stop) / times
 
 
-def rates() -> dict[str, Any]:
-    """The GPU's rates as measured: large matrix products, and a copy within its memory (bytes read and written)."""
-    tflops = {}
-    a = torch.randn(PRODUCT_SIZE, PRODUCT_SIZE, device="cuda")
-    b = torch.randn(PRODUCT_SIZE, PRODUCT_SIZE, device="cuda")
-    for precision in (FLOAT32, TF32, BF16):
-        kind = torch.bfloat16 if precision == BF16 else torch.float32
-        x, y = a.to(kind), b.to(kind)
-        with precision_of_products(precision):
-            milliseconds(lambda x=x, y=y: x @ y, 2)
-            time = milliseconds(lambda x=x, y=y: x @ y, PRODUCT_TIMES)
-        tflops[precision] = 2 * PRODUCT_SIZE**3 / time / 1e9
-    source = torch.empty(COPY_BYTES // 4, device="cuda").normal_()
-    target = torch.empty_like(source)
-    milliseconds(lambda: target.copy_(source), 2)
-    terabytes = 2 * COPY_BYTES / milliseconds(lambda: target.copy_(source), PRODUCT_TIMES) / 1e9
-    return {"tflops": tflops, "terabytes": terabytes}
-
-
 class Peer:
-    """Answers questions; holds the network that was prepared last."""
+    """Answers questions (see the module's text); holds the network that was prepared last."""
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._work: Work | None = None
-        self._precision = FLOAT32
-        self._chain = 1
+        self._on_gpu = device == "cuda"
 
-    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The answer to a question (see the module's text)."""
-        if question["do"] == "rates":
-            return rates()
-        if question["do"] == "run":
-            return {"milliseconds": milliseconds(self._run, self._chain)}
+    def rates(self) -> dict[str, Any]:
+        """The GPU's rates as measured: large matrix products, and a copy within its memory (read and written)."""
+        tflops = {}
+        a, b = (torch.randn(PRODUCT_SIZE, PRODUCT_SIZE, device="cuda") for _ in range(2))
+        for precision in PRECISIONS:
+            kind = torch.bfloat16 if precision == BF16 else torch.float32
+            x, y = a.to(kind), b.to(kind)
+            with precision_of_products(precision):
+                milliseconds(lambda x=x, y=y: x @ y, 2)
+                time = milliseconds(lambda x=x, y=y: x @ y, PRODUCT_TIMES)
+            tflops[precision] = 2 * PRODUCT_SIZE**3 / time / 1e9
+        source = torch.empty(COPY_BYTES // 4, device="cuda").normal_()
+        target = torch.empty_like(source)
+        milliseconds(lambda: target.copy_(source), 2)
+        terabytes = 2 * COPY_BYTES / milliseconds(lambda: target.copy_(source), PRODUCT_TIMES) / 1e9
+        return {"tflops": tflops, "terabytes": terabytes}
+
+    def prepare(self, precision: str, chain: int, **network: Any) -> dict[str, Any]:
+        """Make the network that is timed."""
         self._forget()
-        text, inputs = Path(question["model"]).read_text(), parse_inputs(question["inputs"])
-        if question["do"] == "compare":
-            folder = Path(question["folder"])
-            self._work, self._precision = Work(text, inputs, question["backward"], self._device), FLOAT32
-            self._work.load(folder)
-            self._run()
-            differences, own = self._work.differences(folder), {}
-            if question["precision"] != FLOAT32:
-                exact, self._precision = self._work.compared(), question["precision"]
-                self._run()
-                own = self._work.own_differences(exact)
-            self._forget()
-            return {"differences": differences, "own": own}
-        on_gpu = self._device == "cuda"
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-        self._work, self._precision = Work(text, inputs, question["backward"], self._device), question["precision"]
-        self._chain = question["chain"]
-        milliseconds(self._run, WARM_UP)
-        return {"memory_mib": (torch.cuda.max_memory_allocated() - before) / 2**20 if on_gpu else None}
+        before = torch.cuda.memory_allocated() if self._on_gpu else 0
+        self._make(**network)
+        self._precision, self._chain = precision, chain
+        milliseconds(self._pass, WARM_UP)
+        return {"memory_mib": (torch.cuda.max_memory_allocated() - before) / 2**20 if self._on_gpu else None}
+
+    def run(self) -> dict[str, Any]:
+        """Take one time."""
+        return {"milliseconds": milliseconds(self._pass, self._chain)}
+
+    def compare(self, folder: str, precision: str, **network: Any) -> dict[str, Any]:
+        """Hold results beside those in the folder, and beside the own ones in another precision."""
+        self._forget()
+        self._make(**network)
+        self._work.load(Path(folder))
+        self._precision = FLOAT32
+        self._pass()
+        differences, own = self._work.differences(self._work.stored(Path(folder))), {}
+        if precision != FLOAT32:
+            exact = {name: values.clone() for name, values in self._work.results().items()}
+            self._precision = precision
+            self._pass()
+            own = self._work.differences(exact)
+        self._forget()
+        return {"differences": differences, "own": own}
 
     def _forget(self) -> None:
         """Leave the memory to others."""
-        self._work = None
-        if self._device == "cuda":
+        self._work: Work | None = None
+        if self._on_gpu:
             torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
 
-    def _run(self) -> None:
+    def _make(self, model: str, inputs: str, backward: bool) -> None:
+        self._work = Work(Path(model).read_text(), parse_inputs(inputs), backward, self._device)
+
+    def _pass(self) -> None:
         with precision_of_products(self._precision):
             self._work.run()
 
 
-def main(device: str) -> None:
-    """Answer until the input ends."""
-    # Only answers go to the pipe, whatever a library prints.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    peer = Peer(device)
+def begin() -> tuple[dict[str, Any], Peer]:
+    """What is here, and who answers."""
+    device = sys.argv[1]
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     name = torch.cuda.get_device_name() if device == "cuda" else device
-    print(json.dumps({"versions": versions, "device": name}), file=answers)
-    for line in sys.stdin:
-        try:
-            answer = peer.answer(json.loads(line))
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
-        print(json.dumps(answer), file=answers)
+    return {"versions": versions, "device": name}, Peer(device)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    serve(begin)

@@ -16,31 +16,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from renet.gpu_check.entries import (
-    ENTRIES,
+from renet.gpu_check.conversation import Conversation, Died
+from renet.gpu_check.entries import ENTRIES, PAPER_SECONDS, Entry, group_text, segmentation_name, with_precision
+from renet.gpu_check.machine import FAILED, PASSED, UNFINISHED, Machine, Outcome
+from renet.gpu_check.text_table import aligned
+from renet.gpu_check.work import (
+    BF16,
+    BRANCHING,
+    BRANCHING_TOLERANCE,
+    FLOAT32,
     FORWARD,
     FORWARD_BACKWARD,
-    PAPER_FCN,
-    PAPER_H_RENET,
+    GRADIENT,
+    PRECISIONS,
     STEP,
-    Entry,
-    group_text,
-    segmentation_name,
-    with_precision,
+    TF32,
+    Rates,
+    data_sheet,
+    floor,
+    moved_bytes,
+    operations,
 )
-from renet.gpu_check.machine import FAILED, PASSED, UNFINISHED, Conversation, Died, Machine, Outcome
-from renet.gpu_check.work import BF16, FLOAT32, PRECISIONS, TF32, Rates, data_sheet, floor, moved_bytes, operations
 
 ROUNDS = 9
 # Of results, relative to the largest value: PyTorch computes in float32, the two sides add in other orders.
 TOLERANCE = {FLOAT32: 1e-3, TF32: 2e-2, BF16: 1e-1}
-# Of gradients in a network with ReLUs and maxima, for rounding decides some of them the other way. Up to 2e-2 was seen
-# between the two sides on small images, 8e-3 between PyTorch's own float32 and float64, 0.12 with factors in TF32.
-BRANCHING = {"ReLU", "Pooling"}
-BRANCHING_TOLERANCE = {FLOAT32: 1e-1, TF32: 3e-1}
 # Rounding to TF32 or BF16 carries far in some networks: where PyTorch's own results move as far, ours may, too.
 OWN_FACTOR = 3
-GRADIENT = " gradient"  # ends the names of differences that are a gradient's
 COLUMNS = (
     *("what", "pass", "products", "ms", "PyTorch ms", "ratio", "floor ms", "of limit", "us/step"),
     *("MiB", "PyTorch MiB", "error"),
@@ -143,13 +145,7 @@ def cells(metadata: dict[str, Any]) -> list[str]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The table of the rows' metadata, for a terminal."""
-    lines = [list(COLUMNS), *(cells(metadata) for metadata in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-    aligned = []
-    for line in lines:
-        padded = [c.ljust(w) if i < TEXT_COLUMNS else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))]
-        aligned.append("  ".join(padded).rstrip())
-    return "\n".join(aligned)
+    return "\n".join(aligned([list(COLUMNS), *map(cells, rows)], TEXT_COLUMNS, underline=False))
 
 
 def aims(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -168,7 +164,7 @@ def aims(rows: Sequence[dict[str, Any]]) -> list[str]:
     medians = {metadata["name"]: metadata["median"] for metadata in forward}
     fcn, h_renet = (medians.get(segmentation_name(model, 1)) for model in ("fcn", "h_renet_bn_mlfb"))
     if fcn and h_renet:
-        paper, got = PAPER_H_RENET / PAPER_FCN, h_renet / fcn
+        paper, got = PAPER_SECONDS["h_renet_bn_mlfb"] / PAPER_SECONDS["fcn"], h_renet / fcn
         wanted = f"{segmentation_name('h_renet_bn_mlfb', 1)}: at most {paper:.2f} times fcn's time, as in the paper"
         lines.append(_aim(wanted, f"{got:.2f} times", got <= paper))
     return lines
@@ -185,12 +181,12 @@ class Side:
         self._peer = peer
         self.failure: str | None = None
 
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, do: str, **details: Any) -> dict[str, Any]:
         """The answer; empty where there is no other side, or not any more."""
         if self._peer is None or self.failure:
             return {}
         try:
-            return self._peer.ask(json.dumps(question))
+            return self._peer.ask(do, **details)
         except Died as error:
             self.failure = str(error)
             return {}
@@ -216,34 +212,30 @@ def time_entry(
         options["-dump"] = str(dump)
     command = [machine.program("benchmark_net"), *itertools.chain(*options.items()), "-serve"]
     work = {"model": str(model), "inputs": options.get("-inputs", ""), "backward": entry.passes != FORWARD}
-    log = machine.out / "benchmark_net.log"
     # a convolution has no precision of its own
     variables = {**machine.variables, "CAFFE_ALLOW_TF32": "1"} if precision == TF32 else machine.variables
-    ours_times: list[float] = []
-    peer_times: list[float] = []
+    times: dict[str, list[float]] = {"ours": [], "peer": []}
     # ours is ready, and its memory counted, before PyTorch takes any
-    with Conversation(command, variables, machine.bundle, log, deadline) as ours:
-        prepared = other.ask({"do": "prepare", **work, "precision": precision, "chain": entry.chain})
+    with Conversation(command, variables, machine.bundle, machine.out / "benchmark_net.log", deadline) as ours:
+        prepared = other.ask("prepare", **work, precision=precision, chain=entry.chain)
         for number in range(ROUNDS + 1):
-            time_of_ours = ours.ask("run")["milliseconds"]
-            time_of_peer = other.ask({"do": "run"}).get("milliseconds")
-            if number > 0:
-                ours_times.append(time_of_ours)
-                peer_times += [time_of_peer] if time_of_peer else []
+            answers = {"ours": ours.ask("run"), "peer": other.ask("run")}
+            for side, answer in answers.items() if number > 0 else ():
+                times[side] += [answer["milliseconds"]] if answer else []
         ours.finish()
-    compared = other.ask({"do": "compare", "folder": str(dump), "precision": precision, **work})
+    compared = other.ask("compare", folder=str(dump), precision=precision, **work)
     written = json.loads(result.read_text())
     return Row(
-        entry,
-        precision,
-        ours_times,
-        peer_times,
-        written["memory_mib"],
-        prepared.get("memory_mib"),
-        compared.get("differences", {}),
-        written["layers"],
-        compared.get("own", {}),
-        other.failure,
+        entry=entry,
+        precision=precision,
+        ours=times["ours"],
+        peer=times["peer"],
+        memory_mib=written["memory_mib"],
+        peer_memory_mib=prepared.get("memory_mib"),
+        differences=compared.get("differences", {}),
+        layers=written["layers"],
+        own_differences=compared.get("own", {}),
+        peer_failure=other.failure,
     )
 
 
@@ -262,7 +254,7 @@ def benchmark(machine: Machine, deadline: float) -> Outcome:
                 log = machine.out / "pytorch_peer.log"
                 peer = stack.enter_context(Conversation(program, machine.own_variables, machine.bundle, log, deadline))
                 metadata["pytorch"] = peer.ready
-                measured = peer.ask('{"do": "rates"}')
+                measured = peer.ask("rates")
                 machine.rates = Rates(measured["tflops"], measured["terabytes"], "measured")
             except Died as error:
                 failures["PyTorch"] = str(error)

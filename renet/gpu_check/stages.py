@@ -6,18 +6,16 @@ It runs with any Python from 3.8 on and needs nothing but the standard library.
 from __future__ import annotations
 
 import array
-import concurrent.futures
 import json
 import os
 import re
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from renet.gpu_check.entries import FORWARD, FORWARD_BACKWARD, with_precision
+from renet.gpu_check.entries import with_precision
 from renet.gpu_check.googletest import Report, listed_tests, run_tests, uses_gpu
 from renet.gpu_check.machine import (
     FAILED,
@@ -29,9 +27,19 @@ from renet.gpu_check.machine import (
     find_sanitizer,
     run_command,
     run_commands,
+    side_by_side,
 )
-from renet.gpu_check.speed import BRANCHING, BRANCHING_TOLERANCE
-from renet.gpu_check.work import BF16, FLOAT32, PRECISIONS, TF32
+from renet.gpu_check.work import (
+    BF16,
+    BRANCHING,
+    BRANCHING_TOLERANCE,
+    FLOAT32,
+    FORWARD,
+    FORWARD_BACKWARD,
+    PRECISIONS,
+    TF32,
+    largest_difference,
+)
 
 AGREEMENT = "agreement"
 AGREEMENT_SUITES = re.compile(r"GPU(Agreement|Precision)")
@@ -80,16 +88,13 @@ def test_stage(kind: str) -> Callable[[Machine, float], Outcome]:
         names = [name for name in names if kind == AGREEMENT or uses_gpu(name)]
         if not names:
             return Outcome(FAILED, "the test program has no such tests")
-        # numerical gradients wait for the GPU thousands of times, each longer than most tests: whatever the time allows
-        names.sort(key=lambda name: "Gradient" in name)
         at_once = max(1, min(TESTS_AT_ONCE, os.cpu_count() or 1))
         machine.say(f"{len(names)} tests in {at_once} processes")
-        logs = machine.out / kind
-        logs.mkdir(exist_ok=True)
         # processes share the cores, and where the processor is compared with, few of them have most of the work
         threads = max(2, (os.cpu_count() or 1) // (2 if kind == AGREEMENT else at_once))
         variables = {**machine.variables, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
-        return outcome_of_tests(run_tests([program], names, variables, folder, deadline, logs, at_once))
+        log = machine.out / f"{kind}.log"
+        return outcome_of_tests(run_tests(machine, names, variables, deadline, log, at_once))
 
     return run
 
@@ -125,21 +130,6 @@ class Dumped(NamedTuple):
         """COMPARED of a file's values, evenly spread, or all where it has no more."""
         values = self.values(name)
         return values[:: -(-len(values) // COMPARED) or 1]
-
-
-def largest_difference(ours: Sequence[float], reference: Sequence[float]) -> float:
-    """The largest difference, relative to the largest value of `reference`; infinite for NaN."""
-    if len(ours) != len(reference):
-        return float("inf")
-    scale = max(map(abs, reference), default=0.0)
-    worst = 0.0
-    for a, b in zip(ours, reference):
-        difference = abs(a - b)
-        if not difference <= worst:
-            if difference != difference:
-                return float("inf")
-            worst = difference
-    return worst / scale if scale else (0.0 if worst == 0 else float("inf"))
 
 
 def network_differences(gpu: Dumped, cpu: Dumped) -> tuple[float, float]:
@@ -184,16 +174,14 @@ class Checked(NamedTuple):
     late: bool
 
 
-def check_network(machine: Machine, file: Path, deadline: float, halted: threading.Event) -> Checked:
-    """Run a network on the processor and, at each precision that it has, on the GPU; nothing any more once `halted`."""
+def check_network(machine: Machine, file: Path, deadline: float) -> Checked:
+    """Run a network on the processor and, at each precision that it has, on the GPU."""
     differences: dict[str, tuple[float, float]] = {}
     failures: dict[str, str] = {}
     text = file.read_text()
     training = file.name == "train_val.prototxt"
     passes, inputs = (FORWARD_BACKWARD, TRAINING_INPUTS) if training else (FORWARD, USE_INPUTS)
     options = ["-pass", passes, "-inputs", inputs]
-    if halted.is_set():
-        return Checked({}, {}, False)
     with tempfile.TemporaryDirectory() as scratch:
         try:
             cpu = dumped(machine, text, options, Path(scratch) / "cpu", deadline)
@@ -202,8 +190,8 @@ def check_network(machine: Machine, file: Path, deadline: float, halted: threadi
         branching = BRANCHING_TOLERANCE[FLOAT32] if BRANCHING & {*cpu.types.values()} else 0.0
         for case in PRECISIONS:
             as_precise = with_precision(text, case)
-            if halted.is_set() or (case != FLOAT32 and as_precise == text):
-                continue  # in the latter case no layer has a precision
+            if case != FLOAT32 and as_precise == text:
+                continue  # no layer has a precision
             try:
                 gpu = dumped(machine, as_precise, [*options, "-gpu", "0"], Path(scratch) / "gpu", deadline)
                 outputs, gradients = differences[case] = network_differences(gpu, cpu)
@@ -225,26 +213,22 @@ def networks(machine: Machine, deadline: float) -> Outcome:
     failures: dict[str, str] = {}
     worst = dict.fromkeys(PRECISIONS, 0.0)
     late = False
-    at_once = max(1, min(NETWORKS_AT_ONCE, (os.cpu_count() or 1) // 2))
     folder = machine.bundle / "prototxt"
-    halted = threading.Event()
-    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
-        files = {
-            pool.submit(check_network, machine, file, deadline, halted): file for file in different_networks(folder)
-        }
-        try:
-            for future in concurrent.futures.as_completed(files):
-                name, checked = str(files[future].relative_to(folder)), future.result()
-                late = late or checked.late
-                for precision, (outputs, gradients) in checked.differences.items():
-                    metadata[f"{name}, {precision}"] = {"outputs": outputs, "gradients": gradients}
-                    worst[precision] = max(worst[precision], outputs, gradients)
-                for case, words in checked.failures.items():
-                    failures[f"{name}, {case}" if case else name] = words
-                machine.keep({"differences": metadata, "failures": failures})
-        except BaseException:
-            halted.set()  # or leaving the pool would wait for all networks
-            raise
+
+    def done(file: Path, checked: Checked) -> None:
+        nonlocal late
+        late = late or checked.late
+        name = str(file.relative_to(folder))
+        for precision, (outputs, gradients) in checked.differences.items():
+            metadata[f"{name}, {precision}"] = {"outputs": outputs, "gradients": gradients}
+            worst[precision] = max(worst[precision], outputs, gradients)
+        for case, words in checked.failures.items():
+            failures[f"{name}, {case}" if case else name] = words
+        machine.keep({"differences": metadata, "failures": failures})
+
+    at_once = min(NETWORKS_AT_ONCE, (os.cpu_count() or 1) // 2)
+    files = different_networks(folder)
+    side_by_side(machine, lambda file: check_network(machine, file, deadline), files, at_once, done)
     summary = "largest difference " + ", ".join(f"{worst[precision]:.0e} ({precision})" for precision in PRECISIONS)
     if failures:
         first = next(iter(failures))
@@ -265,7 +249,7 @@ def dumped(machine: Machine, text: str, options: Sequence[str], folder: Path, de
     command = [machine.program("benchmark_net"), "-model", str(model), *options, "-warmup", "0", "-repeats", "1"]
     command += ["-dump", str(folder), "-json", str(result)]
     variables = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", **machine.variables}  # others run beside it
-    ended = run_command(command, deadline, variables, machine.bundle)
+    ended = run_command(command, deadline, variables, machine.bundle, machine.halted)
     if ended.status != 0:
         raise RuntimeError(f"{'GPU' if '-gpu' in options else 'processor'}: {ended.words}")
     written = json.loads(result.read_text())

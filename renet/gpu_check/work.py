@@ -1,4 +1,5 @@
-"""How fast a GPU could be at a network's work: operations and bytes, rates, and the time that no code can go below.
+"""A network's work: its passes and inputs, operations and bytes, the time that no code can go below, and how far two
+sides' results may differ.
 
 It runs with any Python from 3.8 on and needs nothing but the standard library.
 """
@@ -9,12 +10,41 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+FORWARD, FORWARD_BACKWARD, STEP = "forward", "forward+backward", "step"
 FLOAT32, TF32, BF16 = "FLOAT32", "TF32", "BF16"
 PRECISIONS = (FLOAT32, TF32, BF16)
+GRADIENT = " gradient"  # ends the names of results that are a gradient's
+# Of gradients in a network with ReLUs and maxima, for rounding decides some of them the other way. Up to 2e-2 was seen
+# between the two sides on small images, 8e-3 between PyTorch's own float32 and float64, 0.12 with factors in TF32.
+BRANCHING = {"ReLU", "Pooling"}
+BRANCHING_TOLERANCE = {FLOAT32: 1e-1, TF32: 3e-1}
 FLOAT_BYTES = 4
 SHARED = {"Input", "Split"}  # layers that give what they take, without a copy on the way forward
 SHAPE_ONLY = {"BilinearInterpolation", "Crop"}  # layers that ask all bottoms but the first for their shape alone
 UPDATE_ACCESSES = 5  # of a parameter in a solver's step: reads gradient, history and value, writes history and value
+
+
+class Input(NamedTuple):
+    """What is fed, as benchmark_net -inputs has it; `classes` > 0: whole numbers below it."""
+
+    name: str
+    shape: tuple[int, ...]
+    classes: int = 0
+
+
+def parse_inputs(text: str) -> list[Input]:
+    """The inputs of `name:N,C,H,W` or `name:N,C,H,W:classes`, separated by spaces."""
+    items = [item.split(":") for item in text.split()]
+    return [Input(name, tuple(map(int, shape.split(","))), *map(int, classes)) for name, shape, *classes in items]
+
+
+def largest_difference(ours: Sequence[float], reference: Sequence[float]) -> float:
+    """The largest difference, relative to the largest value of `reference`; infinite for NaN and for other counts."""
+    differences = [abs(a - b) for a, b in zip(ours, reference)]
+    if len(ours) != len(reference) or any(each != each for each in differences):
+        return float("inf")
+    worst, scale = max(differences, default=0.0), max(map(abs, reference), default=0.0)
+    return worst / scale if scale else (0.0 if worst == 0 else float("inf"))
 
 
 class Rates(NamedTuple):
@@ -31,40 +61,29 @@ class Rates(NamedTuple):
     source: str
 
 
-# Makers' data sheets, dense products. Without tensor cores for a type it has the rate of float32.
+# Makers' data sheets: dense products in each precision, and memory. Without tensor cores for a type it has the rate of
+# float32.
 DATA_SHEETS = (
-    (r"H200|H100.*(HBM3|SXM)|^NVIDIA H100$", (67.0, 494.7, 989.4)),
-    (r"H100", (51.2, 378.0, 756.0)),
-    (r"A100|A800", (19.5, 156.0, 312.0)),
-    (r"L40S", (91.6, 183.0, 362.0)),
-    (r"L4\b", (30.3, 60.0, 121.0)),
-    (r"A10G?\b", (31.2, 62.5, 125.0)),
-    (r"RTX 4090", (82.6, 82.6, 165.2)),
-    (r"RTX 3090", (35.6, 35.6, 71.0)),
-    (r"T4\b", (8.1, 8.1, 8.1)),
-)
-MEMORY_TERABYTES = (
-    (r"H200", 4.8),
-    (r"H100 PCIe", 2.0),
-    (r"H100", 3.35),
-    (r"A100.*80GB", 2.04),
-    (r"A100", 1.555),
-    (r"L40S", 0.864),
-    (r"L4\b", 0.3),
-    (r"A10G?\b", 0.6),
-    (r"RTX 4090", 1.008),
-    (r"RTX 3090", 0.936),
-    (r"T4\b", 0.32),
+    (r"H200", (67.0, 494.7, 989.4), 4.8),
+    (r"H100.*(HBM3|SXM)|^NVIDIA H100$", (67.0, 494.7, 989.4), 3.35),
+    (r"H100 PCIe", (51.2, 378.0, 756.0), 2.0),
+    (r"H100", (51.2, 378.0, 756.0), 3.35),
+    (r"(A100|A800).*80GB", (19.5, 156.0, 312.0), 2.04),
+    (r"A100|A800", (19.5, 156.0, 312.0), 1.555),
+    (r"L40S", (91.6, 183.0, 362.0), 0.864),
+    (r"L4\b", (30.3, 60.0, 121.0), 0.3),
+    (r"A10G?\b", (31.2, 62.5, 125.0), 0.6),
+    (r"RTX 4090", (82.6, 82.6, 165.2), 1.008),
+    (r"RTX 3090", (35.6, 35.6, 71.0), 0.936),
+    (r"T4\b", (8.1, 8.1, 8.1), 0.32),
 )
 
 
 def data_sheet(name: str) -> Rates | None:
     """The rates that the maker gives for the GPU called `name`; None for one that is not listed."""
-    for pattern, tflops in DATA_SHEETS:
+    for pattern, tflops, terabytes in DATA_SHEETS:
         if re.search(pattern, name):
-            for memory, terabytes in MEMORY_TERABYTES:
-                if re.search(memory, name):
-                    return Rates(dict(zip(PRECISIONS, tflops)), terabytes, "data sheet")
+            return Rates(dict(zip(PRECISIONS, tflops)), terabytes, "data sheet")
     return None
 
 

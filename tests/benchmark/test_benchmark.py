@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import subprocess
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from renet_reference import ReNetReference
 
 pytest.importorskip("caffe", reason="Caffe is not built: make caffe")
 
@@ -20,27 +18,16 @@ from caffe.proto import caffe_pb2
 
 from renet.benchmark import results as kept
 from renet.benchmark.charts import growth_chart, point
-from renet.benchmark.data_parts import check_alike, draw_files, time_conversion, time_evaluation, time_loading
-from renet.benchmark.kernel_parts import check_results, time_crf, time_group
-from renet.benchmark.layer_tasks import (
-    FORWARD,
-    FORWARD_BACKWARD,
-    PRODUCT_SIZE,
-    STEP,
-    TRIAD_SIZE,
-    CaffeGroup,
-    NumPyTriad,
-    Shape,
-    group_inputs,
-    parse_shape,
-)
+from renet.benchmark.data_parts import draw_files, time_conversion, time_evaluation, time_loading
+from renet.benchmark.kernel_parts import time_crf
+from renet.benchmark.kernel_tasks import PRODUCT_SIZE, TRIAD_SIZE, Triad
 from renet.benchmark.network_parts import (
     SCORES,
-    check_networks,
     grown,
     inputs_of,
     measure_errors,
     network,
+    time_group,
     time_layers,
     time_network,
 )
@@ -59,7 +46,15 @@ from renet.benchmark.settings import (
     Settings,
     has_caffe,
 )
-from renet.benchmark.sides import PEER_ENVIRONMENT, PEER_REQUIREMENTS, Side, Worker, compare, prepare_peer
+from renet.benchmark.sides import (
+    PEER_ENVIRONMENT,
+    PEER_REQUIREMENTS,
+    Side,
+    check_results,
+    compare,
+    has_onednn,
+    prepare_peer,
+)
 from renet.benchmark.tables import (
     NOT_MEASURED,
     SECTIONS,
@@ -67,7 +62,6 @@ from renet.benchmark.tables import (
     described,
     group_flops,
     group_table,
-    largest_difference,
     layer_table,
     machine_peaks,
     overhead_table,
@@ -79,8 +73,9 @@ from renet.benchmark.tables import (
 )
 from renet.benchmark.worker import sampled
 from renet.common.errors import UserError
+from renet.gpu_check.work import FORWARD, FORWARD_BACKWARD, STEP
 
-TINY = Shape(2, 3, 5, 4, 2)
+TINY = (2, 3, 5, 4, 2)
 MADE_BY = {"machine": {"processor": "A Processor"}, "commit": "0123456789abcdef"}
 
 
@@ -195,7 +190,7 @@ def test_operations_of_a_group() -> None:
     # 40 positions; a scan: 8 x 3 and 8 x 2 weights vertically, 8 x 4 and 8 x 2 horizontally; two scans, two operations.
     assert group_flops(TINY, FORWARD) == 40 * ((24 + 16) + (32 + 16)) * 2 * 2
     assert group_flops(TINY, FORWARD_BACKWARD) == 3 * group_flops(TINY, FORWARD)
-    assert group_flops(Shape(10, 240, 50, 63, 120), FORWARD) == pytest.approx(43.5e9, rel=1e-2)
+    assert group_flops((10, 240, 50, 63, 120), FORWARD) == pytest.approx(43.5e9, rel=1e-2)
 
 
 def test_speed_of_a_product() -> None:
@@ -207,7 +202,7 @@ def test_bandwidth_of_a_triad() -> None:
 
 
 def test_the_triad_adds_all_values() -> None:
-    triad = NumPyTriad(TINY, False, 3)
+    triad = Triad({"threads": 3})
     triad.run()
     assert (triad.results()["sums"] == 7).all()
 
@@ -225,7 +220,7 @@ def row(table: Any, number: int) -> dict[str, str]:
 
 def test_table_of_groups(results: dict[str, Any]) -> None:
     groups = results["parts"]["groups"]
-    speed = group_flops(Shape(10, 240, 50, 63, 120), FORWARD) / 0.02 / 1e9
+    speed = group_flops((10, 240, 50, 63, 120), FORWARD) / 0.02 / 1e9
     groups["peaks"]["sgemm_gflops"] = {NUMPY: 2 * speed, PYTORCH: speed}
     table = group_table(groups)
     first, second = row(table, 1), row(table, 2)
@@ -428,13 +423,6 @@ def test_run_of_some_parts(tool: list[str], tmp_path: Path) -> None:
     assert shown.returncode == 0 and shown.stdout == done.stdout
 
 
-def test_difference_of_results() -> None:
-    ours, theirs = {"a": [1.0, 2.0], "b": [0.5]}, {"a": [1.0, 4.0], "b": [0.5]}
-    assert largest_difference(ours, ours) == 0
-    assert largest_difference(ours, theirs) == pytest.approx(0.5)
-    assert largest_difference({"a": [float("nan"), 0.0]}, {"a": [1.0, 1.0]}) == float("inf")
-
-
 def test_sampled_values_are_spread() -> None:
     assert sampled(np.arange(6.0).reshape(2, 3)) == [0, 1, 2, 3, 4, 5]
     many = sampled(np.arange(1_000_000.0))
@@ -442,34 +430,12 @@ def test_sampled_values_are_spread() -> None:
     assert (many[0], many[-1]) == (0, 999_999)
 
 
-@pytest.mark.parametrize("backward", [False, True])
-def test_caffe_side_computes_the_group(backward: bool) -> None:
-    """Twice the same: gradients start anew in each run."""
-    group = CaffeGroup(TINY, backward, 1)
-    group.run()
-    group.run()
-    bottom, top_diff, (vertical, horizontal) = (
-        group_inputs(TINY)[0].astype(np.float64),
-        group_inputs(TINY)[1].astype(np.float64),
-        [[values.astype(np.float64) for values in layer] for layer in group_inputs(TINY)[2]],
-    )
-    first, second = ReNetReference("ReNetLSTM", True), ReNetReference("ReNetLSTM", False)
-    expected = {"output": second.forward(first.forward(bottom, vertical), horizontal)}
-    if backward:
-        expected["input gradient"], weight_diffs = first.backward(second.backward(top_diff)[0])
-        expected["weight gradient"] = weight_diffs[0]
-    results = group.results()
-    assert results.keys() == expected.keys()
-    for name, values in expected.items():
-        np.testing.assert_allclose(results[name], values, rtol=1e-4, atol=1e-5)
-
-
 # --- What is measured ------------------------------------------------------------------------------------------------
 
 
 def test_both_libraries_come_to_the_same_result(with_peer: Settings) -> None:
     for passes in (FORWARD, FORWARD_BACKWARD):
-        found = time_group(with_peer, Shape(2, 3, 11, 9, 5), passes)
+        found = time_group(with_peer, (2, 3, 11, 9, 5), passes)
         assert 0 < found["differences"][PYTORCH] < 1e-5
         assert all(side["milliseconds"][0] > 0 for side in found["sides"].values())
 
@@ -477,20 +443,6 @@ def test_both_libraries_come_to_the_same_result(with_peer: Settings) -> None:
 def test_a_crf_is_pydensecrfs(with_peer: Settings) -> None:
     found = time_crf(with_peer, QUICK.crfs[0])
     assert found["differences"][PYDENSECRF] < 1e-3
-
-
-def test_results_that_differ_are_told() -> None:
-    with pytest.raises(UserError, match=r"differ by 5\.0e-01 of the largest value at a place"):
-        check_results("a place", {"a": [1.0]}, {"a": [2.0]})
-    with pytest.raises(UserError, match=r"prob differs by 5\.0e-01"):
-        check_networks({"prob": [1.0]}, {"prob": [2.0]})
-    with pytest.raises(UserError, match=r"conv\.param0 gradient"):
-        check_networks({"conv.param0 gradient": [1.0]}, {"conv.param0 gradient": [2.0]})
-    assert check_networks({"prob": [1.0], "x gradient": [1.0]}, {"prob": [1.0], "x gradient": [1.01]}) == 0
-    with pytest.raises(UserError, match=r"the same: .*lost gradient"):
-        check_networks({"prob": [1.0], "lost gradient": [1.0]}, {"prob": [1.0]})
-    with pytest.raises(UserError, match="do not come to the same"):
-        check_alike(0.1, {"a": [1.0]}, {"a": [2.0]})
 
 
 def test_networks_of_the_benchmark() -> None:
@@ -560,20 +512,37 @@ def test_scores_are_the_same(settings: Settings) -> None:
     assert found["differences"] == {NUMPY: 0.0}
 
 
-def test_a_dead_worker_is_told() -> None:
-    with pytest.raises(UserError, match=r"^nonsense: .*ended with status 1; its last line: KeyError"):
-        Worker(sys.executable, "nonsense", TINY, FORWARD, 1)
+def test_results_that_differ_are_told() -> None:
+    with pytest.raises(UserError, match=r"the two sides do not come to the same: prob differs by 5\.0e-01"):
+        check_results({"prob": [1.0]}, {"prob": [2.0]})
+    with pytest.raises(UserError, match=r"conv gradient"):
+        check_results({"conv gradient": [1.0]}, {"conv gradient": [2.0]}, branching=True)
+    with pytest.raises(UserError, match=r"conv gradient"):
+        check_results({"conv gradient": [1.0]}, {"conv gradient": [1.01]})
+    values = {"prob": [1.0], "x gradient": [1.0]}
+    assert check_results(values, {**values, "x gradient": [1.01]}, branching=True) == 0
+    assert check_results(values, {**values, "prob": [1.1]}, tolerance=0.2) == pytest.approx(0.1 / 1.1)
+    with pytest.raises(UserError, match=r"do not give the same: .*x gradient"):
+        check_results(values, {"prob": [1.0]})
 
 
-def test_a_death_in_caffe_is_told() -> None:
-    with pytest.raises(UserError, match=r"^caffe: Check failed: .*num_output"):
-        Worker(sys.executable, "caffe", Shape(1, 1, 1, 1, 0), FORWARD, 1)
+def caffe_side(folder: Path, text: str, caffe: Path | None = None) -> Side:
+    """A network of Caffe that draws its own values."""
+    (folder / "net.prototxt").write_text(text)
+    job = {"model": str(folder / "net.prototxt"), "inputs": "", "values": str(folder), "passes": FORWARD}
+    job |= {"draw": True, "release": False}
+    return Side("caffe", "network_tasks.CaffeNetwork", sys.executable, job, caffe=caffe)
 
 
-def test_a_side_that_computes_otherwise_is_told() -> None:
-    other = {"one": Side("caffe", sys.executable, TINY), "two": Side("caffe", sys.executable, TINY._replace(hidden=3))}
-    with pytest.raises(UserError, match="two sides"):
-        compare(other, FORWARD, 1, 1, lambda ours, theirs: check_alike(1e-3, {"n": [1.0]}, {"n": [2.0]}))
+INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: [1, 2, 3, 4] } } }\n'
+LSTM = 'layer { name: "x" type: "ReNetLSTM" bottom: "data" top: "x" renet_param { num_output: 0 } }'
+
+
+def test_dead_sides_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^ours: ended with status 1; last line: AttributeError"):
+        compare({"ours": Side("numpy", "kernel_tasks.Nonsense", sys.executable, {})}, 1, 1)
+    with pytest.raises(UserError, match=r"^ours: Check failed: .*num_output"):
+        compare({"ours": caffe_side(tmp_path, INPUT + LSTM)}, 1, 1)
 
 
 def test_a_build_folder_is_chosen(tmp_path: Path) -> None:
@@ -582,7 +551,9 @@ def test_a_build_folder_is_chosen(tmp_path: Path) -> None:
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise ImportError('the chosen one')")
     with pytest.raises(UserError, match="the chosen one"):
-        Worker(sys.executable, "caffe", TINY, FORWARD, 1, caffe=tmp_path)
+        compare({"ours": caffe_side(tmp_path, INPUT, caffe=tmp_path)}, 1, 1)
+    with pytest.raises(UserError, match=r"Caffe cannot be imported: .*the chosen one"):
+        has_onednn(sys.executable, tmp_path)
 
 
 def test_failed_installation_names_its_log(tmp_path: Path) -> None:
@@ -597,13 +568,6 @@ def test_complete_installation_is_taken(tmp_path: Path) -> None:
     (tmp_path / "bin" / "python").touch()
     (tmp_path / "installed.txt").write_text("\n".join(PEER_REQUIREMENTS) + "\n")
     assert prepare_peer(tmp_path) == tmp_path / "bin" / "python"
-
-
-def test_shapes_are_parsed() -> None:
-    assert parse_shape("1,2,3,4,5") == Shape(1, 2, 3, 4, 5)
-    for text in ("1,2,3,4", "1,2,3,4,5,6", "a,b,c,d,e", "1,2,3,4,0", ""):
-        with pytest.raises(argparse.ArgumentTypeError, match="shape"):
-            parse_shape(text)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
@@ -10,14 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gpu_check_helpers import BENCHMARK, REPOSITORY
 
-from renet.gpu_check.entries import FORWARD, FORWARD_BACKWARD, group_text
-from renet.gpu_check.machine import Conversation, Died
-from renet.gpu_check.speed import BRANCHING_TOLERANCE, GRADIENT
-from renet.gpu_check.work import FLOAT32, TF32
+from renet.gpu_check.conversation import Conversation, Died
+from renet.gpu_check.entries import group_text
+from renet.gpu_check.work import BRANCHING_TOLERANCE, FLOAT32, FORWARD, FORWARD_BACKWARD, GRADIENT, TF32
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-BENCHMARK = Path(os.environ.get("RENET_BUILD", REPOSITORY / "build" / "cpu")) / "bin" / "benchmark_net"
 TWO_IMAGES = "data:2,3,97,131"  # no multiple of any stride or patch
 SOME_LABELS = "data:2,3,49,67 label:2,1,49,67:21"
 
@@ -33,8 +30,8 @@ def peer(peer_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> I
 
 def answer(peer: Conversation, model: Path, inputs: str, passes: str, precision: str) -> dict[str, dict[str, float]]:
     """Its answer to the question how far its results are from those in the model's folder."""
-    question = {"do": "compare", "folder": str(model.parent), "model": str(model), "inputs": inputs}
-    return peer.ask(json.dumps({**question, "backward": passes != FORWARD, "precision": precision}))
+    network = {"model": str(model), "inputs": inputs, "backward": passes != FORWARD}
+    return peer.ask("compare", folder=str(model.parent), precision=precision, **network)
 
 
 def ask(peer: Conversation, model: Path, inputs: str, passes: str) -> dict[str, float]:
@@ -113,9 +110,9 @@ def test_a_group(peer: Conversation, tmp_path: Path) -> None:
 
 def test_it_is_timed(peer: Conversation, tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(group_text((1, 2, 3, 4, 2)))
-    question = {"do": "prepare", "model": str(tmp_path / "net.prototxt"), "inputs": "", "backward": True}
-    assert peer.ask(json.dumps({**question, "precision": FLOAT32, "chain": 2})) == {"memory_mib": None}
-    assert peer.ask('{"do": "run"}')["milliseconds"] > 0
+    network = {"model": str(tmp_path / "net.prototxt"), "inputs": "", "backward": True}
+    assert peer.ask("prepare", **network, precision=FLOAT32, chain=2) == {"memory_mib": None}
+    assert peer.ask("run")["milliseconds"] > 0
 
 
 LAYER = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: [1, 2, 3, 4] } } }\n'

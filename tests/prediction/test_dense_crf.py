@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
@@ -12,22 +13,16 @@ import pytest
 
 pytest.importorskip("caffe", reason="Caffe is not built: make caffe")
 
-from renet.benchmark.kernel_parts import CLOSE, CLOSE_SHARE, FARTHEST, check_agreement
-from renet.benchmark.layer_tasks import CaffeCrf, CrfShape, crf_inputs
+from renet.benchmark.kernel_parts import CLOSE, CLOSE_SHARE, FARTHEST, check_agreement, time_crf
+from renet.benchmark.kernel_tasks import crf_inputs
+from renet.benchmark.settings import PYDENSECRF, QUICK, Settings
 from renet.benchmark.sides import PEER_ENVIRONMENT
 from renet.common.errors import UserError
 from renet.data.split_reader import decode_image
 from renet.prediction.crf_inference import DenseCrf
 from renet.prediction.crf_parameters import CrfParameters
 
-SHAPES = (CrfShape(21, 90, 121, 2), CrfShape(2, 37, 61, 10), CrfShape(255, 20, 31, 3), CrfShape(5, 33, 1, 4))
-PEER_PROGRAM = """
-import sys, numpy as np
-from renet.benchmark.worker import CrfShape, Pydensecrf
-task = Pydensecrf(CrfShape(*map(int, sys.argv[1].split(","))), False, 1)
-task.run()
-np.save(sys.argv[2], task.results()["Q"])
-"""
+SHAPES = ((21, 90, 121, 2), (2, 37, 61, 10), (255, 20, 31, 3), (5, 33, 1, 4))
 # of any scores, picture and parameters
 PROGRAM_OF_INPUTS = """
 import sys, numpy as np
@@ -58,15 +53,6 @@ def peer() -> Path:
     return python
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_q_is_pydensecrfs(peer: Path, repository: Path, tmp_path: Path, shape: CrfShape) -> None:
-    file = tmp_path / "q.npy"
-    subprocess.run([peer, "-c", PEER_PROGRAM, str(shape), file], check=True, cwd=repository)
-    task = CaffeCrf(shape, False, 1)
-    task.run()
-    assert_equal_answers(np.abs(task.results()["Q"] - np.load(file)))
-
-
 @pytest.fixture
 def pydensecrf(peer: Path, tmp_path: Path) -> Inference:
     """pydensecrf's Q of scores (C, H, W) and a picture (H, W, 3) BGR."""
@@ -82,7 +68,7 @@ def pydensecrf(peer: Path, tmp_path: Path) -> Inference:
 
 def block_probabilities(classes: int, height: int, width: int) -> np.ndarray:
     """Probabilities (C, H, W) of blocks of 8 x 8 pixels."""
-    scores = crf_inputs(CrfShape(classes, height, width, 0))[0]
+    scores = crf_inputs(classes, height, width)[0]
     return np.exp(scores) / np.exp(scores).sum(axis=0)
 
 
@@ -114,8 +100,8 @@ def test_photographs(pydensecrf: Inference, shared_data: Path, name: str) -> Non
 
 def test_what_is_left_is_rounding(pydensecrf: Inference) -> None:
     # scores that lie one unit in the last place higher or lower move pydensecrf's own answer as far
-    shape, parameters = CrfShape(21, 90, 121, 10), CrfParameters(max_iter=10)
-    probabilities, image = block_probabilities(*shape[:3]), crf_inputs(shape)[1]
+    shape, parameters = (21, 90, 121, 10), CrfParameters(max_iter=10)
+    probabilities, image = block_probabilities(*shape[:3]), crf_inputs(*shape[:3])[1]
     scores = np.log(probabilities)
     up = np.random.default_rng(3).random(scores.shape) < 0.5
     theirs = pydensecrf(scores, image, parameters)
@@ -126,18 +112,21 @@ def test_what_is_left_is_rounding(pydensecrf: Inference) -> None:
     assert 0 < left.max() < 10 * own.max() and np.quantile(left, 0.999) < 10 * np.quantile(own, 0.999)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_q_is_pydensecrfs(peer: Path, shape: tuple[int, int, int, int]) -> None:
+    settings = Settings(QUICK, 1, 1, sys.executable, build=None, stock=None, peer=peer, onednn=False)
+    assert time_crf(settings, shape)["differences"][PYDENSECRF] < FARTHEST
+
+
 def test_the_benchmarks_crf_changes_the_scores() -> None:
-    shape = CrfShape(4, 30, 41, 2)
-    scores, image = crf_inputs(shape)
+    scores, image = crf_inputs(4, 30, 41)
     assert scores.shape == (4, 30, 41) and image.shape == (30, 41, 3) and image.dtype == np.uint8
-    task = CaffeCrf(shape, False, 1)
-    task.run()
-    q = task.results()["Q"]
     softmax = np.exp(scores) / np.exp(scores).sum(axis=0)
+    q = DenseCrf(4, CrfParameters(max_iter=2)).apply(softmax, image)
     assert np.allclose(q.sum(axis=0), 1, atol=1e-5) and np.abs(q - softmax).max() > 0.05
 
 
 def test_results_that_differ_are_told() -> None:
-    assert check_agreement({"Q": [0.5, 0.25]}, {"Q": [0.5, 0.250005]}) == pytest.approx(5e-6)
+    assert check_agreement({"crf": [0.5, 0.25]}, {"crf": [0.5, 0.250005]}) == pytest.approx(5e-6)
     with pytest.raises(UserError, match="do not compute the same"):
-        check_agreement({"Q": [0.5, 0.25]}, {"Q": [0.5, 0.28]})
+        check_agreement({"crf": [0.5, 0.25]}, {"crf": [0.5, 0.28]})
