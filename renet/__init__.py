@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from renet.evaluation.scores import Evaluation
     from renet.prediction.crf_parameters import CrfParameters
     from renet.prediction.predictor import Prediction, Predictor
+    from renet.training.packing import pack
+    from renet.training.run_state import TrainingResult
+    from renet.training.training_process import train
 
 __all__ = [
     "CrfParameters",
@@ -24,9 +27,12 @@ __all__ = [
     "Evaluation",
     "Prediction",
     "Predictor",
+    "TrainingResult",
     "UserError",
     "evaluate",
     "networks",
+    "pack",
+    "train",
 ]
 
 _HOMES = {
@@ -35,8 +41,11 @@ _HOMES = {
     "Evaluation": "renet.evaluation.scores",
     "Prediction": "renet.prediction.predictor",
     "Predictor": "renet.prediction.predictor",
+    "TrainingResult": "renet.training.run_state",
     "UserError": "renet.common.errors",
     "evaluate": "renet.evaluation.evaluate",
+    "pack": "renet.training.packing",
+    "train": "renet.training.training_process",
 }
 
 

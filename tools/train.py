@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,29 +14,16 @@ from renet.common.command_line import run
 from renet.runtime.builds import restart_with_gpu_build, training_asks_for_gpu
 from renet.runtime.watched_process import Work, watched
 from renet.training.run_folder import EVENTS, SNAPSHOTS
-from renet.training.session import death_noted, finish, newest_snapshot, open_run, train
+from renet.training.session import TrainingSettings, death_noted, perform
+from renet.weights.initial_weights import split_names
 
 
 def main(arguments: argparse.Namespace, work: Work) -> int:
     """Train as the command line says; 128 + signal where a signal stopped it."""
-    folder, files = open_run(arguments)
-    restore = newest_snapshot(folder, files.solver.type) if arguments.resume else None
-    folder.iteration = restore.iteration if restore else 0
-    metrics = folder.cut_metrics(folder.iteration)
-    data = files.data_folder()
-    folder.begin(
-        {
-            "model": files.network.name,
-            "network": folder.metadata.get("network", str(files.training.origin)),
-            "dataset": str(data) if data is not None else None,
-            "seed": files.solver.random_seed,
-            "iteration": folder.iteration,
-            "iterations": files.solver.max_iter,
-        }
-    )
-    with folder.failures_noted():
-        training = train(arguments, work, folder, files, restore, metrics)
-    return finish(training)
+    files = () if arguments.weights is None else tuple(map(Path, split_names([arguments.weights])))
+    settings = TrainingSettings(**{**vars(arguments), "weights": files})
+    result = perform(settings, work)
+    return 0 if result.state == "finished" else 128 + (work.stop or signal.SIGTERM)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -63,10 +63,12 @@ def training_asks_for_gpu(arguments: Sequence[str]) -> bool:
         return False  # train.py itself says what is wrong
     if asked.gpu is not None:
         return True
-    files = [asked.solver] if asked.solver else []
-    if asked.resume and asked.run:
-        files.insert(0, asked.run / "solver.prototxt")
-    for file in files:
+    return solver_asks_for_gpu(asked.solver, asked.run if asked.resume else None)
+
+
+def solver_asks_for_gpu(solver: Path | None, resumed: Path | None) -> bool:
+    """Tell, without Caffe, whether a solver asks for a GPU: that of the run's folder `resumed` where it has one."""
+    for file in filter(None, (resumed and resumed / "solver.prototxt", solver)):
         if file.is_file():
             text = re.sub(r"#.*", "", file.read_text(encoding="utf-8", errors="replace"))
             return re.search(r"\bsolver_mode\s*:\s*(GPU|1)\b", text) is not None

@@ -27,7 +27,7 @@ from renet.runtime.worker_process import last_words
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SENT_BY_KERNEL = 0x80  # si_code of a signal from the terminal: the whole process group has it already
 _PR_SET_PDEATHSIG = 1
-_BYTES_OF_NOTES = 1 << 16  # for a few paths, however long
+BYTES_OF_NOTES = 1 << 16  # for a few paths, however long
 _SECONDS_OF_ONE_PRESS = 0.5  # `timeout` and shells deliver one interruption twice
 
 
@@ -37,11 +37,23 @@ class Work:
 
     Attributes:
         stop: the signal that asked it to stop, or None.
+        notes: memory of `BYTES_OF_NOTES` shared with the waiting process, which finds there where the log is and what
+            is being done.
     """
 
     stop: int | None = None
-    _notes: mmap.mmap | None = field(default=None, repr=False)
+    notes: mmap.mmap | None = field(default=None, repr=False)
     _log: tuple[int, str] | None = field(default=None, repr=False)
+
+    def listen(self) -> None:
+        """Let signals that ask to stop only set `stop`."""
+
+        def ask_to_stop(number: int, _frame: object) -> None:
+            self.stop = self.stop or number
+
+        for number in _STOP_SIGNALS:
+            signal.signal(number, ask_to_stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_STOP_SIGNALS, signal.SIGCHLD])
 
     def log_to(self, file: Path) -> None:
         """Append to `file` all that is written to file descriptor 2; `sys.stderr` goes on to where it went."""
@@ -65,11 +77,11 @@ class Work:
 
     def _note(self, what: str, *unfinished: Path) -> None:
         """Leave where the log is, and what is being done, where the waiting process finds it."""
-        if self._notes is not None:
-            self._notes[:] = (
+        if self.notes is not None:
+            self.notes[:] = (
                 json.dumps([self._log, what, [str(file.resolve()) for file in unfinished]])
                 .encode()
-                .ljust(len(self._notes), b"\0")
+                .ljust(len(self.notes), b"\0")
             )
 
 
@@ -87,20 +99,22 @@ def watched(work: Callable[[Work], int], on_death: Callable[[Path, str, str], No
         the work's exit status; 2 where Caffe aborted, 130 where a second SIGINT killed it, else 128 + the signal.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [*_STOP_SIGNALS, signal.SIGCHLD])
-    notes = mmap.mmap(-1, _BYTES_OF_NOTES)  # shared by both, and no file that might be one too many
+    notes = mmap.mmap(-1, BYTES_OF_NOTES)  # shared by both, and no file that might be one too many
     child = os.fork()
     if child == 0:
-        _work(work, Work(_notes=notes), os.getppid())
+        _work(work, Work(notes=notes), os.getppid())
     status, impatient = _wait(child)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_STOP_SIGNALS, signal.SIGCHLD])
     if os.WIFEXITED(status):
         return os.WEXITSTATUS(status)
-    noted = notes[:].rstrip(b"\0")
-    log, what, unfinished = json.loads(noted) if noted else (None, "", [])
-    for file in unfinished:
-        with suppress(OSError):
-            os.unlink(file)
-    return _explain_death(os.WTERMSIG(status), impatient, log, what, on_death)
+    return _explain_death(os.WTERMSIG(status), impatient, notes[:], on_death)
+
+
+def signal_at_death_of(parent: int, number: int) -> None:
+    """Let this process get a signal when the parent's thread that started it ends; it exits where that is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent and parent != 1:
+        os._exit(1)
 
 
 def _work(work: Callable[[Work], int], environment: Work, parent: int) -> None:
@@ -108,16 +122,9 @@ def _work(work: Callable[[Work], int], environment: Work, parent: int) -> None:
     status = 1
     try:
         # Where the waiting process is killed, nobody is left to stop this one: it goes, too.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent and parent != 1:
-            os._exit(1)
+        signal_at_death_of(parent, signal.SIGKILL)
 
-        def ask_to_stop(number: int, _frame: object) -> None:
-            environment.stop = environment.stop or number
-
-        for number in _STOP_SIGNALS:
-            signal.signal(number, ask_to_stop)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_STOP_SIGNALS, signal.SIGCHLD])
+        environment.listen()
         status = work(environment)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -153,37 +160,58 @@ def _wait(child: int) -> tuple[int, bool]:
             os.kill(child, info.si_signo)
 
 
-def _explain_death(
-    number: int,
-    impatient: bool,
-    log: tuple[int, str] | None,
-    what: str,
-    on_death: Callable[[Path, str, str], None] | None,
-) -> int:
-    status = 128 + number
+@dataclass(frozen=True)
+class Death:
+    """How work died that could not say so itself.
+
+    Attributes:
+        reason: in a line.
+        log: the file of `Work.log_to`; None where it was not called yet.
+    """
+
+    reason: str
+    log: Path | None
+
+
+def death_of(number: int, notes: bytes) -> Death:
+    """Find out why work died of the signal `number`, and delete the files that it left unfinished.
+
+    Args:
+        number: of the signal.
+        notes: that the work left.
+    """
+    noted = notes.rstrip(b"\0")
+    log, what, unfinished = json.loads(noted) if noted else (None, "", [])
+    for file in unfinished:
+        with suppress(OSError):
+            os.unlink(file)
     reason = f"ended by signal {number} ({signal.Signals(number).name})"
-    file = None
-    if log is not None:
-        start, file = log[0], Path(log[1])
-        with open(file, "rb") as stream:
-            stream.seek(start)
-            text = stream.read().decode(errors="replace")
-        if number == signal.SIGABRT:
-            reason, status = last_words(text, -number), 2
-    if impatient:
-        reason, status = "stopped at once, without a snapshot", 130
+    if number == signal.SIGABRT and log is not None:
+        with open(log[1], "rb") as stream:
+            stream.seek(log[0])
+            reason = last_words(stream.read().decode(errors="replace"), -number)
     elif number == signal.SIGKILL:
         reason = "killed (signal 9), perhaps for want of memory"
-    if what and not impatient:
-        reason = f"{reason}, {what}"
+    return Death(f"{reason}, {what}" if what else reason, None if log is None else Path(log[1]))
+
+
+def _explain_death(
+    number: int, impatient: bool, notes: bytes, on_death: Callable[[Path, str, str], None] | None
+) -> int:
+    death = death_of(number, notes)
+    reason, status = death.reason, 128 + number
+    if impatient:
+        reason, status = "stopped at once, without a snapshot", 130
+    elif number == signal.SIGABRT and death.log is not None:
+        status = 2
     if draws_bars():
         print(file=sys.stderr)  # the progress bar's line is unfinished
-    where = f" (log: {_short(file)})" if file is not None and not impatient else ""
+    where = f" (log: {_short(death.log)})" if death.log is not None and not impatient else ""
     with suppress(OSError):
         print(f"{Path(sys.argv[0]).name}: {reason}{where}", file=sys.stderr)
-    if file is not None and on_death is not None:
+    if death.log is not None and on_death is not None:
         try:
-            on_death(file, "interrupted" if impatient else "failed", reason)
+            on_death(death.log, "interrupted" if impatient else "failed", reason)
         except OSError as error:
             print(f"{Path(sys.argv[0]).name}: {told(error)}", file=sys.stderr)
     return status

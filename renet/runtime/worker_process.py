@@ -83,7 +83,7 @@ class _Child:
             raise
         finally:
             theirs.close()
-        self.send((work, arguments, answers))
+        self.send((work, arguments, answers, sys.argv))
 
     def send(self, value: Any) -> None:
         """Send a value; one that has died is found out by `receive`."""
@@ -117,10 +117,6 @@ class _Child:
         if self._hears is not None and (text := self._text(self._heard)):
             self._heard += len(text)
             self._hears(text.decode(errors="replace"))
-
-    def terminate(self) -> None:
-        """Ask it to end (SIGTERM)."""
-        self._process.terminate()
 
     def end(self) -> None:
         """End it, whatever it is at."""
@@ -276,7 +272,7 @@ def serve(descriptor: int) -> None:
     """The life of a child process: do what comes first over the connection with this file descriptor."""
     connection = Connection(descriptor)
     try:
-        work, arguments, answers = connection.recv()
+        work, arguments, answers, sys.argv = connection.recv()
         if answers:
             _answer(connection, work(*arguments))
         else:

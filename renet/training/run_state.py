@@ -103,6 +103,25 @@ class RunState:
         )
 
 
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training ended.
+
+    Attributes:
+        state: `finished`, or `interrupted` (a resumption goes on).
+        iteration: how far it came.
+        folder: the run's.
+        weights: the .caffemodel of the last snapshot; None where the solver wants none.
+        best: of its tests.
+    """
+
+    state: str
+    iteration: int
+    folder: Path
+    weights: Path | None
+    best: Best | None
+
+
 def best_test(metrics: Iterable[Mapping[str, Any]]) -> Best | None:
     """The best of the tests among lines of metrics.jsonl; of equals the first."""
     tests = [line for line in metrics if line.get("kind") == "test"]

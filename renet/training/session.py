@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,72 @@ from renet.runtime.watched_process import Work
 from renet.training.files import SOLVER, TrainingFiles
 from renet.training.loop import Training
 from renet.training.resumption import starts_again
-from renet.training.run_folder import EVENTS, LOG, RunFolder, note_death
+from renet.training.run_folder import EVENTS, LOG, RunFolder, note_death, read_metrics
+from renet.training.run_state import TrainingResult, best_test
 from renet.weights import initial_weights, snapshots
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What is asked of a training, beside what its solver says.
+
+    Attributes:
+        solver: the solver prototxt; None where `run` is resumed.
+        run: the run's folder; None: `runs/<solver's name>` in the repository.
+        iterations: in place of the solver's max_iter.
+        seed: of weights and samples, in place of the solver's.
+        weights: files to start from, by layers' names; none: those that the solver names.
+        gpu: device number; None: as the solver says.
+        resume: go on from the run's newest whole snapshot.
+        keep: how many snapshots stay.
+        tensorboard: also write the metrics as event files.
+    """
+
+    solver: Path | None = None
+    run: Path | None = None
+    iterations: int | None = None
+    seed: int | None = None
+    weights: tuple[Path, ...] = ()
+    gpu: int | None = None
+    resume: bool = False
+    keep: int = 3
+    tensorboard: bool = False
+
+
+def perform(settings: TrainingSettings, work: Work) -> TrainingResult:
+    """Train from the start, or go on, until the last iteration or until `work` is asked to stop.
+
+    Raises:
+        UserError: nothing to train or to resume, wrong or missing files, a training that diverges; run.json tells it,
+            too, once the run has begun.
+    """
+    folder, files = open_run(settings)
+    restore = newest_snapshot(folder, files.solver.type) if settings.resume else None
+    folder.iteration = restore.iteration if restore else 0
+    metrics = folder.cut_metrics(folder.iteration)
+    data = files.data_folder()
+    folder.begin(
+        {
+            "model": files.network.name,
+            "network": folder.metadata.get("network", str(files.training.origin)),
+            "dataset": str(data) if data is not None else None,
+            "seed": files.solver.random_seed,
+            "iteration": folder.iteration,
+            "iterations": files.solver.max_iter,
+        }
+    )
+    with folder.failures_noted():
+        training = train(settings, work, folder, files, restore, metrics)
+    return finish(training)
 
 
 def newest_snapshot(folder: RunFolder, solver_type: str) -> snapshots.Snapshot | None:
     """The snapshot to go on from; names those that are broken on the way."""
     found, faults = snapshots.newest_whole(folder.snapshots, solver_type)
     for fault in faults:
-        print(f"train.py: skipped {fault}", file=sys.stderr)
+        _say(f"skipped {fault}")
     if found is None:
-        print("train.py: no whole snapshot yet; starting from the beginning", file=sys.stderr)
+        _say("no whole snapshot yet; starting from the beginning")
     return found
 
 
@@ -74,37 +129,37 @@ def fill_from_files(solver: Any, folder: RunFolder, files: Sequence[Path]) -> No
     folder.note(**initial_weights.metadata(solver.net, filled))
 
 
-def find_weights(arguments: argparse.Namespace, solver: caffe_pb2.SolverParameter) -> list[str]:
-    """The files to start from: --weights, else what the solver names, from the current folder or the repository's root.
+def find_weights(settings: TrainingSettings, solver: caffe_pb2.SolverParameter) -> list[str]:
+    """The files to start from: the settings', else what the solver names, wherever `find_file` finds it.
 
     Raises:
         UserError: one is missing.
     """
-    if arguments.weights is None:
-        files = [find_file(name, arguments.solver) for name in initial_weights.split_names(solver.weights)]
+    if not settings.weights:
+        files = [find_file(name, settings.solver) for name in initial_weights.split_names(solver.weights)]
     else:
-        files = list(map(Path, initial_weights.split_names([arguments.weights])))
+        files = list(settings.weights)
     for file in files:
         initial_weights.check_file(file)
     return list(map(path_for_caffe, files))
 
 
-def open_run(arguments: argparse.Namespace) -> tuple[RunFolder, TrainingFiles]:
+def open_run(settings: TrainingSettings) -> tuple[RunFolder, TrainingFiles]:
     """The run's folder, held, and its files: the run's own copies where it is resumed.
 
     Raises:
         UserError: nothing to resume, something there already, a wrong file, missing data, a layer in Python that cannot
             be imported, a GPU that cannot be used.
     """
-    if arguments.solver is None and not (arguments.resume and arguments.run):
+    if settings.solver is None and not (settings.resume and settings.run):
         raise UserError("--solver is missing (or --resume with --run, to go on with a run)")
-    folder = RunFolder(arguments.run or ROOT / "runs" / default_name(arguments.solver))
-    if arguments.resume and (folder.path / SOLVER).is_file():
+    folder = RunFolder(settings.run or ROOT / "runs" / default_name(settings.solver))
+    if settings.resume and (folder.path / SOLVER).is_file():
         files = TrainingFiles.read(folder.path / SOLVER, own=True)
         prefix = Path(files.solver.snapshot_prefix).name  # the same, though the folder may have been renamed
-        if arguments.seed is not None or arguments.weights is not None:
+        if settings.seed is not None or settings.weights:
             raise UserError("--resume goes on with the run's own seed and weights; leave out --seed and --weights")
-    elif arguments.resume and arguments.solver is None:
+    elif settings.resume and settings.solver is None:
         raise UserError(f"{folder.path}: there is no training to resume ({SOLVER} is missing)")
     else:
         if folder.is_used():
@@ -113,27 +168,27 @@ def open_run(arguments: argparse.Namespace) -> tuple[RunFolder, TrainingFiles]:
             )
         folder.metadata = {}
         prefix = folder.name
-        files = TrainingFiles.read(arguments.solver)
-        for file in (arguments.solver, *(network.origin for network in files.networks)):
+        files = TrainingFiles.read(settings.solver)
+        for file in (settings.solver, *(network.origin for network in files.networks)):
             if file.resolve().parent == folder.path.resolve():
                 raise UserError(f"{file}: lies in the run's folder, and would be overwritten; choose another by --run")
-        if arguments.seed is not None:
-            files.set_seed(arguments.seed)
+        if settings.seed is not None:
+            files.set_seed(settings.seed)
         elif files.solver.random_seed < 0:
             # Unseeded would mean: another result with each call, and after each resumption.
             files.solver.random_seed = 0
-        files.solver.weights[:] = find_weights(arguments, files.solver)
-    if arguments.iterations is not None:
-        files.solver.max_iter = arguments.iterations
-    if arguments.gpu is not None:
+        files.solver.weights[:] = find_weights(settings, files.solver)
+    if settings.iterations is not None:
+        files.solver.max_iter = settings.iterations
+    if settings.gpu is not None:
         files.solver.solver_mode = caffe_pb2.SolverParameter.GPU
-        files.solver.device_id = arguments.gpu
+        files.solver.device_id = settings.gpu
     if trains_on_gpu(files.solver):
         check_gpu(files.solver.device_id)
     for layers in (files.training_layers, *(test.layers for test in files.tests)):
         check_python_layers(layers)
     folder.open()
-    place = None if arguments.resume else files.place()
+    place = None if settings.resume else files.place()
     if place is not None:
         print(place, file=sys.stderr)
     files.write(folder.path, prefix)
@@ -151,7 +206,7 @@ def default_name(solver: Path) -> str:
 
 
 def train(
-    arguments: argparse.Namespace,
+    settings: TrainingSettings,
     work: Work,
     folder: RunFolder,
     files: TrainingFiles,
@@ -159,31 +214,28 @@ def train(
     metrics: Sequence[Mapping[str, Any]],
 ) -> Training:
     """Build the solver and run it, from the snapshot `restore` where there is one; `metrics` lead up to there."""
-    settings = files.solver
+    solver_settings = files.solver
     lost = starts_again(files.training_layers) if restore else []
     if lost:
-        print(
-            f"train.py: not bit for bit as without the interruption (docs/training.md): {', '.join(lost)}",
-            file=sys.stderr,
-        )
+        _say(f"not bit for bit as without the interruption (docs/training.md): {', '.join(lost)}")
     work.log_to(folder.path / LOG)
-    if trains_on_gpu(settings):
-        caffe.set_device(settings.device_id)
+    if trains_on_gpu(solver_settings):
+        caffe.set_device(solver_settings.device_id)
         caffe.set_mode_gpu()
     else:
         caffe.set_mode_cpu()
     solver = build_solver(files, restore)
     folder.note(parameters=sum(blob.count for blobs in solver.net.params.values() for blob in blobs))
-    training = Training(files, folder, solver, arguments.keep, work, tests_by_kind(files, metrics))
+    training = Training(files, folder, solver, settings.keep, work, tests_by_kind(files, metrics))
     training.check()
     with ExitStack() as stack:
-        if arguments.tensorboard:
+        if settings.tensorboard:
             from renet.training.tensorboard_events import EventFiles  # most trainings do without
 
             events = stack.enter_context(closing(EventFiles(folder.path / EVENTS, folder.iteration, metrics)))
             folder.listener = events.add
-        if settings.weights and restore is None:
-            fill_from_files(solver, folder, list(map(Path, initial_weights.split_names(settings.weights))))
+        if solver_settings.weights and restore is None:
+            fill_from_files(solver, folder, list(map(Path, initial_weights.split_names(solver_settings.weights))))
         training.run()
     return training
 
@@ -199,15 +251,16 @@ def tests_by_kind(
     return found
 
 
-def finish(training: Training) -> int:
-    """Write and say how it ended; returns the exit status."""
-    folder = training.folder
+def finish(training: Training) -> TrainingResult:
+    """Write and say how it ended."""
+    folder, snapshot = training.folder, training.present_snapshot()
+    best = best_test(read_metrics(folder.path))
+    weights = snapshot.weights if snapshot.weights.exists() else None
     if folder.iteration >= training.files.solver.max_iter:
         folder.end("finished")
-        snapshot = training.present_snapshot()
-        weights = f"weights: {snapshot.weights}" if snapshot.weights.exists() else "no snapshot (snapshot_after_train)"
-        print(f"finished {folder.iteration} iterations; {weights}", file=sys.stderr)
-        return 0
+        told = f"weights: {weights}" if weights else "no snapshot (snapshot_after_train)"
+        print(f"finished {folder.iteration} iterations; {told}", file=sys.stderr)
+        return TrainingResult("finished", folder.iteration, folder.path, weights, best)
     folder.end("interrupted")
     stop = training.work.stop or signal.SIGTERM
     print(
@@ -215,7 +268,11 @@ def finish(training: Training) -> int:
         f" tools/train.py --resume --run {folder.path}",
         file=sys.stderr,
     )
-    return 128 + stop
+    return TrainingResult("interrupted", folder.iteration, folder.path, weights, best)
+
+
+def _say(text: str) -> None:
+    print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
 
 
 def death_noted(log: Path, state: str, reason: str) -> None:
