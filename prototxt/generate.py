@@ -14,48 +14,31 @@ from pathlib import Path
 from renet.common.argument_types import crop_size, mean_bgr, positive, whole_number
 from renet.common.command_line import run
 from renet.common.errors import UserError
+from renet.common.repository import product_path
 from renet.data.catalog import MEAN_BGR
-from renet.data.dataset import Dataset
-from renet.networks.generation import generated_files, write
+from renet.networks.generation import FROZEN_GROUPS, write, write_files
 from renet.networks.h_renet import VARIANTS
 from renet.networks.models import MODELS
 from renet.networks.shipped import shipped_files
 from renet.networks.spec import Options
-from renet.networks.splits import chosen_data
-
-NETWORK_OPTIONS = ("forget_bias", "frozen", "new_rate", "gaussian_std", "l2_scale", "batch_norm_memory")
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Write what the command line asks for."""
-    if arguments.shipped:
+    choices = vars(arguments)
+    if choices.pop("shipped"):
         if any((arguments.model, arguments.dataset, arguments.out)):
             raise UserError("--shipped writes the repository's own files; it goes without --model, --dataset and --out")
-        write(shipped_files(), arguments.force, "a copy of the folder keeps it")
+        files = shipped_files()
+        write_files(files, arguments.force, "a copy of the folder keeps it")
+        print("\n".join(map(product_path, files)))
         return
     for option in ("model", "dataset", "out"):
-        if getattr(arguments, option) is None:
+        if choices[option] is None:
             raise UserError(f"--{option} is missing (or --shipped, to write the repository's own files anew)")
-    model, dataset = MODELS[arguments.model], Dataset.open(arguments.dataset)
-    options = model.options(
-        arguments.crop,
-        arguments.batch,
-        mean=arguments.mean or (dataset.mean if arguments.dataset_mean else None),
-        **{name: getattr(arguments, name) for name in NETWORK_OPTIONS},
-    )
-    schedule = model.schedule(arguments.solver, arguments.iterations).adjusted(arguments.rate, arguments.interval)
-    files, tests = generated_files(
-        arguments.model,
-        chosen_data(dataset, arguments.train_split, arguments.test_split),
-        options,
-        schedule,
-        arguments.out,
-        iter_size=arguments.iter_size,
-        test_images=arguments.test_images,
-        weights=arguments.weights,
-    )
-    write(files, arguments.force, "another --out keeps it")
-    print(tests)
+    written = write(**choices)
+    print("\n".join(map(product_path, written.files)))
+    print(written.tests)
     variant = VARIANTS.get(arguments.model)
     if variant is not None:
         print(f"the recurrent layer group: {' '.join(variant.group_text().split())}")
@@ -134,7 +117,7 @@ Any class count works: it comes from the dataset.json. The written files are pla
     fine.add_argument(
         "--frozen",
         type=int,
-        choices=range(6),
+        choices=range(FROZEN_GROUPS),
         metavar="N",
         help=f"conv1 to convN keep their weights and are skipped in backpropagation (default {default.frozen})",
     )

@@ -2,22 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 from renet.common.errors import UserError
 from renet.common.repository import product_path
+from renet.data.dataset import Dataset
 from renet.networks.files import TRAIN_VAL, Data, network_texts, solver_file_text
 from renet.networks.models import MODELS
 from renet.networks.schedules import Schedule
 from renet.networks.sealed_files import edited, write_texts
 from renet.networks.spec import Options
-from renet.networks.splits import affordable_test_images
+from renet.networks.splits import affordable_test_images, chosen_data
+
+SOLVER = "solver.prototxt"
+FROZEN_GROUPS = 6  # none, or conv1 to convN
 
 
-def write(files: Mapping[Path, str], force: bool, keeping: str) -> None:
-    """Write all the files, or none where a person edited one, and print their paths.
+@dataclass(frozen=True)
+class WrittenNetwork:
+    """What was written of a model.
+
+    Attributes:
+        files: paths of the networks and the solver.
+        solver: the solver's path.
+        tests: what the tests while training see, in a line.
+    """
+
+    files: tuple[Path, ...]
+    solver: Path
+    tests: str
+
+
+def write(
+    model: str,
+    dataset: Dataset | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    crop: tuple[int, int] | None = None,
+    batch: int | None = None,
+    train_split: str | Sequence[str] | None = None,
+    test_split: str | None = None,
+    test_images: int | None = None,
+    mean: tuple[float, float, float] | None = None,
+    dataset_mean: bool = False,
+    solver: Literal["sgd", "adam"] | None = None,
+    iterations: int | None = None,
+    interval: int | None = None,
+    rate: float | None = None,
+    iter_size: int = 1,
+    weights: str | os.PathLike[str] | None = None,
+    forget_bias: float | None = None,
+    frozen: int | None = None,
+    new_rate: float | None = None,
+    gaussian_std: float | None = None,
+    l2_scale: float | None = None,
+    batch_norm_memory: float | None = None,
+    force: bool = False,
+) -> WrittenNetwork:
+    """Write a model's networks and solver for a prepared dataset, as `prototxt/generate.py` does.
+
+    What is None is the model's own choice.
+
+    Args:
+        model: name of the model, such as `n_renet` (see `MODELS`).
+        dataset: prepared; or its folder.
+        out: folder of train_val.prototxt, deploy.prototxt, deploy_crf.prototxt and solver.prototxt.
+        crop: height and width of the training crops.
+        batch: images of one forward pass.
+        train_split: a split's name or folder; several are read as one.
+        test_split: likewise, one.
+        test_images: a test while training sees the first so many images.
+        mean: taken off B, G and R, 0..255.
+        dataset_mean: take the dataset's own mean off.
+        solver: the paper's SGD, or Adam for little time.
+        iterations: of the training.
+        interval: iterations between two tests, and two snapshots.
+        rate: the learning rate.
+        iter_size: passes to an iteration.
+        weights: what the training starts from.
+        forget_bias: see `Options`, as those that follow.
+        frozen: convolution groups that keep their weights.
+        new_rate: factor of the learning rate of new layers.
+        gaussian_std: of the initial weights of conv6 and conv7.
+        l2_scale: of L2 normalisation.
+        batch_norm_memory: share of the running statistics that stays.
+        force: overwrite files that a person has edited.
+
+    Raises:
+        UserError: no such model or split, a value that nothing can be trained with, no dataset, or an edited file in
+            the way; names it.
+    """
+    if model not in MODELS:
+        close = get_close_matches(model, MODELS, 3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(MODELS)}"
+        raise UserError(f"no model {model!r}; {hint}")
+    if solver not in (None, "sgd", "adam"):
+        raise UserError(f'solver is "sgd" or "adam", not {solver!r}')
+    height, width = crop or (None, None)
+    counts = {"batch": batch, "test_images": test_images, "iterations": iterations, "interval": interval}
+    counts |= {"iter_size": iter_size, "crop's height": height, "crop's width": width}
+    for name, count in counts.items():
+        if count is not None and (not isinstance(count, int) or count < 1):
+            raise UserError(f"{name} is a whole number of at least 1, not {count!r}")
+    factors = {"rate": rate, "new_rate": new_rate, "gaussian_std": gaussian_std, "l2_scale": l2_scale}
+    for name, factor in (factors | {"batch_norm_memory": batch_norm_memory}).items():
+        if factor is not None and not 0 < factor < math.inf:
+            raise UserError(f"{name} is a number over 0, not {factor!r}")
+    if frozen is not None and frozen not in range(FROZEN_GROUPS):
+        raise UserError(f"frozen is a whole number of 0 to {FROZEN_GROUPS - 1}, not {frozen!r}")
+    described = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
+    options = MODELS[model].options(
+        crop,
+        batch,
+        mean=mean or (described.mean if dataset_mean else None),
+        forget_bias=forget_bias,
+        frozen=frozen,
+        new_rate=new_rate,
+        gaussian_std=gaussian_std,
+        l2_scale=l2_scale,
+        batch_norm_memory=batch_norm_memory,
+    )
+    files, tests = generated_files(
+        model,
+        chosen_data(described, [train_split] if isinstance(train_split, str) else train_split, test_split),
+        options,
+        MODELS[model].schedule(solver, iterations).adjusted(rate, interval),
+        Path(out),
+        iter_size=iter_size,
+        test_images=test_images,
+        weights=None if weights is None else Path(weights),
+    )
+    write_files(files, force, "another --out keeps it")
+    return WrittenNetwork(tuple(files), Path(out) / SOLVER, tests)
+
+
+def write_files(files: Mapping[Path, str], force: bool, keeping: str) -> None:
+    """Write all the files, or none where a person edited one.
 
     Args:
         files: texts by path.
@@ -35,8 +161,6 @@ def write(files: Mapping[Path, str], force: bool, keeping: str) -> None:
             "overwrites it"
         )
     write_texts(files)
-    for path in files:
-        print(product_path(path))
 
 
 def generated_files(
@@ -70,7 +194,7 @@ def generated_files(
     data = replace(data, tested_images=min(tested, data.test_images))
     name = f"{model_name}_{data.name}"
     files = {out / file: text for file, text in network_texts(model, name, data, options).items()}
-    files[out / "solver.prototxt"] = solver_file_text(
+    files[out / SOLVER] = solver_file_text(
         name,
         f"{model_name} on {data.name}",
         model,

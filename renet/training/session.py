@@ -255,10 +255,10 @@ def finish(training: Training) -> TrainingResult:
     """Write and say how it ended."""
     folder, snapshot = training.folder, training.present_snapshot()
     best = best_test(read_metrics(folder.path))
-    weights = snapshot.weights if snapshot.weights.exists() else None
+    weights = folder.snapshots / snapshot.weights.name if snapshot.weights.exists() else None
     if folder.iteration >= training.files.solver.max_iter:
         folder.end("finished")
-        told = f"weights: {weights}" if weights else "no snapshot (snapshot_after_train)"
+        told = f"weights: {snapshot.weights}" if weights else "no snapshot (snapshot_after_train)"
         print(f"finished {folder.iteration} iterations; {told}", file=sys.stderr)
         return TrainingResult("finished", folder.iteration, folder.path, weights, best)
     folder.end("interrupted")
