@@ -20,6 +20,7 @@ from renet.runtime.prototxt import read_network, read_solver
 from renet.training import solver_settings
 
 SOLVER, TRAIN_VAL, DEPLOY = "solver.prototxt", "train_val.prototxt", "deploy.prototxt"
+DEPLOYED = (DEPLOY, "deploy_crf.prototxt")
 TRAIN = "train.prototxt"
 TEST = "test"  # kind of a solver's first test in the metrics; those after it are test_1, test_2, ... (Caffe's numbers)
 
@@ -101,14 +102,14 @@ class TrainingFiles:
         solver: without the networks and paths, which belong to a run (see `write`).
         training: the network that is trained.
         tests: in Caffe's order.
-        deploy: text of the deploy network beside it, or None.
+        deployed: texts of the deploy networks beside it, by file name.
         file: the solver's.
     """
 
     solver: caffe_pb2.SolverParameter
     training: NetworkFile
     tests: list[TestNetwork]
-    deploy: str | None
+    deployed: dict[str, str]
     file: Path
 
     @classmethod
@@ -128,8 +129,9 @@ class TrainingFiles:
         training, tests = _networks(solver, solver_file, own)
         for layer, file in _used_layers(solver, training, tests):
             _find_files(layer, file)
-        deploy = training.origin.with_name(DEPLOY)
-        return cls(solver, training, tests, read_text(deploy) if deploy.is_file() else None, solver_file)
+        beside = (training.origin.with_name(name) for name in DEPLOYED)
+        deployed = {file.name: read_text(file) for file in beside if file.is_file()}
+        return cls(solver, training, tests, deployed, solver_file)
 
     @property
     def network(self) -> caffe_pb2.NetParameter:
@@ -171,8 +173,8 @@ class TrainingFiles:
         """Write all files into a run's folder; snapshots go to `snapshots/<prefix>_iter_...`."""
         for network in self.networks:
             write_atomically(folder / network.name, network.text.encode())
-        if self.deploy is not None:
-            write_atomically(folder / DEPLOY, self.deploy.encode())
+        for name, text in self.deployed.items():
+            write_atomically(folder / name, text.encode())
         for field in solver_settings.FILES_OF_THE_RUN:
             self.solver.ClearField(field)
         field = "net" if self.training.name == TRAIN_VAL else "train_net"
