@@ -14,6 +14,7 @@ from renet.common.argument_types import whole_number
 from renet.common.command_line import CommandParser, run
 from renet.common.progress import progress
 from renet.data.catalog import KNOWN, find_dataset
+from renet.networks.model_folder import read_model_folder
 from renet.prediction.crf_job import CrfJob, check_probabilities_exist, perform_together, prediction_record
 from renet.prediction.crf_parameters import add_parameter_options, parameters_of
 from renet.prediction.crf_search import BEST, MEASURES, RESULTS, Result, ResultFile, open_job, search, table, write_best
@@ -75,6 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
             help="pictures worked on at once (default: one for each core)",
         )
         if name == "run":
+            command.add_argument(
+                "--model", type=Path, metavar="DIR", help="a model folder, which gives --dataset and --crf"
+            )
             command.add_argument("--overlay", action="store_true", help="also lay the labels over the pictures")
             command.add_argument("--probabilities", action="store_true", help="also write the probabilities")
             command.add_argument("--overwrite", action="store_true", help="do everything anew")
@@ -114,15 +118,17 @@ def main(arguments: argparse.Namespace) -> None:
 
 def run_crf(arguments: argparse.Namespace) -> None:
     """`crf.py run`."""
+    network = None if arguments.model is None else read_model_folder(arguments.model)
+    parameters = arguments.crf or (None if network is None else network.deploy_crf)
     job = CrfJob(
-        dataset=find_dataset(arguments.dataset, arguments.split),
+        dataset=find_dataset(arguments.dataset, arguments.split, None if network is None else network.dataset),
         out=arguments.out,
         items=items_of_split(arguments.split) if arguments.split else items_of_files(arguments.input),
         split=arguments.split,
         overlay=arguments.overlay,
         probabilities=arguments.probabilities,
         predictions=arguments.predictions,
-        parameters=parameters_of(arguments.crf, vars(arguments)),
+        parameters=parameters_of(parameters, vars(arguments)),
     )
     prediction_record(job.predictions)
     check_probabilities_exist(job.predictions, job.items)

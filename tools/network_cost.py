@@ -12,6 +12,7 @@ from renet.common.command_line import run
 from renet.common.files import write_atomically
 from renet.common.text_layout import aligned, markdown
 from renet.networks.cost import DEFAULT_SIZE, SUMMARY, layer_rows, network_costs
+from renet.networks.model_folder import read_model_folder
 
 EXAMPLES = """examples:
   tools/network_cost.py --model prototxt/h_renet/voc2012/deploy.prototxt
@@ -24,7 +25,8 @@ process held beyond Caffe itself; images are noise, so no data is needed, and th
 
 def main(arguments: argparse.Namespace) -> None:
     """Measure, and print the tables."""
-    costs = network_costs(arguments.model, arguments.batch, arguments.size, arguments.stage, arguments.passes)
+    models = [read_model_folder(model).deploy if model.is_dir() else model for model in arguments.model]
+    costs = network_costs(models, arguments.batch, arguments.size, arguments.stage, arguments.passes)
     if len(costs) == 1:
         print("\n".join(aligned(layer_rows(costs[0].measured.costs))), end="\n\n")
     rows = [list(SUMMARY), *(cost.row() for cost in costs)]
@@ -42,7 +44,12 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--model", type=Path, nargs="+", required=True, metavar="FILE", help="deploy or train_val prototxts"
+        "--model",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE|DIR",
+        help="deploy or train_val prototxts, and model folders",
     )
     parser.add_argument(
         "--size",

@@ -14,18 +14,20 @@ from renet.common.errors import UserError
 from renet.data.catalog import KNOWN, find_dataset
 from renet.evaluation.voc_submission import check_is_voc2012, image_sizes, write_submission
 from renet.networks.deploy_network import add_deploy_options, deploy_options
+from renet.networks.model_folder import find_network
 from renet.prediction.crf_parameters import CrfParameters, read_crf_parameters
 from renet.prediction.image_job import begin, items_of_files, items_of_split, record_time
 from renet.prediction.inference import PredictionSettings
 from renet.prediction.prediction_job import PredictionJob, predict_all
 
-RELEASED = Path()  # of --crf without a file
+DEFAULT_CRF = Path()  # of --crf without a file
 
 EXAMPLES = """examples:
   tools/predict.py --model runs/n_renet/deploy.prototxt --weights runs/n_renet/snapshots/n_renet_iter_5000.caffemodel \\
       --split data/stanford_background/fold0/test --out runs/n_renet/predictions --overlay
   tools/predict.py --model deploy.prototxt --weights net.caffemodel --dataset stanford_background \\
       --input holiday/ street.jpg --out labelled --overlay --crf
+  tools/predict.py --model my_model --input holiday/ --out labelled
   tools/predict.py --model deploy.prototxt --weights net.caffemodel --split data/voc2012/test --out runs/x/test \
       --comp6 runs/x/submission                   # also writes runs/x/submission/results.tgz for VOC's server
 
@@ -41,15 +43,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="predict.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="deploy.prototxt")
-    parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help=".caffemodel, or .h5")
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="FILE|DIR", help="deploy.prototxt, or a model folder of pack.py"
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=".caffemodel, or .h5; a model folder has its own")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", type=Path, nargs="+", metavar="PATH", help="pictures, and folders of pictures")
     source.add_argument("--split", type=Path, metavar="SPLIT", help="a prepared split, such as data/x/test")
     parser.add_argument(
         "--dataset",
         metavar="NAME|DATASET.JSON",
-        help=f"names and colours: {', '.join(KNOWN)}, or a dataset.json (default: the split's own)",
+        help=f"names and colours: {', '.join(KNOWN)}, or a dataset.json (default: the model's, else the split's)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
     parser.add_argument("--overlay", action="store_true", help="also lay the labels over the pictures, with a legend")
@@ -73,9 +77,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--crf",
         type=Path,
         nargs="?",
-        const=RELEASED,
+        const=DEFAULT_CRF,
         metavar="FILE",
-        help=f"sharpen the result with a dense CRF; FILE holds its dense_crf_param (default: {CrfParameters()})",
+        help=f"sharpen the result with a dense CRF; FILE holds its dense_crf_param (default: the model "
+        f"folder's own, else {CrfParameters()})",
     )
     parser.add_argument(
         "--comp6",
@@ -130,19 +135,18 @@ def build_job(arguments: argparse.Namespace) -> PredictionJob:
     Raises:
         UserError: an input is missing.
     """
-    for file in (arguments.model, arguments.weights):
-        if not file.is_file():
-            raise UserError(f"{file}: no such file")
+    network = find_network(arguments.model, arguments.weights)
     items = items_of_split(arguments.split) if arguments.split else items_of_files(arguments.input)
     if not items:
         raise UserError(f"{arguments.split}: an empty split")
     crf = None
     if arguments.crf is not None:
-        crf = CrfParameters() if arguments.crf == RELEASED else read_crf_parameters(arguments.crf)
+        file = network.deploy_crf if arguments.crf == DEFAULT_CRF else arguments.crf
+        crf = CrfParameters() if file is None else read_crf_parameters(file)
     return PredictionJob(
-        model=arguments.model,
-        weights=arguments.weights,
-        dataset=find_dataset(arguments.dataset, arguments.split),
+        model=network.deploy,
+        weights=network.weights,
+        dataset=find_dataset(arguments.dataset, arguments.split, network.dataset),
         out=arguments.out,
         items=items,
         split=arguments.split,

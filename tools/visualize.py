@@ -12,6 +12,7 @@ from renet.common.command_line import CommandParser, run
 from renet.common.errors import UserError
 from renet.common.files import write_atomically
 from renet.networks.deploy_network import add_deploy_options
+from renet.networks.model_folder import find_network
 from renet.runtime.worker_process import NativeCrash, run_native
 from renet.visualization.views import filters, maps, network_files, probabilities, receptive
 
@@ -21,7 +22,8 @@ EXAMPLES = """examples:
   tools/visualize.py filters --model deploy.prototxt --weights net.caffemodel --layer conv1 --out filters.png
   tools/visualize.py probabilities --model deploy.prototxt --weights net.caffemodel --image scene.png --out prob.png
   tools/visualize.py receptive --network "N-ReNet=deploy.prototxt,net.caffemodel" \\
-      --network "FCN=fcn.prototxt,fcn.caffemodel" --image scene.png --pixel 64,48 --out field.png"""
+      --network "FCN=fcn.prototxt,fcn.caffemodel" --image scene.png --pixel 64,48 --out field.png
+  tools/visualize.py receptive --network N-ReNet=my_model --image scene.png --out field.png"""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -30,6 +32,14 @@ def main(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: bad input, named.
     """
+    if hasattr(arguments, "network"):
+        found = ((name, find_network(model, weights)) for name, model, weights in arguments.network)
+        arguments.network = [(name, network.deploy, network.weights) for name, network in found]
+    else:
+        network = find_network(arguments.model, arguments.weights)
+        arguments.model, arguments.weights = network.deploy, network.weights
+        if "dataset" in arguments and arguments.dataset is None and network.dataset is not None:
+            arguments.dataset = network.dataset.folder
     try:
         (picture,) = run_native(arguments.draw, arguments)
     except NativeCrash as crash:
@@ -61,14 +71,16 @@ def make_parser() -> argparse.ArgumentParser:
         command.set_defaults(draw=draw)
         if draw is receptive:
             command.add_argument(
-                "--network", type=network_files, action="append", required=True, metavar="NAME=MODEL,WEIGHTS",
+                "--network", type=network_files, action="append", required=True, metavar="NAME=MODEL[,WEIGHTS]",
                 help="a column; may be repeated",
             )  # fmt: skip
             command.add_argument("--pixel", type=pixel, metavar="COLUMN,ROW", help="default: the middle")
             command.add_argument("--label", type=int, metavar="N", help="class (default: the one predicted there)")
         else:
-            command.add_argument("--model", type=Path, required=True, metavar="FILE", help="deploy.prototxt")
-            command.add_argument("--weights", type=Path, required=True, metavar="FILE", help=".caffemodel")
+            command.add_argument(
+                "--model", type=Path, required=True, metavar="FILE|DIR", help="deploy.prototxt, or a model folder"
+            )
+            command.add_argument("--weights", type=Path, metavar="FILE", help=".caffemodel; a model folder has its own")
         if draw is not filters:
             command.add_argument(
                 "--image", type=Path, required=True, metavar="FILE|SPLIT/ID", help="the picture that it sees"

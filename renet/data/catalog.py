@@ -153,14 +153,17 @@ def load_dataset(name_or_path: str | Path) -> Dataset:
     return Dataset.open(path)
 
 
-def find_dataset(name_or_path: str | None, split: Path | None) -> Dataset:
-    """Find the dataset that is named, or the one that the split belongs to (the nearest dataset.json above it).
+def find_dataset(name_or_path: str | None, split: Path | None, of_model: Dataset | None = None) -> Dataset:
+    """Find the dataset that is named, else that of the model folder, else the split's (the nearest dataset.json above
+    it).
 
     Raises:
         UserError: there is none.
     """
     if name_or_path is not None:
         return load_dataset(name_or_path)
+    if of_model is not None:
+        return of_model
     if split is None:
         raise UserError("--dataset is needed with --input: it gives the classes' names and colours")
     dataset = Dataset.of_split(split)

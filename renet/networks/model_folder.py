@@ -76,9 +76,10 @@ def read_model_folder(folder: Path) -> TrainedNetwork:
     files = description.get("files")
     if not isinstance(files, dict) or not set(NEEDED) <= set(files):
         raise UserError(f"{folder / MODEL}: damaged: files must list {', '.join(NEEDED)}")
+    outside = next((name for name in files if Path(name).name != name), None)
+    if outside is not None:
+        raise UserError(f"{folder / MODEL}: damaged: {outside!r} is no name of a file in this folder")
     for name, sha256 in files.items():
-        if Path(name).name != name:
-            raise UserError(f"{folder / MODEL}: damaged: {name!r} is no name of a file in this folder")
         file = folder / name
         if not file.is_file():
             raise UserError(f"{file}: missing from the model folder")

@@ -139,10 +139,12 @@ def _marked(picture: Image.Image, column: int, row: int) -> Image.Image:
     return large
 
 
-def network_files(text: str) -> tuple[str, Path, Path]:
-    """Read "NAME=MODEL,WEIGHTS"."""
+def network_files(text: str) -> tuple[str, Path, Path | None]:
+    """Read "NAME=MODEL,WEIGHTS" or "NAME=MODEL_FOLDER"."""
     name, equals, files = text.partition("=")
     model, comma, weights = files.partition(",")
-    if not (equals and comma and name and model and weights):
-        raise argparse.ArgumentTypeError(f"a network is NAME=DEPLOY.PROTOTXT,WEIGHTS.CAFFEMODEL, not {text!r}")
-    return name, Path(model), Path(weights)
+    if not (equals and name and model) or bool(comma) != bool(weights):
+        raise argparse.ArgumentTypeError(
+            f"a network is NAME=DEPLOY.PROTOTXT,WEIGHTS.CAFFEMODEL or NAME=MODEL_FOLDER, not {text!r}"
+        )
+    return name, Path(model), Path(weights) if weights else None
