@@ -8,8 +8,11 @@ yields (`run_native`), or answers requests one after another (`Conversation`).
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -17,8 +20,8 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from multiprocessing import Pipe, spawn
-from multiprocessing.connection import Connection, wait
+from multiprocessing import spawn
+from multiprocessing.connection import wait
 from typing import Any
 
 from renet.common.errors import UserError, is_of_the_system, told
@@ -47,6 +50,54 @@ class NativeCrash(Exception):
         self.signal = signal
 
 
+class _Connection:
+    """Pickled values over a socket; arrays go without a copy, which probabilities of many classes are too large for."""
+
+    def __init__(self, ours: socket.socket) -> None:
+        self._socket = ours
+
+    def fileno(self) -> int:
+        """The socket's descriptor, for `wait`."""
+        return self._socket.fileno()
+
+    def send(self, value: Any) -> None:
+        """Send a value."""
+        arrays: list[pickle.PickleBuffer] = []
+        pickled = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
+        parts = [memoryview(pickled), *(array.raw() for array in arrays)]
+        self._socket.sendall(struct.pack(f"={1 + len(parts)}Q", len(parts), *(part.nbytes for part in parts)))
+        for part in parts:
+            self._socket.sendall(part)
+
+    def receive(self) -> Any:
+        """Wait for the value that comes next.
+
+        Raises:
+            EOFError: the other side is gone.
+        """
+        (count,) = struct.unpack("=Q", self._read(8))
+        pickled, *arrays = map(self._read, struct.unpack(f"={count}Q", self._read(8 * count)))
+        return pickle.loads(pickled, buffers=arrays)
+
+    def poll(self, seconds: float) -> bool:
+        """Wait so long at most; whether something has come."""
+        return bool(wait([self], seconds))
+
+    def close(self) -> None:
+        """Close this side."""
+        self._socket.close()
+
+    def _read(self, size: int) -> bytearray:
+        content = bytearray(size)
+        left = memoryview(content)
+        while left:
+            got = self._socket.recv_into(left)
+            if not got:
+                raise EOFError
+            left = left[got:]
+        return content
+
+
 class _Child:
     """A child process at work, what it sends, and what it says on stderr."""
 
@@ -64,7 +115,8 @@ class _Child:
         self._hears = hears
         self._heard = 0
         self._said = tempfile.TemporaryFile("a+b")  # noqa: SIM115
-        self.connection, theirs = Pipe()
+        ours, theirs = socket.socketpair()
+        self.connection = _Connection(ours)
         # Caffe's account of every layer is no news, unless somebody listens
         defaults = {"GLOG_minloglevel": "0" if hears else "2", "GLOG_logtostderr": "1"}
         # a new interpreter, not a fork: OpenMP's and OpenBLAS's threads do not survive one
@@ -99,7 +151,7 @@ class _Child:
         while self._hears is not None and not self.connection.poll(_SECONDS_BETWEEN_LOOKS):
             self._tell()
         try:
-            kind, value = self.connection.recv()
+            kind, value = self.connection.receive()
         except (EOFError, ConnectionResetError):
             status = self._process.wait()
             self._tell()
@@ -270,9 +322,9 @@ def children_without_interrupts() -> Iterator[None]:
 
 def serve(descriptor: int) -> None:
     """The life of a child process: do what comes first over the connection with this file descriptor."""
-    connection = Connection(descriptor)
+    connection = _Connection(socket.socket(fileno=descriptor))
     try:
-        work, arguments, answers, sys.argv = connection.recv()
+        work, arguments, answers, sys.argv = connection.receive()
         if answers:
             _answer(connection, work(*arguments))
         else:
@@ -285,11 +337,11 @@ def serve(descriptor: int) -> None:
         connection.send(_as_message(error))
 
 
-def _answer(connection: Connection, handler: Callable[[Any], Any]) -> None:
+def _answer(connection: _Connection, handler: Callable[[Any], Any]) -> None:
     connection.send((_ITEM, None))
     while True:
         try:
-            request = connection.recv()
+            request = connection.receive()
         except EOFError:
             os._exit(0)  # nobody has another request
         try:
