@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from renet.gpu_check.conversation import Conversation, Died
 from renet.gpu_check.entries import ENTRIES, PAPER_SECONDS, Entry, group_text, segmentation_name, with_precision
@@ -50,77 +50,27 @@ COLUMNS = (
 TEXT_COLUMNS = 3  # the first ones; the others are numbers
 
 
-class Row(NamedTuple):
-    """One entry at one precision, as measured; milliseconds are those of one pass.
+def wrong(row: dict[str, Any], layers: Sequence[dict[str, Any]]) -> str | None:
+    """What of a row differs from PyTorch's by more than is allowed, in words; None where nothing does."""
+    branching = any(layer["type"] in BRANCHING for layer in layers)
+    for name, difference in row["differences"].items():
+        allowed = BRANCHING_TOLERANCE if branching and name.endswith(GRADIENT) else TOLERANCE
+        own = row["pytorch_differences"].get(name, 0.0)
+        if not difference <= max(allowed[row["precision"]], OWN_FACTOR * own):
+            return f"{name} differs from PyTorch's by {difference:.1e} of the largest value"
+    return None
 
-    Attributes:
-        entry: what was timed.
-        precision: of the matrix products.
-        ours: milliseconds of every round.
-        peer: PyTorch's, empty without it.
-        memory_mib: GPU memory that the work took.
-        peer_memory_mib: PyTorch's, or None.
-        differences: of the results to PyTorch's in float32, relative to the largest value of each.
-        layers: the network's, as benchmark_net wrote them.
-        own_differences: of PyTorch's at this precision to its float32, likewise.
-        peer_failure: why PyTorch's side is missing, although there is one.
-    """
 
-    entry: Entry
-    precision: str
-    ours: Sequence[float]
-    peer: Sequence[float]
-    memory_mib: float
-    peer_memory_mib: float | None
-    differences: dict[str, float]
-    layers: Sequence[dict[str, Any]]
-    own_differences: dict[str, float]
-    peer_failure: str | None = None
-
-    @property
-    def median(self) -> float:
-        """Our median."""
-        return statistics.median(self.ours)
-
-    @property
-    def ratio(self) -> float | None:
-        """How many times as fast as PyTorch's it is, by the medians."""
-        return statistics.median(self.peer) / self.median if self.peer else None
-
-    @property
-    def wrong(self) -> str | None:
-        """What differs by more than is allowed, in words; None where nothing does."""
-        branching = any(layer["type"] in BRANCHING for layer in self.layers)
-        for name, difference in self.differences.items():
-            allowed = BRANCHING_TOLERANCE if branching and name.endswith(GRADIENT) else TOLERANCE
-            if not difference <= max(allowed[self.precision], OWN_FACTOR * self.own_differences.get(name, 0.0)):
-                return f"{name} differs from PyTorch's by {difference:.1e} of the largest value"
-        return None
-
-    def metadata(self, rates: Rates | None) -> dict[str, Any]:
-        """Everything about it, for the report."""
-        backward = self.entry.passes != FORWARD
-        metadata: dict[str, Any] = {
-            **self.entry._asdict(),
-            "precision": self.precision,
-            "milliseconds": list(self.ours),
-            "median": self.median,
-            "milliseconds_an_image": self.median / self.entry.images,
-            "microseconds_a_step": 1e3 * self.median / self.entry.steps if self.entry.steps else None,
-            "pytorch_milliseconds": list(self.peer),
-            "ratio": self.ratio,
-            "memory_mib": self.memory_mib,
-            "pytorch_memory_mib": self.peer_memory_mib,
-            "differences": self.differences,
-            "pytorch_differences": self.own_differences,
-            "operations": operations(self.layers, backward),
-            "bytes": moved_bytes(self.layers, backward, self.entry.passes == STEP),
-        }
-        if rates:
-            least = floor(metadata["operations"], metadata["bytes"], rates, self.precision)
-            metadata["floor"] = {"milliseconds": least.milliseconds, "limit": least.limit, "rates": rates.source}
-            metadata["share_of_limit"] = least.milliseconds / self.median
-        return metadata
+def limited(row: dict[str, Any], layers: Sequence[dict[str, Any]], rates: Rates | None) -> dict[str, Any]:
+    """The operations and bytes of a row's network, and how near its time is to what they take at the chip's rates."""
+    backward = row["passes"] != FORWARD
+    counts = operations(layers, backward), moved_bytes(layers, backward, row["passes"] == STEP)
+    metadata: dict[str, Any] = dict(zip(("operations", "bytes"), counts))
+    if rates:
+        least = floor(*counts, rates, row["precision"])
+        metadata["floor"] = {**least._asdict(), "rates": rates.source}
+        metadata["share_of_limit"] = least.milliseconds / row["median"]
+    return metadata
 
 
 def cells(metadata: dict[str, Any]) -> list[str]:
@@ -194,8 +144,13 @@ class Side:
 
 def time_entry(
     machine: Machine, entry: Entry, precision: str, peer: Conversation | None, scratch: Path, deadline: float
-) -> Row:
+) -> tuple[dict[str, Any], str | None]:
     """Time an entry at a precision, alternating with PyTorch where that has the same, and compare the results.
+
+    Returns:
+        The row as the report has it: times are of one pass, memory the GPU's that the work took, differences those of
+        results to PyTorch's in float32, relative to the largest value of each, and PyTorch's own at this precision
+        likewise. What is wrong with it, in words, or None.
 
     Raises:
         Died: our side failed; the message tells why.
@@ -225,18 +180,23 @@ def time_entry(
         ours.finish()
     compared = other.ask("compare", folder=str(dump), precision=precision, **work)
     written = json.loads(result.read_text())
-    return Row(
-        entry=entry,
-        precision=precision,
-        ours=times["ours"],
-        peer=times["peer"],
-        memory_mib=written["memory_mib"],
-        peer_memory_mib=prepared.get("memory_mib"),
-        differences=compared.get("differences", {}),
-        layers=written["layers"],
-        own_differences=compared.get("own", {}),
-        peer_failure=other.failure,
-    )
+    median = statistics.median(times["ours"])
+    row = {
+        **entry._asdict(),
+        "precision": precision,
+        "milliseconds": times["ours"],
+        "median": median,
+        "milliseconds_an_image": median / entry.images,
+        "microseconds_a_step": 1e3 * median / entry.steps if entry.steps else None,
+        "pytorch_milliseconds": times["peer"],
+        "ratio": statistics.median(times["peer"]) / median if times["peer"] else None,
+        "memory_mib": written["memory_mib"],
+        "pytorch_memory_mib": prepared.get("memory_mib"),
+        "differences": compared.get("differences", {}),
+        "pytorch_differences": compared.get("own", {}),
+    }
+    row.update(limited(row, written["layers"], machine.rates))
+    return row, f"PyTorch: {other.failure}" if other.failure else wrong(row, written["layers"])
 
 
 def benchmark(machine: Machine, deadline: float) -> Outcome:
@@ -267,17 +227,16 @@ def benchmark(machine: Machine, deadline: float) -> Outcome:
                 failures[name] = "the time was up"
                 continue
             try:
-                row = time_entry(machine, entry, precision, peer, scratch, deadline)
+                row, complaint = time_entry(machine, entry, precision, peer, scratch, deadline)
             except Died as error:
                 failures[name] = str(error)
                 machine.say(f"{name}: {error}")
             else:
-                rows.append(row.metadata(machine.rates))
-                wrong = f"PyTorch: {row.peer_failure}" if row.peer_failure else row.wrong
-                if wrong:
-                    failures[name] = wrong
-                beside = f", {row.ratio:.2f} times as fast as PyTorch" if row.ratio else ""
-                machine.say(f"{name}: {row.median:.3f} ms{beside}")
+                rows.append(row)
+                if complaint:
+                    failures[name] = complaint
+                beside = f", {row['ratio']:.2f} times as fast as PyTorch" if row["ratio"] else ""
+                machine.say(f"{name}: {row['median']:.3f} ms{beside}")
             machine.keep(metadata)
     metadata["aims"] = aims(rows)
     summary = f"{len(rows)} of {len(cases)} timed"

@@ -8,7 +8,7 @@ import os
 import sys
 
 import pytest
-from gpu_check_helpers import GROUP, RATES, REPOSITORY, dumped, later, recorded
+from gpu_check_helpers import GROUP, REPOSITORY, dumped, later, recorded
 
 from renet.gpu_check import entries, speed
 from renet.gpu_check.conversation import Conversation
@@ -117,7 +117,7 @@ def test_each_entry_has_its_own_precisions(timed: Machine, monkeypatch: pytest.M
     """The convolutions follow the precision of the row."""
     allowed = {}
 
-    def time_entry(machine: Machine, entry: Entry, precision: str, *rest: object) -> speed.Row:
+    def time_entry(machine: Machine, entry: Entry, precision: str, *rest: object) -> tuple:
         row = timed_entry(machine, entry, precision, *rest)
         allowed[entry.name, precision] = json.loads((rest[1] / "result.json").read_text())["allow_tf32"]
         return row
@@ -147,29 +147,29 @@ def test_beside_pytorch_itself(
     small = tuple(option.replace(entries.VOC_SIZE, "33,41") for option in entry.options)
     log = processor_as_gpu.out / "log"
     with Conversation(peer_command, dict(os.environ), processor_as_gpu.bundle, log, later(300)) as peer:
-        row = speed.time_entry(
+        row, wrong = speed.time_entry(
             processor_as_gpu, entry._replace(options=small), FLOAT32, peer, processor_as_gpu.out, later(300)
         )
-    assert (row.peer_failure, row.wrong) == (None, None)
-    assert len(row.ours) == len(row.peer) == 2
-    assert row.ratio > 0
-    assert row.peer_memory_mib is None
-    assert row.differences["loss"] < 1e-5
-    assert {"conv3_1.param0 gradient", "conv7_scale.param1 gradient", "conv8.param1 gradient"} <= set(row.differences)
-    assert not any(name.startswith(("conv1", "conv2")) for name in row.differences)
-    frozen = {layer["name"] for layer in row.layers if layer["params"] and not layer["backward"]}
+    assert wrong is None
+    assert len(row["milliseconds"]) == len(row["pytorch_milliseconds"]) == 2
+    assert row["ratio"] > 0
+    assert row["pytorch_memory_mib"] is row["microseconds_a_step"] is None
+    differences = row["differences"]
+    assert differences["loss"] < 1e-5
+    assert {"conv3_1.param0 gradient", "conv7_scale.param1 gradient", "conv8.param1 gradient"} <= set(differences)
+    assert not any(name.startswith(("conv1", "conv2")) for name in differences)
+    layers = json.loads((processor_as_gpu.out / "result.json").read_text())["layers"]
+    frozen = {layer["name"] for layer in layers if layer["params"] and not layer["backward"]}
     assert frozen == {f"conv{number}_{index}" for number in (1, 2) for index in (1, 2)}
-    row_metadata = row.metadata(RATES)
-    json.dumps(row_metadata)
-    assert len(speed.cells(row_metadata)) == len(speed.COLUMNS)
-    assert row_metadata["microseconds_a_step"] is None
+    json.dumps(row)
+    assert len(speed.cells(row)) == len(speed.COLUMNS)
 
 
 def test_what_may_differ() -> None:
     def wrong(types: list[str], precision: str, own: float = 0.0, **differences: float) -> str | None:
         named = {name.replace("_", " "): value for name, value in differences.items()}
-        layers = [{"type": kind} for kind in types]
-        return speed.Row(GROUP, precision, [1.0], [1.0], 1.0, 1.0, named, layers, {"output": own}).wrong
+        row = {"differences": named, "pytorch_differences": {"output": own}, "precision": precision}
+        return speed.wrong(row, [{"type": kind} for kind in types])
 
     assert wrong(["ReNetLSTM"], FLOAT32, output=1e-4, data_gradient=1e-4) is None
     assert wrong(["ReNetLSTM"], FLOAT32, output=1e-4, data_gradient=1e-2).startswith("data gradient differs")
