@@ -144,93 +144,17 @@ def reordered(rows: torch.Tensor) -> torch.Tensor:
     return torch.cat([i, f, g, o])
 
 
-class Convolution(torch.nn.Conv2d):
-    """Convolution."""
-
-    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
-        p = layer.message("convolution_param")
-        p.ignore("weight_filler", "bias_filler")
-        super().__init__(
-            channels[0],
-            p.one("num_output"),
-            *(p.one(name, default) for name, default in (("kernel_size", None), ("stride", 1), ("pad", 0))),
-            dilation=p.one("dilation", 1),
-        )
-
-    def blobs(self) -> list[Blob]:
-        """Its parameters in Caffe's order."""
-        return [Blob(self.weight, same), Blob(self.bias, same)]
-
-
-class ReLU(torch.nn.ReLU):
-    """ReLU, in place where the prototxt has it so."""
-
-    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
-        super().__init__(inplace=layer.one("top") == layer.one("bottom"))
-
-
-class Pooling(torch.nn.MaxPool2d):
-    """Pooling over maxima; incomplete windows at the end count, as Caffe has it."""
-
-    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
-        p = layer.message("pooling_param")
-        if p.one("pool", "MAX") != "MAX":
-            raise ValueError(f"pooling {p.one('pool')}: MAX expected")
-        super().__init__(p.one("kernel_size"), p.one("stride", 1), p.one("pad", 0), ceil_mode=True)
-
-
-class BatchNorm(torch.nn.BatchNorm2d):
-    """BatchNorm, with the factors and offsets of a Scale that follows it."""
-
-    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
-        p = layer.message("batch_norm_param")
-        momentum = 1 - p.one("moving_average_fraction", 0.999)
-        super().__init__(channels[0], p.one("eps", 1e-5), momentum, affine=False)
-
-    def take_scale(self, layer: Message) -> None:
-        """Do what a Scale layer does, too."""
-        p = layer.message("scale_param")
-        p.ignore("filler", "bias_filler")
-        if not p.one("bias_term", False):
-            raise ValueError("a Scale without bias_term")
-        self.affine = True
-        self.weight = torch.nn.Parameter(torch.ones(self.num_features))
-        self.bias = torch.nn.Parameter(torch.zeros(self.num_features))
-
-    def scale_blobs(self) -> list[Blob]:
-        """The Scale's parameters."""
-        return [Blob(self.weight, same), Blob(self.bias, same)]
-
-    def load_statistics(self, mean: torch.Tensor, variance: torch.Tensor, count: torch.Tensor) -> None:
-        """Take the three blobs of Caffe's BatchNorm: sums of means and of variances, and of how many."""
-        share = 1 / count if count.item() else 0.0
-        self.running_mean.copy_(mean * share)
-        self.running_var.copy_(variance * share)
-
-
-class Concat(torch.nn.Module):
-    """Concat of channels."""
-
-    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
-        super().__init__()
-
-    def forward(self, *maps: torch.Tensor) -> torch.Tensor:
-        """All maps as one."""
-        return torch.cat(maps, dim=1)
-
-
 class ReNetLSTM(torch.nn.Module):
     """One sweep of a bidirectional torch.nn.LSTM: columns (VERTICAL) or rows of patches as sequences."""
 
-    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
+    def __init__(self, layer: Message, channels: int) -> None:
         super().__init__()
         p = layer.message("renet_param")
         p.ignore("weight_filler", "bias_filler", "forget_bias", "precision")  # the last is the whole network's here
         self._vertical = p.one("direction", "VERTICAL") == "VERTICAL"
         self._patch = p.one("patch_height", 1), p.one("patch_width", 1)
-        self.lstm = torch.nn.LSTM(
-            channels[0] * self._patch[0] * self._patch[1], p.one("num_output"), bidirectional=True
-        )
+        taken = channels * self._patch[0] * self._patch[1]
+        self.lstm = torch.nn.LSTM(taken, p.one("num_output"), bidirectional=True)
         self.lstm.bias_hh_l0.data.zero_()  # the layer has one bias
         self.lstm.bias_hh_l0_reverse.data.zero_()
 
@@ -263,51 +187,70 @@ class ReNetLSTM(torch.nn.Module):
         ]
 
 
-class BilinearInterpolation(torch.nn.Module):
-    """BilinearInterpolation to the second bottom's size; corners meet corners."""
+class Layer(NamedTuple):
+    """What computes a layer, the channels of what it gives, and its parameters in Caffe's order."""
 
-    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
-        super().__init__()
-
-    def forward(self, x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """The map in another size."""
-        return torch.nn.functional.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
+    module: Callable[..., torch.Tensor]
+    channels: int
+    blobs: Sequence[Blob] = ()
 
 
-class Softmax(torch.nn.Softmax):
-    """Softmax over the channels."""
+def make_layer(kind: str, layer: Message, channels: Sequence[int]) -> Layer:
+    """A layer of a type, by the channels of what it takes.
 
-    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
-        super().__init__(dim=1)
-
-
-class SoftmaxWithLoss(torch.nn.CrossEntropyLoss):
-    """SoftmaxWithLoss: the mean over all positions that have a label."""
-
-    def __init__(self, layer: Message, channels: Sequence[int]) -> None:
-        super().__init__(ignore_index=layer.message("loss_param").one("ignore_label", -100))
-
-    def forward(self, scores: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """The loss of scores N x C x H x W by labels N x 1 x H x W."""
-        return super().forward(scores, label.squeeze(1))
-
-
-LAYERS: dict[str, Callable[[Message, Sequence[int]], torch.nn.Module]] = {
-    kind.__name__: kind
-    for kind in (
-        *(Convolution, ReLU, Pooling, BatchNorm, Concat, ReNetLSTM, BilinearInterpolation, Softmax),
-        SoftmaxWithLoss,
-    )
-}
+    Raises:
+        ValueError: the type, or what it shall do, is not known here.
+    """
+    if kind == "Convolution":
+        p = layer.message("convolution_param")
+        p.ignore("weight_filler", "bias_filler")
+        sizes = [p.one(name, default) for name, default in (("kernel_size", None), ("stride", 1), ("pad", 0))]
+        convolution = torch.nn.Conv2d(channels[0], p.one("num_output"), *sizes, dilation=p.one("dilation", 1))
+        parameters = [Blob(convolution.weight, same), Blob(convolution.bias, same)]
+        return Layer(convolution, convolution.out_channels, parameters)
+    if kind == "ReNetLSTM":
+        sweep = ReNetLSTM(layer, channels[0])
+        return Layer(sweep, 2 * sweep.lstm.hidden_size, sweep.blobs())
+    if kind == "Concat":
+        return Layer(lambda *maps: torch.cat(maps, dim=1), sum(channels))
+    return Layer(_shapeless(kind, layer, channels[0]), channels[0])
 
 
-def channels_given(module: torch.nn.Module, taken: Sequence[int]) -> int:
-    """Channels of what a layer gives, by those of what it takes."""
-    if isinstance(module, Convolution):
-        return module.out_channels
-    if isinstance(module, ReNetLSTM):
-        return 2 * module.lstm.hidden_size
-    return sum(taken) if isinstance(module, Concat) else taken[0]
+def _shapeless(kind: str, layer: Message, channels: int) -> Callable[..., torch.Tensor]:
+    """What computes a layer that gives as many channels as it takes."""
+    if kind == "ReLU":
+        return torch.nn.ReLU(inplace=layer.one("top") == layer.one("bottom"))
+    if kind == "Pooling":
+        p = layer.message("pooling_param")
+        if p.one("pool", "MAX") != "MAX":
+            raise ValueError(f"pooling {p.one('pool')}: MAX expected")
+        # incomplete windows at the end count, as Caffe has it
+        return torch.nn.MaxPool2d(p.one("kernel_size"), p.one("stride", 1), p.one("pad", 0), ceil_mode=True)
+    if kind == "BatchNorm":
+        p = layer.message("batch_norm_param")
+        momentum = 1 - p.one("moving_average_fraction", 0.999)
+        return torch.nn.BatchNorm2d(channels, p.one("eps", 1e-5), momentum, affine=False)
+    if kind == "BilinearInterpolation":  # corners meet corners
+        resize = torch.nn.functional.interpolate
+        return lambda x, like: resize(x, size=like.shape[2:], mode="bilinear", align_corners=True)
+    if kind == "Softmax":
+        return torch.nn.Softmax(dim=1)
+    if kind == "SoftmaxWithLoss":  # the mean over all positions that have a label
+        loss = torch.nn.CrossEntropyLoss(ignore_index=layer.message("loss_param").one("ignore_label", -100))
+        return lambda scores, label: loss(scores, label.squeeze(1))
+    raise ValueError(f"a layer of type {kind} is not known here")
+
+
+def take_scale(module: torch.nn.BatchNorm2d, layer: Message) -> list[Blob]:
+    """Let a BatchNorm do what the Scale layer after it does, too; the Scale's parameters."""
+    p = layer.message("scale_param")
+    p.ignore("filler", "bias_filler")
+    if not p.one("bias_term", False):
+        raise ValueError("a Scale without bias_term")
+    module.affine = True
+    module.weight = torch.nn.Parameter(torch.ones(module.num_features))
+    module.bias = torch.nn.Parameter(torch.zeros(module.num_features))
+    return [Blob(module.weight, same), Blob(module.bias, same)]
 
 
 # --- Networks --------------------------------------------------------------------------------------------------------
@@ -316,7 +259,7 @@ def channels_given(module: torch.nn.Module, taken: Sequence[int]) -> int:
 class Step(NamedTuple):
     """A module, the blobs that it takes and gives, and those of them that nothing takes afterwards."""
 
-    module: torch.nn.Module
+    module: Callable[..., torch.Tensor]
     bottoms: Sequence[str]
     top: str
     done_with: Sequence[str]
@@ -348,7 +291,7 @@ class PeerNetwork(torch.nn.Module):
         self.force_backward = network.one("force_backward", False)
         self.shapes = {name: tuple(shape) for name, shape in (inputs or {}).items()}
         self.blobs: dict[str, Blob] = {}
-        self._statistics: dict[str, BatchNorm] = {}
+        self._statistics: dict[str, torch.nn.BatchNorm2d] = {}
         self._modules_in_order = torch.nn.ModuleList()
         self._channels: dict[str, int] = {}
         steps: list[Step] = []
@@ -384,26 +327,23 @@ class PeerNetwork(torch.nn.Module):
             param.ignore("decay_mult")
         if kind == "Scale":
             module, step = (steps[-1].module, steps.pop()) if steps else (None, None)
-            if not isinstance(module, BatchNorm) or [step.top] != bottoms or module.affine:
+            if not isinstance(module, torch.nn.BatchNorm2d) or [step.top] != bottoms or module.affine:
                 raise ValueError("a Scale that follows no BatchNorm")
-            module.take_scale(layer)
-            blobs, bottoms = module.scale_blobs(), step.bottoms
-        elif kind in LAYERS:
-            module = LAYERS[kind](layer, [self._channels[bottom] for bottom in bottoms])
-            self._modules_in_order.append(module)
-            blobs = module.blobs() if hasattr(module, "blobs") else []
-            if isinstance(module, BatchNorm):
-                self._statistics[name] = module
+            made, bottoms = Layer(module, module.num_features, take_scale(module, layer)), step.bottoms
         else:
-            raise ValueError(f"a layer of type {kind} is not known here")
+            made = make_layer(kind, layer, [self._channels[bottom] for bottom in bottoms])
+            if isinstance(made.module, torch.nn.Module):
+                self._modules_in_order.append(made.module)
+            if kind == "BatchNorm":
+                self._statistics[name] = made.module
         if layer.unasked():
             raise ValueError(f"{', '.join(layer.unasked())}: not known here")
-        for index, blob in enumerate(blobs):
+        for index, blob in enumerate(made.blobs):
             self.blobs[f"{name}.param{index}"] = blob
             if index < len(rates) and rates[index] == 0:
                 blob.tensor.requires_grad_(False)
-        self._channels[top] = channels_given(module, [self._channels[bottom] for bottom in bottoms])
-        steps.append(Step(module, bottoms, top, ()))
+        self._channels[top] = made.channels
+        steps.append(Step(made.module, bottoms, top, ()))
 
     def _finish(self, steps: Sequence[Step]) -> None:
         """Tell what is given, and when each blob may go."""
@@ -430,9 +370,12 @@ class PeerNetwork(torch.nn.Module):
         with torch.no_grad():
             for name, blob in self.blobs.items():
                 blob.tensor.copy_(blob.convert(read(name, blob.tensor.shape)))
-            for name, module in self._statistics.items():
-                shapes = [(module.num_features,), (module.num_features,), (1,)]
-                module.load_statistics(*(read(f"{name}.param{i}", shape) for i, shape in enumerate(shapes)))
+            for name, module in self._statistics.items():  # sums of means and of variances, and of how many
+                mean, variance = (read(f"{name}.param{i}", (module.num_features,)) for i in range(2))
+                count = read(f"{name}.param2", (1,))
+                share = 1 / count if count.item() else 0.0
+                module.running_mean.copy_(mean * share)
+                module.running_var.copy_(variance * share)
 
 
 # --- Passes ----------------------------------------------------------------------------------------------------------
