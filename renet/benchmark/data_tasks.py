@@ -34,21 +34,17 @@ def convert(source: Path, out: Path) -> int:
 
 
 class Conversion:
-    """data_prep/folder.py, from pictures and label PNGs to a split, verified."""
+    """data_prep/folder.py, from images and label PNGs to a split, verified."""
+
+    version = platform.python_version()
 
     def __init__(self, job: Mapping[str, Any]) -> None:
-        self.version = platform.python_version()
-        self._job = job
-        self._converted = 0
+        self._folder = Path(job["folder"])
 
-    def run(self) -> None:
-        """All images, into a folder of its own."""
+    def run(self) -> dict[str, np.ndarray]:
+        """All images, into a folder of its own; how many there were."""
         with tempfile.TemporaryDirectory() as scratch:
-            self._converted = convert(Path(self._job["folder"]), Path(scratch) / "data")
-
-    def results(self) -> dict[str, np.ndarray]:
-        """How many images there were."""
-        return {"images": np.array([self._converted])}
+            return {"images": np.array([convert(self._folder, Path(scratch) / "data")])}
 
 
 class CaffeLoading:
@@ -57,7 +53,7 @@ class CaffeLoading:
     def __init__(self, job: Mapping[str, Any]) -> None:
         import caffe
 
-        self.version = caffe.__version__
+        self.version, self._batches = caffe.__version__, job["batches"]
         height, width = job["size"]
         means = " ".join(f"mean_value: {value}" for value in job["mean"])
         with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
@@ -68,46 +64,39 @@ class CaffeLoading:
             )
             file.flush()
             self._net = caffe.Net(file.name, caffe.TRAIN)
-        self._batches = job["batches"]
 
-    def run(self) -> None:
-        """Some batches."""
+    def run(self) -> dict[str, np.ndarray]:
+        """Some batches; the last one."""
         for _ in range(self._batches):
             self._net.forward()
-
-    def results(self) -> dict[str, np.ndarray]:
-        """The last batch."""
-        return {"data": self._net.blobs["data"].data, "label": self._net.blobs["label"].data}
+        return {name: self._net.blobs[name].data for name in ("data", "label")}
 
 
 class PyTorchLoading:
-    """A DataLoader over the same pictures and label PNGs, read by Pillow in processes of its own."""
+    """A DataLoader over the same images and label PNGs, read by Pillow in processes of its own."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         import torch
 
         torch.set_num_threads(job["threads"])
-        self.version = torch.__version__
+        self.version, self._batches = torch.__version__, job["batches"]
         loader = torch.utils.data.DataLoader(
-            PictureFolder(Path(job["folder"]), job["names"], job["mean"]),
+            ImageFolder(Path(job["folder"]), job["names"], job["mean"]),
             batch_size=job["batch"],
             sampler=list(range(len(job["names"]))) * 10_000,  # no epoch ends, so that the processes never wait
             num_workers=job["threads"],
         )
-        self._loader, self._batches = iter(loader), job["batches"]
+        self._loader = iter(loader)
 
-    def run(self) -> None:
-        """Some batches."""
+    def run(self) -> dict[str, np.ndarray]:
+        """Some batches; the last one."""
         for _ in range(self._batches):
-            self._data, self._label = next(self._loader)
-
-    def results(self) -> dict[str, np.ndarray]:
-        """The last batch."""
-        return {"data": self._data.numpy(), "label": self._label.numpy()}
+            data, label = next(self._loader)
+        return {"data": data.numpy(), "label": label.numpy()}
 
 
-class PictureFolder:
-    """A data set as PyTorch's users write it: pairs of a picture's and a label's file."""
+class ImageFolder:
+    """A data set as PyTorch's users write it: an image's and a label's file by name."""
 
     def __init__(self, folder: Path, names: list[str], mean: list[float]) -> None:
         self._folder, self._names, self._mean = folder, names, np.array(mean, np.float32)
@@ -115,65 +104,52 @@ class PictureFolder:
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        import torch
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         from PIL import Image
 
         name = self._names[index]
-        pixels = (
-            np.asarray(Image.open(self._folder / "images" / f"{name}.jpg").convert("RGB"))[:, :, ::-1] - self._mean
-        )  # BGR, as Caffe has it
+        image = np.asarray(Image.open(self._folder / "images" / f"{name}.jpg").convert("RGB"))
         classes = np.asarray(Image.open(self._folder / "labels" / f"{name}.png"))
-        return (
-            torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
-            torch.from_numpy(classes[None].astype(np.float32)),
-        )
+        pixels = image[:, :, ::-1] - self._mean  # BGR, as Caffe has it
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1)), classes[None].astype(np.float32)
 
 
 class Evaluation:
     """tools/evaluate.py, with as many processes as threads."""
 
-    def __init__(self, job: Mapping[str, Any]) -> None:
-        self.version = platform.python_version()
-        self._job = job
-        self._confusion: list[list[int]] = []
+    version = platform.python_version()
 
-    def run(self) -> None:
-        """Score the set."""
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        self._job = job
+
+    def run(self) -> dict[str, np.ndarray]:
+        """Score the set; the confusion matrix."""
         job = self._job
         with tempfile.TemporaryDirectory() as scratch:
             scores = Path(scratch) / "scores.json"
             options = ["--predictions", f"{job['folder']}/predictions", "--labels", f"{job['folder']}/labels"]
             options += ["--dataset", job["dataset"], "--processes", str(job["threads"]), "--json", str(scores)]
             _tool(ROOT / "tools" / "evaluate.py", *options)
-            self._confusion = json.loads(scores.read_text())["confusion"]
-
-    def results(self) -> dict[str, np.ndarray]:
-        """The confusion matrix."""
-        return {"confusion": np.array(self._confusion, np.float64)}
+            return {"confusion": np.array(json.loads(scores.read_text())["confusion"], np.float64)}
 
 
 class NumPyEvaluation:
     """The same as the loop that goes round: a histogram of truth and prediction, image by image, in one process."""
 
-    def __init__(self, job: Mapping[str, Any]) -> None:
-        self.version = np.__version__
-        self._job = job
+    version = np.__version__
 
-    def run(self) -> None:
-        """Score the set."""
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        self._folder, self._classes = Path(job["folder"]), job["class_count"]
+
+    def run(self) -> dict[str, np.ndarray]:
+        """As Evaluation.run."""
         from PIL import Image
 
-        folder, classes = Path(self._job["folder"]), self._job["class_count"]
-        confusion = np.zeros((classes, classes), np.int64)
-        for file in sorted((folder / "labels").glob("*.png")):
+        confusion = np.zeros((self._classes, self._classes), np.int64)
+        for file in sorted((self._folder / "labels").glob("*.png")):
             truth = np.asarray(Image.open(file)).ravel().astype(int)
-            prediction = np.asarray(Image.open(folder / "predictions" / file.name)).ravel()
-            counted = truth < classes
-            pairs = classes * truth[counted] + prediction[counted]
-            confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-        self._confusion = confusion
-
-    def results(self) -> dict[str, np.ndarray]:
-        """As Evaluation.results."""
-        return {"confusion": self._confusion.astype(np.float64)}
+            prediction = np.asarray(Image.open(self._folder / "predictions" / file.name)).ravel()
+            counted = truth < self._classes
+            pairs = self._classes * truth[counted] + prediction[counted]
+            confusion += np.bincount(pairs, minlength=self._classes**2).reshape(confusion.shape)
+        return {"confusion": confusion.astype(np.float64)}

@@ -29,12 +29,9 @@ class Product:
             matrix = library.from_numpy(matrix)
         self._matrix, self._product = matrix, library.empty_like(matrix)
 
-    def run(self) -> None:
+    def run(self) -> dict[str, np.ndarray]:
         """One product."""
         self._library.matmul(self._matrix, self._matrix, out=self._product)
-
-    def results(self) -> dict[str, np.ndarray]:
-        """The product."""
         return {"product": np.asarray(self._product)}
 
 
@@ -48,19 +45,16 @@ class Triad:
         per_thread = -(-TRIAD_SIZE // threads)
         self._shares = [(start, min(start + per_thread, TRIAD_SIZE)) for start in range(0, TRIAD_SIZE, per_thread)]
 
-    def run(self) -> None:
-        """Once over the arrays."""
+    def run(self) -> dict[str, np.ndarray]:
+        """Once over the arrays; the sums."""
         list(self._pool.map(self._share, self._shares))
+        return {"sums": self._a}
 
     def _share(self, share: tuple[int, int]) -> None:
         for start in range(*share, TRIAD_BLOCK):
             block = slice(start, min(start + TRIAD_BLOCK, share[1]))
             np.multiply(self._c[block], np.float32(3), out=self._a[block])
             np.add(self._a[block], self._b[block], out=self._a[block])
-
-    def results(self) -> dict[str, np.ndarray]:
-        """The sums."""
-        return {"sums": self._a}
 
 
 def crf_inputs(classes: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,8 +108,8 @@ class Pydensecrf:
         self._unary = -scores.reshape(self._size[0], -1)
         self._image = np.ascontiguousarray(image.reshape(3, *self._size[1:]).transpose(1, 2, 0).astype(np.uint8))
 
-    def run(self) -> None:
-        """One image."""
+    def run(self) -> dict[str, np.ndarray]:
+        """One image; Q, C x H x W."""
         from pydensecrf import densecrf
 
         classes, height, width = self._size
@@ -124,8 +118,4 @@ class Pydensecrf:
         crf.setUnaryEnergy(self._unary)
         crf.addPairwiseGaussian(sxy=pos_xy, compat=pos_w)
         crf.addPairwiseBilateral(sxy=bi_xy, srgb=bi_rgb, rgbim=self._image, compat=bi_w)
-        self._q = np.array(crf.inference(self._iterations))
-
-    def results(self) -> dict[str, np.ndarray]:
-        """Q, C x H x W."""
-        return {"crf": self._q.reshape(self._size)}
+        return {"crf": np.array(crf.inference(self._iterations)).reshape(self._size)}

@@ -91,15 +91,20 @@ class CaffeNetwork:
             np.asarray(each, np.float32).tofile(self._folder / f"{name}.f32")
         net.save(str(self._folder / WEIGHTS))
 
-    def _first_pass(self) -> dict[str, np.ndarray]:
-        """Samples of the results of a pass."""
-        _solver, net = self._make()
+    def _pass(self, net: Any) -> None:
+        """Gradients start at zero, as in a step."""
         if self._backward:
             net.clear_param_diffs()
         net.forward()
-        results = {name: net.blobs[name].data for name in net.outputs}
         if self._backward:
             net.backward()
+
+    def _first_pass(self) -> dict[str, np.ndarray]:
+        """Samples of the results of a pass."""
+        _solver, net = self._make()
+        self._pass(net)
+        results = {name: net.blobs[name].data for name in net.outputs}
+        if self._backward:
             kinds = dict(zip(net._layer_names, (layer.type for layer in net.layers)))
             diffs = {name: net.blobs[name].diff for name in net.inputs}
             for name, blobs in net.params.items():
@@ -109,19 +114,12 @@ class CaffeNetwork:
             results |= {name + GRADIENT: diff for name, diff in diffs.items() if diff.any()}
         return {name: np.array(sampled(values)) for name, values in results.items()}
 
-    def run(self) -> None:
-        """A pass, or a step of the solver; gradients start at zero."""
+    def run(self) -> dict[str, np.ndarray]:
+        """A pass, or a step of the solver; samples of what the first pass gave."""
         if self._solver:
             self._solver.step(1)
-            return
-        if self._backward:
-            self._net.clear_param_diffs()
-        self._net.forward()
-        if self._backward:
-            self._net.backward()
-
-    def results(self) -> dict[str, np.ndarray]:
-        """Samples of what the first pass gave."""
+        else:
+            self._pass(self._net)
         return self._results
 
     def layers(self) -> dict[str, Any]:
@@ -241,12 +239,9 @@ class PyTorchNetwork:
         step = job["passes"] == STEP
         self._optimizer = torch.optim.SGD(trained, RATE, MOMENTUM, weight_decay=DECAY) if step else None
 
-    def run(self) -> None:
+    def run(self) -> dict[str, np.ndarray]:
         """As CaffeNetwork.run."""
         self._work.run()
         if self._optimizer:
             self._optimizer.step()
-
-    def results(self) -> dict[str, np.ndarray]:
-        """As CaffeNetwork.results."""
         return self._results

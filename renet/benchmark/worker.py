@@ -27,11 +27,8 @@ class Task(Protocol):
 
     version: str
 
-    def run(self) -> None:
-        """Do the work once."""
-
-    def results(self) -> dict[str, np.ndarray]:
-        """What the last run computed."""
+    def run(self) -> dict[str, np.ndarray]:
+        """Do the work once; what it came to."""
 
 
 def resident_mib(field: str) -> float:
@@ -72,13 +69,13 @@ class Timed:
     def run(self) -> dict[str, float]:
         """One run's time."""
         start = time.perf_counter()
-        self._task.run()
+        self._results = self._task.run()
         return {"milliseconds": (time.perf_counter() - start) * 1e3}
 
     def results(self) -> dict[str, Any]:
         """Samples of the results, and the memory that the work took at most beyond the library."""
         peak = resident_mib("VmHWM") - self._before + children_mib()
-        return {"values": {name: sampled(each) for name, each in self._task.results().items()}, "peak_mib": peak}
+        return {"values": {name: sampled(each) for name, each in self._results.items()}, "peak_mib": peak}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
