@@ -13,11 +13,9 @@
 #include <glog/logging.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
-#include <functional>
 #include <iostream>
 #include <map>
 #include <sstream>
@@ -27,6 +25,7 @@
 #include "caffe/caffe.hpp"
 #include "caffe/gpu/gpu_device.hpp"
 #include "caffe/gpu/gpu_precision.hpp"
+#include "caffe/util/benchmark.hpp"
 #include "caffe/util/io.hpp"
 #include "caffe/util/math_functions.hpp"
 #include "caffe/util/upgrade_proto.hpp"
@@ -236,56 +235,7 @@ void FillOutputGradients(Net<float>* net) {
   }
 }
 
-// --- The clock --------------------------------------------------------------
-
-/// Milliseconds of work: by events of the GPU, by the clock on the CPU.
-class Stopwatch {
- public:
-  Stopwatch() {
-#ifndef CPU_ONLY
-    if (Caffe::mode() == Caffe::GPU) {
-      CUDA_CHECK(cudaEventCreate(&start_));
-      CUDA_CHECK(cudaEventCreate(&stop_));
-    }
-#endif
-  }
-  ~Stopwatch() {
-#ifndef CPU_ONLY
-    if (Caffe::mode() == Caffe::GPU) {
-      CUDA_CHECK(cudaEventDestroy(start_));
-      CUDA_CHECK(cudaEventDestroy(stop_));
-    }
-#endif
-  }
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
-
-  double Time(const std::function<void()>& work) {
-#ifndef CPU_ONLY
-    if (Caffe::mode() == Caffe::GPU) {
-      float milliseconds = 0;
-      CUDA_CHECK(cudaDeviceSynchronize());
-      CUDA_CHECK(cudaEventRecord(start_));
-      work();
-      CUDA_CHECK(cudaEventRecord(stop_));
-      CUDA_CHECK(cudaEventSynchronize(stop_));
-      CUDA_CHECK(cudaEventElapsedTime(&milliseconds, start_, stop_));
-      return milliseconds;
-    }
-#endif
-    typedef std::chrono::steady_clock Clock;
-    const Clock::time_point start = Clock::now();
-    work();
-    return std::chrono::duration<double, std::milli>(Clock::now() - start)
-        .count();
-  }
-
- private:
-#ifndef CPU_ONLY
-  cudaEvent_t start_;
-  cudaEvent_t stop_;
-#endif
-};
+// --- Memory -----------------------------------------------------------------
 
 /// MiB in use: of the GPU by everyone, or of the process at most so far.
 double MemoryMiB() {
@@ -305,17 +255,6 @@ double MemoryMiB() {
   return 0;
 }
 
-string Device() {
-#ifndef CPU_ONLY
-  if (Caffe::mode() == Caffe::GPU) {
-    cudaDeviceProp properties;
-    CUDA_CHECK(cudaGetDeviceProperties(&properties, FLAGS_gpu));
-    return properties.name;
-  }
-#endif
-  return "CPU";
-}
-
 // --- Results ----------------------------------------------------------------
 
 double Median(vector<double> values) {
@@ -325,50 +264,43 @@ double Median(vector<double> values) {
                            : (values[half - 1] + values[half]) / 2;
 }
 
-void Write(const string& name, const float* values, int count,
-           vector<string>* written) {
+/// Writes values as a file of -dump; `"name": shape` as JSON.
+string Write(const string& name, const float* values, const Blob<float>& blob) {
   CHECK_EQ(name.find('/'), string::npos)
       << "-dump: '" << name << "' is no file's name";
   const string path = FLAGS_dump + "/" + name;
   std::ofstream out(path, std::ios::binary);
   out.write(reinterpret_cast<const char*>(values),
-            static_cast<std::streamsize>(count) * sizeof(float));
+            static_cast<std::streamsize>(blob.count()) * sizeof(float));
   out.close();
   CHECK(out) << path << ": not writable; -dump expects a folder that exists";
-  written->push_back(name);
+  return Quoted(name) + ": " + ShapeOf(blob);
 }
 
 /// Writes what came in and what came out; the files' names and shapes as JSON.
 string Dump(Net<float>* net, bool gradients) {
-  vector<string> files, shapes;
-  const auto write = [&](const string& name, Blob<float>* blob, bool diff) {
-    Write(name + ".data.f32", blob->cpu_data(), blob->count(), &files);
-    shapes.push_back(ShapeOf(*blob));
-    if (diff) {
-      Write(name + ".diff.f32", blob->cpu_diff(), blob->count(), &files);
-      shapes.push_back(ShapeOf(*blob));
+  string files;
+  const auto write = [&](const string& name, Blob<float>* blob) {
+    files += (files.empty() ? "" : ", ") +
+             Write(name + ".data.f32", blob->cpu_data(), *blob);
+    if (gradients) {
+      files += ", " + Write(name + ".diff.f32", blob->cpu_diff(), *blob);
     }
   };
   for (const vector<int>* indices :
        {&net->input_blob_indices(), &net->output_blob_indices()}) {
     for (const int index : *indices) {
-      write(net->blob_names()[index], net->blobs()[index].get(), gradients);
+      write(net->blob_names()[index], net->blobs()[index].get());
     }
   }
   for (size_t i = 0; i < net->layers().size(); ++i) {
     const vector<shared_ptr<Blob<float> > >& blobs = net->layers()[i]->blobs();
     for (size_t j = 0; j < blobs.size(); ++j) {
       write(net->layer_names()[i] + ".param" + std::to_string(j),
-            blobs[j].get(), gradients);
+            blobs[j].get());
     }
   }
-  std::ostringstream out;
-  const char* separator = "{";
-  for (size_t i = 0; i < files.size(); ++i) {
-    out << separator << Quoted(files[i]) << ": " << shapes[i];
-    separator = ", ";
-  }
-  return out.str() + "}";
+  return "{" + files + "}";
 }
 
 /// What each layer takes, gives and holds: operations and bytes follow from it.
@@ -478,21 +410,11 @@ class Benchmark {
 
 void WriteJson(const vector<double>& milliseconds, double memory_mib,
                Benchmark* benchmark) {
-  const auto number = [](double value) { return value; };
   std::ostringstream out;
   out.precision(9);
-  out << "{\"pass\": " << Quoted(FLAGS_pass)
-      << ", \"net\": " << Quoted(benchmark->net()->name())
-      << ", \"device\": " << Quoted(Device())
-      << ", \"allow_tf32\": " << Flag(caffe::AllowTF32())
-      << ", \"warmup\": " << FLAGS_warmup << ", \"chain\": " << FLAGS_chain
-      << ",\n \"milliseconds\": " << List(milliseconds, number);
-  if (!milliseconds.empty()) {
-    out << ", \"median\": " << Median(milliseconds) << ", \"min\": "
-        << *std::min_element(milliseconds.begin(), milliseconds.end())
-        << ", \"max\": "
-        << *std::max_element(milliseconds.begin(), milliseconds.end());
-  }
+  out << "{\"milliseconds\": "
+      << List(milliseconds, [](double value) { return value; })
+      << ", \"allow_tf32\": " << Flag(caffe::AllowTF32());
   out << ",\n \"memory_mib\": " << memory_mib;
   if (!FLAGS_dump.empty()) {
     out << ",\n \"dump\": " << Dump(benchmark->net(), benchmark->backward());
@@ -538,17 +460,16 @@ int main(int argc, char** argv) {
   // Nothing is allocated after the first pass, so that this is the most.
   const double memory_mib = MemoryMiB() - memory_before;
 
-  Stopwatch stopwatch;
+  caffe::Timer timer;
   vector<double> milliseconds;
   const auto take_time = [&]() {
-    const double time = stopwatch.Time([&]() {
-      for (int i = 0; i < FLAGS_chain; ++i) { benchmark.Pass(); }
-    });
-    milliseconds.push_back(time / FLAGS_chain);
+    timer.Start();
+    for (int i = 0; i < FLAGS_chain; ++i) { benchmark.Pass(); }
+    timer.Stop();
+    milliseconds.push_back(timer.MicroSeconds() / 1e3 / FLAGS_chain);
   };
   if (FLAGS_serve) {
-    std::cout << "{\"ready\": true, \"device\": " << Quoted(Device()) << "}"
-              << std::endl;
+    std::cout << "{\"ready\": true}" << std::endl;
     for (string line; std::getline(std::cin, line);) {
       take_time();
       std::cout << "{\"milliseconds\": " << milliseconds.back() << "}"
@@ -558,7 +479,7 @@ int main(int argc, char** argv) {
     for (int i = 0; i < FLAGS_repeats; ++i) { take_time(); }
     std::cout << FLAGS_pass << ": " << Median(milliseconds)
               << " ms (median of " << milliseconds.size() << "), "
-              << memory_mib << " MiB, " << Device() << std::endl;
+              << memory_mib << " MiB" << std::endl;
   }
   if (!FLAGS_json.empty()) {
     WriteJson(milliseconds, memory_mib, &benchmark);

@@ -102,7 +102,7 @@ def test_times_on_request(tmp_path: Path) -> None:
     options = ["-model", tmp_path / "net.prototxt", "-serve", "-json", tmp_path / "out.json"]
     done = call(*options, cwd=tmp_path, said="run\nrun\n")
     ready, *answers = map(json.loads, done.stdout.splitlines())
-    assert ready == {"ready": True, "device": "CPU"}
+    assert ready["ready"]
     milliseconds = json.loads((tmp_path / "out.json").read_text())["milliseconds"]
     assert [answer["milliseconds"] for answer in answers] == pytest.approx(milliseconds, rel=1e-3)
     assert len(milliseconds) == 2
