@@ -11,28 +11,24 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-_FIELDS = (
-    # name, number in caffe.proto, type
-    ("channels", 1, descriptor_pb2.FieldDescriptorProto.TYPE_INT32),
-    ("height", 2, descriptor_pb2.FieldDescriptorProto.TYPE_INT32),
-    ("width", 3, descriptor_pb2.FieldDescriptorProto.TYPE_INT32),
-    ("data", 4, descriptor_pb2.FieldDescriptorProto.TYPE_BYTES),
-    ("label", 5, descriptor_pb2.FieldDescriptorProto.TYPE_INT32),
-    ("float_data", 6, descriptor_pb2.FieldDescriptorProto.TYPE_FLOAT),
-    ("encoded", 7, descriptor_pb2.FieldDescriptorProto.TYPE_BOOL),
-)
+# in the order of their numbers in caffe.proto, which begin with 1
+_FIELDS = {
+    "channels": "INT32",
+    "height": "INT32",
+    "width": "INT32",
+    "data": "BYTES",
+    "label": "INT32",
+    "float_data": "FLOAT",
+    "encoded": "BOOL",
+}
 
 
 def _message_class() -> Any:
     file = descriptor_pb2.FileDescriptorProto(name="renet_datum.proto", package="renet", syntax="proto2")
     message = file.message_type.add(name="Datum")
-    for name, number, kind in _FIELDS:
-        label = (
-            descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
-            if name == "float_data"
-            else descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
-        )
-        message.field.add(name=name, number=number, type=kind, label=label)
+    for number, (name, kind) in enumerate(_FIELDS.items(), 1):
+        label = "LABEL_REPEATED" if name == "float_data" else "LABEL_OPTIONAL"
+        message.field.add(name=name, number=number, type=f"TYPE_{kind}", label=label)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("renet.Datum"))
