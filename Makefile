@@ -247,4 +247,4 @@ bench: caffe ## speed and memory of all that is computed beside PyTorch, stock C
 .PHONY: clean
 clean: ## removes what was built, not what was downloaded, prepared or trained
 	@$(BEGIN)
-	find build -mindepth 1 -maxdepth 1 ! -name downloads ! -name cuda ! -name .lock -exec rm -rf {} +
+	find build -mindepth 1 -maxdepth 1 ! -name downloads ! -name cuda ! -name onednn ! -name .lock -exec rm -rf {} +

@@ -15,24 +15,21 @@ import argparse
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pypi_packages import PackageError, defined_number, install, installed, read_pins
+
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements-cuda.txt"
 PYPI_MAJOR = 13  # the CUDA version of the compiler in REQUIREMENTS
 OLDEST, NEWEST_MAJOR = (11, 8), 13
-STAMP = "installed.txt"
+SERVE = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST_MAJOR}.x"
 HEADERS = ("cuda_runtime.h", "cublas_v2.h", "curand.h", "thrust/device_vector.h")
 LIBRARIES = ("cudart", "cublas", "curand")
 LIBRARY_FOLDERS = ("lib64", "lib", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu")
 INCLUDE_FOLDERS = ("include", "include/cccl")
-
-
-class ToolkitError(Exception):
-    """There is no toolkit and none can be installed; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class Toolkit:
         if self.version is None:
             return "tells no version"
         if self.version < OLDEST or self.version[0] > NEWEST_MAJOR:
-            return f"is CUDA {self.version[0]}.{self.version[1]}; {OLDEST[0]}.{OLDEST[1]} to {NEWEST_MAJOR}.x serve"
+            return f"is CUDA {self.version[0]}.{self.version[1]}; {SERVE} serve"
         return None
 
 
@@ -69,14 +66,6 @@ def has_header(home: Path, name: str) -> bool:
 def has_library(home: Path, name: str) -> bool:
     """Whether lib<name>.so, as the linker looks for it, is there."""
     return any((home / folder / f"lib{name}.so").is_file() for folder in LIBRARY_FOLDERS)
-
-
-def defined_number(header: Path, name: str) -> int | None:
-    """The value of ``#define name 123`` in a header; None where there is no such header or line."""
-    if not header.is_file():
-        return None
-    found = re.search(rf"^#define\s+{name}\s+(\d+)", header.read_text(errors="replace"), re.MULTILINE)
-    return int(found[1]) if found else None
 
 
 def inspect(home: Path) -> Toolkit:
@@ -126,21 +115,9 @@ def find_nccl(folders: list[Path]) -> Path | None:
     return next((folder for folder in folders if has_header(folder, "nccl.h") and has_library(folder, "nccl")), None)
 
 
-def read_pins(path: Path = REQUIREMENTS) -> dict[str, str]:
-    """Package -> the line that pins it."""
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return {line.split("==")[0]: line for line in lines if line and not line.startswith("#")}
-
-
 def compiler_packages(pins: Mapping[str, str]) -> list[str]:
     """The packages of a whole toolkit: those whose name carries no CUDA version."""
     return [name for name in pins if not re.search(r"-cu\d+$", name)]
-
-
-def installed(folder: Path) -> dict[str, str]:
-    """What a folder was made of, as `read_pins` gives it; empty where it was left half made."""
-    stamp = folder / STAMP
-    return read_pins(stamp) if stamp.is_file() else {}
 
 
 def move_into(source: Path, target: Path) -> None:
@@ -170,39 +147,23 @@ def lay_out(folder: Path) -> None:
     (folder / "lib64").symlink_to("lib")
 
 
-def install(folder: Path, names: list[str], pins: Mapping[str, str]) -> None:
-    """Make `folder` of the named packages, and of those that it was made of before; ends at once where it is.
+def install_packages(folder: Path, names: list[str], pins: Mapping[str, str]) -> None:
+    """Make `folder` of the named packages, and of those that it was made of before; end at once where it is.
 
-    Everything is put beside its place and renamed when it is whole. Raises ToolkitError.
+    Raises PackageError.
     """
     there = installed(folder)
-    if all(there.get(name) == pins[name] for name in names):
-        return
-    lines = [pins[name] for name in pins if name in names or name in there]
-    new = folder.with_name(folder.name + ".part")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    print(f"installing into {folder}: {' '.join(lines)}", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--no-compile"]
-    done = subprocess.run([*command, f"--target={new}", *lines], capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or ["pip says nothing"]
-        reason = next((line for line in said if line.startswith("ERROR:")), said[-1])
-        raise ToolkitError(
-            f"CUDA's packages cannot be installed ({reason.removeprefix('ERROR:').strip()}); or name a toolkit "
-            f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST_MAJOR}.x with nvcc, cuBLAS and cuRAND in CUDA_HOME"
-        )
-    lay_out(new)
-    (new / STAMP).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+    if any(there.get(name) != pins[name] for name in names):
+        lines = [pins[name] for name in pins if name in names or name in there]
+        otherwise = f"or name a toolkit {SERVE} with nvcc, cuBLAS and cuRAND in CUDA_HOME"
+        install(folder, lines, "--target", lay_out, otherwise)
 
 
 def provide(
     folder: Path, environment: Mapping[str, str], compiler_only: bool, system: Path = Path("/usr")
 ) -> list[Path]:
-    """A toolkit's home, and unless `compiler_only` the folders of cuDNN and of NCCL. Raises ToolkitError."""
-    pins = read_pins()
+    """A toolkit's home, and unless `compiler_only` the folders of cuDNN and of NCCL. Raises PackageError."""
+    pins = read_pins(REQUIREMENTS)
     toolkit = find_toolkit(environment)
     major = toolkit.version[0] if toolkit and toolkit.version else PYPI_MAJOR
     wanted = [] if toolkit else compiler_packages(pins)
@@ -216,9 +177,9 @@ def provide(
             if found is None:
                 wanted.append(f"{package}-cu{major}")
             places.append(found or folder)
-    install(folder, wanted, pins)
+    install_packages(folder, wanted, pins)
     if toolkit is None and (fault := inspect(folder).fault):
-        raise ToolkitError(f"{folder}: the toolkit made of PyPI's packages {fault}; remove the folder and try again")
+        raise PackageError(f"{folder}: the toolkit made of PyPI's packages {fault}; remove the folder and try again")
     return places
 
 
@@ -231,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for place in provide(options.folder.resolve(), os.environ, options.compiler_only):
             print(place)
-    except (ToolkitError, OSError) as error:
+    except (PackageError, OSError) as error:
         print(f"CUDA: {error}", file=sys.stderr)
         return 2
     return 0

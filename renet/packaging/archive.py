@@ -151,8 +151,9 @@ def packages_of(libraries: Iterable[Path]) -> dict[Path, str]:
 
 
 def wheel_licences(library: Path) -> dict[str, Path]:
-    """Find the licences of a library that lies in a toolkit made of PyPI's packages, by the names to copy them
+    """Find the licences of a library that lies in a folder made of PyPI's packages, by the names to copy them
     under."""
+    library = library.resolve()
     for notes in library.parents[1].glob("*.dist-info"):
         if f"/{library.name}," in (notes / "RECORD").read_text(encoding="utf-8"):
             name = notes.name.removesuffix(".dist-info")

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cuda_toolkit
+import pypi_packages
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -68,7 +69,7 @@ def pip(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             raise KeyboardInterrupt
         return subprocess.CompletedProcess(command, bool(state.error), "", state.error)
 
-    monkeypatch.setattr(cuda_toolkit.subprocess, "run", run)
+    monkeypatch.setattr(pypi_packages.subprocess, "run", run)
     return state
 
 
@@ -144,7 +145,7 @@ def test_packages_become_a_toolkit_once(tmp_path: Path, pip: SimpleNamespace) ->
     assert (made / "lib/libcudnn.so").read_text() == "cudnn"
     assert (made / "include/nccl.h").is_file()
     assert (made / "bin/nvcc").stat().st_mode & 0o111
-    pins = cuda_toolkit.read_pins()
+    pins = pypi_packages.read_pins(cuda_toolkit.REQUIREMENTS)
     expected = [*cuda_toolkit.compiler_packages(pins), "nvidia-cudnn-cu13", "nvidia-nccl-cu13"]
     assert pip.calls == [[pins[name] for name in expected]]
     assert provide(made) == [made, made, made]
@@ -166,7 +167,7 @@ def test_system_toolkit_gets_the_libraries_of_its_version(tmp_path: Path, pip: S
     add_cudnn(home, major=8)  # too old
     made = tmp_path / "made"
     assert provide(made, CUDA_HOME=str(home)) == [home, made, home]
-    assert pip.calls == [[cuda_toolkit.read_pins()["nvidia-cudnn-cu12"]]]
+    assert pip.calls == [[pypi_packages.read_pins(cuda_toolkit.REQUIREMENTS)["nvidia-cudnn-cu12"]]]
 
 
 def test_systems_cudnn_serves_the_systems_toolkit_alone(tmp_path: Path, pip: SimpleNamespace) -> None:
@@ -195,14 +196,11 @@ def test_changed_pin_replaces_the_toolkit(
     provide(made)
     other = tmp_path / "requirements.txt"
     other.write_text(cuda_toolkit.REQUIREMENTS.read_text().replace("nvidia-cublas==", "nvidia-cublas==0."))
-    pins = cuda_toolkit.read_pins(other)
-    monkeypatch.setattr(cuda_toolkit, "read_pins", lambda path=other: pins if path == other else _pins(path))
+    pins = pypi_packages.read_pins(other)
+    monkeypatch.setattr(cuda_toolkit, "REQUIREMENTS", other)
     provide(made, compiler_only=True)
     assert pins["nvidia-cublas"] in pip.calls[1]
     assert pins["nvidia-cudnn-cu13"] in pip.calls[1], "what was there before is not lost"
-
-
-_pins = cuda_toolkit.read_pins
 
 
 def test_error_is_one_line_that_names_the_way_out(
@@ -220,7 +218,7 @@ def test_error_is_one_line_that_names_the_way_out(
 
 
 def test_every_package_is_pinned() -> None:
-    pins = cuda_toolkit.read_pins()
+    pins = pypi_packages.read_pins(cuda_toolkit.REQUIREMENTS)
     assert all(line.count("==") == 1 and line.split("==")[1] for line in pins.values())
     assert {f"nvidia-{what}-cu{major}" for what in ("cudnn", "nccl") for major in (11, 12, 13)} <= set(pins)
 

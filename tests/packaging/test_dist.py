@@ -48,7 +48,7 @@ def alone(folder: Path, *command: str | Path, **variables: str) -> subprocess.Co
 
 def test_programs_run(unpacked: Path) -> None:
     done = alone(unpacked, "bin/caffe", "-version")
-    assert (done.returncode, done.stdout.strip()) == (0, "caffe version 1.0.0"), done.stderr
+    assert (done.returncode, done.stdout.strip()) == (0, "caffe version 1.0.0, oneDNN 2.6.0"), done.stderr
     done = alone(unpacked, "bin/benchmark_net", "-model", NETWORK, "-inputs", "data:1,3,12,16", "-repeats", "1")
     assert done.returncode == 0, done.stderr
     names = {file.name for file in (unpacked / "bin").iterdir()}
@@ -85,6 +85,8 @@ def test_everything_has_its_place(unpacked: Path) -> None:
     licences = {file.name for file in (unpacked / "licences").iterdir()}
     assert {"renet-caffe-LICENSE", "caffe-LICENSE"} <= licences
     assert {"libstdc++6-copyright", "libprotobuf32-copyright"} <= licences
+    of_onednn = {name.rpartition("-2022.2.1-")[2] for name in licences if name.startswith("onednn_cpu_gomp-")}
+    assert of_onednn == {"LICENSE", "THIRD-PARTY-PROGRAMS"}
 
 
 def test_a_broken_build_is_told(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ namespace caffe {
  */
 namespace onednn {
 
+/// The version of oneDNN that is loaded, such as "2.6.0".
+std::string Version();
 /// Whether Caffe's layers may run on oneDNN: CAFFE_ONEDNN, 1 unless it is 0.
 bool Allowed();
 /// Whether convolutions may be computed as Winograd's: CAFFE_WINOGRAD, 1 unless

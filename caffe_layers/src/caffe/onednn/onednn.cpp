@@ -11,6 +11,12 @@ namespace onednn {
 
 using dnnl::memory;
 
+std::string Version() {
+  const dnnl_version_t& version = *dnnl::version();
+  return std::to_string(version.major) + "." + std::to_string(version.minor)
+      + "." + std::to_string(version.patch);
+}
+
 bool ParseSwitch(const char* name, const char* value) {
   if (value == NULL || std::strcmp(value, "1") == 0) { return true; }
   CHECK_EQ(std::strcmp(value, "0"), 0)
