@@ -296,7 +296,7 @@ def _check_program(words: list[str]) -> None:
     program = Path(words[0]).name
     arguments = words[1:]
     if program == "caffe":
-        if arguments and arguments[0] not in (*ACTIONS, "..."):
+        if arguments and arguments[0] not in (*ACTIONS, "...", "-version"):
             raise _Fault(f"caffe has no action {arguments[0]}")
         arguments = arguments[1:]
     for word in arguments:
