@@ -71,7 +71,7 @@ def test_a_network_is_timed(bundle: Path, tmp_path: Path) -> None:
     assert "forward: " in done.stdout
     written = json.loads(result.read_text())
     assert len(written["milliseconds"]) == 3
-    assert written["min"] <= written["median"] <= written["max"]
+    assert min(written["milliseconds"]) > 0
     assert [layer["type"] for layer in written["layers"]].count("ReNetLSTM") == 4
 
 
