@@ -36,7 +36,7 @@ iterations; then the same by smaller factors around the best. Writes into DIR:
   results.jsonl   every candidate's scores; a second call goes on with them
   best.prototxt   the best parameters, for --crf of this tool and of predict.py, or for a network's DenseCRF layer
   search.png      what each parameter is worth
-Search on pictures that the scores are not reported on. On pictures that the network was trained on its probabilities
+Search on images that the scores are not reported on. On images that the network was trained on its probabilities
 are surer than on new ones, and the CRF found there is weaker than the best."""
 
 
@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="run|search", parser_class=CommandParser)
     for name, details in (("run", RUN_DETAILS), ("search", SEARCH_DETAILS)):
-        text = "the CRF over saved probabilities" if name == "run" else "find its best parameters on labelled pictures"
+        text = "the CRF over saved probabilities" if name == "run" else "find its best parameters on labelled images"
         command = commands.add_parser(
             name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=details,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -73,19 +73,19 @@ def build_parser() -> argparse.ArgumentParser:
             type=whole_number(1),
             default=len(os.sched_getaffinity(0)),
             metavar="N",
-            help="pictures worked on at once (default: one for each core)",
+            help="images worked on at once (default: one for each core)",
         )
         if name == "run":
             command.add_argument(
                 "--model", type=Path, metavar="DIR", help="a model folder, which gives --dataset and --crf"
             )
-            command.add_argument("--overlay", action="store_true", help="also lay the labels over the pictures")
+            command.add_argument("--overlay", action="store_true", help="also lay the labels over the images")
             command.add_argument("--probabilities", action="store_true", help="also write the probabilities")
             command.add_argument("--overwrite", action="store_true", help="do everything anew")
         else:
             command.add_argument("--measure", choices=MEASURES, default=MEASURES[0], help="to raise (%(default)s)")
             command.add_argument(
-                "--limit", type=whole_number(1), default=100, metavar="N", help="pictures to score on (%(default)s)"
+                "--limit", type=whole_number(1), default=100, metavar="N", help="images to score on (%(default)s)"
             )
             command.add_argument(
                 "--rounds",
@@ -103,7 +103,7 @@ def _add_source(command: argparse.ArgumentParser, name: str) -> None:
         command.add_argument("--split", type=Path, required=True, metavar="SPLIT", help="a prepared split with labels")
         return
     source = command.add_mutually_exclusive_group(required=True)
-    source.add_argument("--input", type=Path, nargs="+", metavar="PATH", help="pictures, and folders of pictures")
+    source.add_argument("--input", type=Path, nargs="+", metavar="PATH", help="images, and folders of images")
     source.add_argument("--split", type=Path, metavar="SPLIT", help="a prepared split")
 
 
@@ -140,7 +140,7 @@ def run_crf(arguments: argparse.Namespace) -> None:
     done = perform_together(replace(job, items=left), arguments.processes)
     seconds = [each.seconds for each in progress(done, total=len(left), description="CRF", unit="image")]
     record_time(job.out, seconds, "CPU, CRF alone, one thread")
-    print(f"{len(seconds)} pictures labelled, {len(seconds) / (time.perf_counter() - start):.2f} a second: {job.out}")
+    print(f"{len(seconds)} images predicted, {len(seconds) / (time.perf_counter() - start):.2f} a second: {job.out}")
 
 
 def search_parameters(arguments: argparse.Namespace) -> None:
@@ -163,7 +163,7 @@ def search_parameters(arguments: argparse.Namespace) -> None:
     draw_search(arguments.out / "search.png", with_crf, without, best, arguments.measure)
     rows = [("without CRF", without), ("start", results.results[start]), ("best", best)]
     print(table(rows))
-    print(f"{len(with_crf)} candidates on {len(job.items)} pictures: {arguments.out / BEST}")
+    print(f"{len(with_crf)} candidates on {len(job.items)} images: {arguments.out / BEST}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Label pictures with a trained network: palette PNGs at each picture's own size, overlays, probabilities."""
+"""Predict what images show with a trained network: palette PNGs at each image's own size, overlays, probabilities."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ EXAMPLES = """examples:
   tools/predict.py --model runs/n_renet/deploy.prototxt --weights runs/n_renet/snapshots/n_renet_iter_5000.caffemodel \\
       --split data/stanford_background/fold0/test --out runs/n_renet/predictions --overlay
   tools/predict.py --model deploy.prototxt --weights net.caffemodel --dataset stanford_background \\
-      --input holiday/ street.jpg --out labelled --overlay --crf
-  tools/predict.py --model my_model --input holiday/ --out labelled
+      --input holiday/ street.jpg --out predictions --overlay --crf
+  tools/predict.py --model my_model --input holiday/ --out predictions
   tools/predict.py --model deploy.prototxt --weights net.caffemodel --split data/voc2012/test --out runs/x/test \
       --comp6 runs/x/submission                   # also writes runs/x/submission/results.tgz for VOC's server
 
@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help=".caffemodel, or .h5; a model folder has its own")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--input", type=Path, nargs="+", metavar="PATH", help="pictures, and folders of pictures")
+    source.add_argument("--input", type=Path, nargs="+", metavar="PATH", help="images, and folders of images")
     source.add_argument("--split", type=Path, metavar="SPLIT", help="a prepared split, such as data/x/test")
     parser.add_argument(
         "--dataset",
@@ -56,14 +56,14 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"names and colours: {', '.join(KNOWN)}, or a dataset.json (default: the model's, else the split's)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
-    parser.add_argument("--overlay", action="store_true", help="also lay the labels over the pictures, with a legend")
+    parser.add_argument("--overlay", action="store_true", help="also lay the labels over the images, with a legend")
     parser.add_argument("--probabilities", action="store_true", help="also write the probabilities of all classes")
     parser.add_argument(
         "--image-scale",
         type=part_of_size,
         default=1.0,
         metavar="FACTOR",
-        help="shrink the picture for the network, if it was trained so; the labels are at full size",
+        help="shrink the image for the network, if it was trained so; the predictions have full size",
     )
     parser.add_argument(
         "--min-size",
@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="HxW",
         help="pad what the network sees to at least this height and width by reflection, and cut the prediction back",
     )
-    parser.add_argument("--flip", action="store_true", help="average with the prediction of the mirrored picture")
+    parser.add_argument("--flip", action="store_true", help="average with the prediction of the mirrored image")
     parser.add_argument(
         "--crf",
         type=Path,
@@ -86,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--comp6",
         type=Path,
         metavar="DIR",
-        help="when all is predicted, write and check a VOC2012 submission of these pictures: its tree and results.tgz",
+        help="when all is predicted, write and check a VOC2012 submission of these images: its tree and results.tgz",
     )
     add_deploy_options(parser)
     parser.add_argument("--gpu", type=int, metavar="N", help="device number (default: the CPU)")
@@ -124,7 +124,7 @@ def main(arguments: argparse.Namespace) -> None:
         seconds = predict_all(replace(job, items=left))
         record_time(job.out, seconds, "CPU" if job.gpu is None else f"GPU {job.gpu}")
         rate = len(seconds) / (time.perf_counter() - start)
-        print(f"{len(seconds)} pictures labelled, {rate:.2f} a second: {job.out}")
+        print(f"{len(seconds)} images predicted, {rate:.2f} a second: {job.out}")
     if arguments.comp6:
         write_submission(job.out, [item.image_id for item in job.items], job.dataset, arguments.comp6, sizes)
 

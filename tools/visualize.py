@@ -27,7 +27,7 @@ EXAMPLES = """examples:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Write the picture that the command line describes.
+    """Draw what the command line describes.
 
     Raises:
         UserError: bad input, named.
@@ -41,14 +41,14 @@ def main(arguments: argparse.Namespace) -> None:
         if "dataset" in arguments and arguments.dataset is None and network.dataset is not None:
             arguments.dataset = network.dataset.folder
     try:
-        (picture,) = run_native(arguments.draw, arguments)
+        (drawing,) = run_native(arguments.draw, arguments)
     except NativeCrash as crash:
         raise UserError(f"Caffe stopped: {crash}") from None
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    drawing.save(buffer, format="PNG", optimize=True)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(arguments.out, buffer.getvalue())
-    print(f"{arguments.out}: {picture.width} x {picture.height}")
+    print(f"{arguments.out}: {drawing.width} x {drawing.height}")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -60,12 +60,12 @@ def make_parser() -> argparse.ArgumentParser:
     for draw, text in (
         (
             maps,
-            "channels of any layer as grey pictures, one row a layer (Figure 2); where a layer works in place, as a "
+            "channels of any layer as grey images, one row a layer (Figure 2); where a layer works in place, as a "
             "ReLU does, what it has made of them",
         ),
         (filters, "a layer's weights"),
         (probabilities, "each class's probability"),
-        (receptive, "the gradient of one output pixel over the picture: what its answer depends on"),
+        (receptive, "the gradient of one output pixel over the image: what its answer depends on"),
     ):
         command = commands.add_parser(draw.__name__, help=text, description=text)
         command.set_defaults(draw=draw)
@@ -83,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--weights", type=Path, metavar="FILE", help=".caffemodel; a model folder has its own")
         if draw is not filters:
             command.add_argument(
-                "--image", type=Path, required=True, metavar="FILE|SPLIT/ID", help="the picture that it sees"
+                "--image", type=Path, required=True, metavar="FILE|SPLIT/ID", help="the image that it sees"
             )
         if draw is maps:
             command.add_argument("--layer", action="append", required=True, metavar="NAME", help="may be repeated")
@@ -96,7 +96,7 @@ def make_parser() -> argparse.ArgumentParser:
         if draw is probabilities:
             command.add_argument("--dataset", metavar="NAME|DATASET.JSON", help="names of the classes")
         command.add_argument(
-            "--width", type=whole_number(16), default=260, metavar="PX", help="of one picture (default: %(default)s)"
+            "--width", type=whole_number(16), default=260, metavar="PX", help="of one drawing (default: %(default)s)"
         )
         command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the PNG to write")
     return parser

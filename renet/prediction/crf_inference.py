@@ -1,4 +1,4 @@
-"""The dense CRF as a function from class probabilities and a picture to sharper class probabilities."""
+"""The dense CRF as a function from class probabilities and an image to sharper class probabilities."""
 
 from __future__ import annotations
 

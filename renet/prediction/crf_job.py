@@ -1,4 +1,4 @@
-"""The dense CRF over many pictures whose class probabilities were saved, on all cores."""
+"""The dense CRF over many images whose class probabilities were saved, on all cores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from renet.prediction.image_job import (
     ImageJob,
     Item,
     Started,
-    read_picture,
+    read_image,
     read_record,
     write_outputs,
 )
@@ -33,7 +33,7 @@ from renet.runtime.worker_process import NativeCrash, run_native_together
 
 @dataclass(frozen=True, kw_only=True)
 class CrfJob(ImageJob):
-    """Pictures for the CRF.
+    """Images for the CRF.
 
     Attributes:
         predictions: folder that `predict.py --probabilities` wrote.
@@ -65,12 +65,12 @@ def prediction_record(predictions: Path) -> dict[str, Any]:
 
 
 def probability_file(predictions: Path, image_id: str) -> Path:
-    """Where predict.py keeps the probabilities of a picture."""
+    """Where predict.py keeps the probabilities of an image."""
     return predictions / PROBABILITY_MAPS / f"{image_id}.npz"
 
 
 def check_probabilities_exist(predictions: Path, items: Sequence[Item]) -> None:
-    """Make sure, before the work begins, that every picture has its probabilities.
+    """Make sure, before the work begins, that every image has its probabilities.
 
     Raises:
         UserError: names the first that is missing and counts the others.
@@ -78,16 +78,16 @@ def check_probabilities_exist(predictions: Path, items: Sequence[Item]) -> None:
     missing = [item for item in items if not probability_file(predictions, item.image_id).is_file()]
     if missing:
         raise UserError(
-            f"{probability_file(predictions, missing[0].image_id)}: missing; {len(missing)} of {len(items)} pictures "
+            f"{probability_file(predictions, missing[0].image_id)}: missing; {len(missing)} of {len(items)} images "
             "have no saved probabilities (predict.py --probabilities writes them)"
         )
 
 
 def read_probabilities(file: Path, classes: int, image: np.ndarray) -> np.ndarray:
-    """Saved probabilities of the picture `image` (H x W x 3): C x H x W float16.
+    """Saved probabilities of `image` (H x W x 3): C x H x W float16.
 
     Raises:
-        UserError: missing, damaged, or of other classes or another size than the picture; names the file.
+        UserError: missing, damaged, or of other classes or another size than the image; names the file.
     """
     try:
         with np.load(file) as archive:
@@ -99,7 +99,7 @@ def read_probabilities(file: Path, classes: int, image: np.ndarray) -> np.ndarra
     expected = (classes, *image.shape[:2])
     if probabilities.shape != expected:
         got, wanted = (" x ".join(map(str, shape)) for shape in (probabilities.shape, expected))
-        raise UserError(f"{file}: probabilities are {got}, the picture with its classes is {wanted}")
+        raise UserError(f"{file}: probabilities are {got}, the image with its classes is {wanted}")
     if probabilities.dtype.kind != "f":
         raise UserError(f"{file}: has values of the type {probabilities.dtype}, expected floating point")
     check_probabilities(probabilities, f"{file}:")
@@ -107,22 +107,22 @@ def read_probabilities(file: Path, classes: int, image: np.ndarray) -> np.ndarra
 
 
 def shares(items: Sequence[Item], processes: int) -> list[tuple[Item, ...]]:
-    """The pictures dealt out to at most `processes`, none of them empty."""
+    """The images dealt out to at most `processes`, none of them empty."""
     return [tuple(items[start::processes]) for start in range(min(processes, len(items)))]
 
 
 def perform(job: CrfJob) -> Iterator[Started | Finished]:
-    """Do every picture of the job; meant for a process of its own (see `worker_process`).
+    """Do every image of the job; meant for a process of its own (see `worker_process`).
 
     Raises:
-        UserError: a picture or its probabilities are broken; names the file.
+        UserError: an image or its probabilities are broken; names the file.
     """
     crf = DenseCrf(len(job.dataset.classes), job.parameters)
     with ExitStack() as stack:
         reader = stack.enter_context(SplitReader(job.split)) if job.split is not None else None
         for item in job.items:
             yield Started(item.image_id)
-            image = read_picture(item, reader)
+            image = read_image(item, reader)
             file = probability_file(job.predictions, item.image_id)
             probabilities = read_probabilities(file, len(job.dataset.classes), image)
             start = time.perf_counter()
@@ -137,7 +137,7 @@ def perform_together(job: CrfJob, processes: int) -> Iterator[Finished]:
     """As `perform`, by several processes of one thread each, which together are faster than one of many threads.
 
     Raises:
-        UserError: as `perform`; also where Caffe stopped, with the picture.
+        UserError: as `perform`; also where Caffe stopped, with the image.
     """
     parts = [(replace(job, items=share),) for share in shares(job.items, processes)]
     current: dict[int, str] = {}

@@ -72,7 +72,7 @@ def read_crf_parameters(file: Path) -> CrfParameters:
     """The parameters in a prototxt: `dense_crf_param { ... }` alone, or a network with one DenseCRF layer.
 
     What is not set has the layer's own default. The image's mean, scale and channel order are not read: the caller
-    has the picture itself.
+    has the image itself.
 
     Raises:
         UserError: missing, not readable as either, no or several DenseCRF layers, learned parameters, a value out of

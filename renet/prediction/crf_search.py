@@ -1,4 +1,4 @@
-"""Searching the dense CRF's parameters on labelled pictures whose class probabilities were saved, coarse to fine."""
+"""Searching the dense CRF's parameters on labelled images whose class probabilities were saved, coarse to fine."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class SearchJob:
         predictions: folder that `predict.py --probabilities` wrote.
         split: prepared split with the truth.
         dataset: the split's.
-        items: pictures of the split that candidates are scored on.
+        items: images of the split that candidates are scored on.
         processes: how many work at once, of one thread each.
     """
 
@@ -80,7 +80,7 @@ def spread(items: Sequence[Item], limit: int) -> tuple[Item, ...]:
 
 
 def open_job(predictions: Path, split: Path, dataset: Dataset, limit: int, processes: int) -> SearchJob:
-    """A job on at most `limit` pictures of the split.
+    """A job on at most `limit` images of the split.
 
     Raises:
         UserError: no predictions, no labels, or missing probabilities; named.
@@ -106,7 +106,7 @@ class ResultFile:
         """Read what is there, or begin the file.
 
         Raises:
-            UserError: the file holds results of other predictions or pictures, or is damaged.
+            UserError: the file holds results of other predictions or images, or is damaged.
         """
         self._file = file
         self.results: dict[CrfParameters | None, Result] = {}
@@ -131,7 +131,7 @@ class ResultFile:
         except (ValueError, TypeError, KeyError, AttributeError):
             raise UserError(f"{file}: damaged; remove it to search anew") from None
         if found != origin:
-            raise UserError(f"{file}: holds results of other predictions or pictures; choose another --out")
+            raise UserError(f"{file}: holds results of other predictions or images; choose another --out")
         if not content.endswith("\n"):
             write_atomically(file, content[: content.rfind("\n") + 1].encode())
 
@@ -145,10 +145,10 @@ class ResultFile:
 
 
 def measure(job: SearchJob, candidates: Sequence[CrfParameters | None]) -> Iterator[Result]:
-    """The scores of each candidate over all the job's pictures, in order.
+    """The scores of each candidate over all the job's images, in order.
 
     Raises:
-        UserError: a picture or its probabilities are broken; or Caffe stopped.
+        UserError: an image or its probabilities are broken; or Caffe stopped.
     """
     classes = len(job.dataset.classes)
     parts = [(replace(job, items=share), tuple(candidates)) for share in shares(job.items, job.processes)]
@@ -169,22 +169,22 @@ def measure(job: SearchJob, candidates: Sequence[CrfParameters | None]) -> Itera
 
 
 def count_pixels(job: SearchJob, candidates: Sequence[CrfParameters | None]) -> Iterator[tuple[int, np.ndarray]]:
-    """Each candidate's number and its C x C confusion matrix over the job's pictures; for a process of its own.
+    """Each candidate's number and its C x C confusion matrix over the job's images; for a process of its own.
 
     Raises:
-        UserError: a picture or its probabilities are broken; names the file.
+        UserError: an image or its probabilities are broken; names the file.
     """
     classes = len(job.dataset.classes)
-    pictures = []
+    images = []
     with SplitReader(job.split) as reader:
         for item in job.items:
             image = reader.image(item.index)
             probabilities = read_probabilities(probability_file(job.predictions, item.image_id), classes, image)
-            pictures.append((item, image, probabilities, reader.label(item.index)))
+            images.append((item, image, probabilities, reader.label(item.index)))
     for number, parameters in enumerate(candidates):
         crf = None if parameters is None else DenseCrf(classes, parameters)
         confusion = np.zeros((classes, classes), np.int64)
-        for item, image, probabilities, truth in pictures:
+        for item, image, probabilities, truth in images:
             with item.named():
                 after = probabilities if crf is None else crf.apply(probabilities, image)
             labels = after.argmax(axis=0).astype(np.uint8)
@@ -257,7 +257,7 @@ def search(
     by: str,
     told: Callable[[str, int, Iterator[Result]], Iterable[Result]] = lambda stage, count, found: found,
 ) -> Result:
-    """Score the pictures without the CRF, then go through the stages; what `results` holds is not measured again.
+    """Score the images without the CRF, then go through the stages; what `results` holds is not measured again.
 
     Args:
         job: what is searched on.
@@ -293,7 +293,7 @@ def write_best(file: Path, best: Result, without: Result, job: SearchJob, by: st
         f"mean IoU {100 * r.mean_iou:.2f} %"
         for name, r in (("without CRF", without), ("with it", best))
     ]
-    found = f"Searched by crf.py for the best {by.replace('_', ' ')} on {len(job.items)} pictures of {job.dataset.name}"
+    found = f"Searched by crf.py for the best {by.replace('_', ' ')} on {len(job.items)} images of {job.dataset.name}"
     comment = "\n".join([found, *rows])
     assert best.parameters is not None, "the best is one with a CRF"
     write_atomically(file, best.parameters.as_prototxt(comment).encode())

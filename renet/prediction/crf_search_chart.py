@@ -1,4 +1,4 @@
-"""A picture of a parameter search: what each parameter of the CRF is worth."""
+"""A chart of a parameter search: what each parameter of the CRF is worth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelling many pictures into a folder: what is to be done, what is done already, and how a result is written."""
+"""Predictions of many images in a folder: what is to be done, what is done already, and how a result is written."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ PROBABILITY_MAPS = "probabilities"
 
 @dataclass(frozen=True)
 class Item:
-    """One picture: a file, or a sample of the job's split.
+    """One image: a file, or a sample of the job's split.
 
     Attributes:
         image_id: names the outputs.
-        file: the picture's file; None where it is in the split.
+        file: the image's file; None where it is in the split.
         index: its number in the split; -1 where it is a file.
     """
 
@@ -44,7 +44,7 @@ class Item:
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Let what is wrong with this picture be told with its name."""
+        """Let what is wrong with this image be told with its name."""
         try:
             yield
         except UserError as error:
@@ -53,12 +53,12 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageJob(ABC):
-    """Pictures to label and what to write of each.
+    """Images to predict and what to write of each.
 
     Attributes:
         dataset: names and colours of the classes.
         out: folder of the results.
-        items: pictures to label.
+        items: images to predict.
         split: prepared split that `items` number into; None for files.
         overlay: write overlays, too.
         probabilities: write probability maps, too.
@@ -73,14 +73,14 @@ class ImageJob(ABC):
 
     @abstractmethod
     def origin(self) -> dict[str, Any]:
-        """What makes the labels, as JSON: model, model_sha256, weights, weights_sha256, settings.
+        """What makes the predictions, as JSON: model, model_sha256, weights, weights_sha256, settings.
 
         Raises:
             UserError: a file of it is missing.
         """
 
     def outputs(self, image_id: str) -> list[Path]:
-        """The files that one picture's prediction consists of; the label map comes last, when all else is written."""
+        """The files that one image's prediction consists of; the label map comes last, when all else is written."""
         files = []
         if self.probabilities:
             files.append(self.out / PROBABILITY_MAPS / f"{image_id}.npz")
@@ -89,30 +89,30 @@ class ImageJob(ABC):
         return [*files, self.out / f"{image_id}.png"]
 
     def is_done(self, item: Item) -> bool:
-        """Whether all of the picture's outputs exist (each is written whole or not at all)."""
+        """Whether all of the image's outputs exist (each is written whole or not at all)."""
         return all(file.is_file() for file in self.outputs(item.image_id))
 
 
 @dataclass(frozen=True)
 class Started:
-    """The network is about to see this picture."""
+    """The network is about to see this image."""
 
     image_id: str
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The picture's outputs are written; `seconds` is the time from pixels to probabilities."""
+    """The image's outputs are written; `seconds` is the time from pixels to probabilities."""
 
     image_id: str
     seconds: float
 
 
 def items_of_files(inputs: Sequence[Path]) -> tuple[Item, ...]:
-    """The pictures among files and folders (a folder's own files, not those of its subfolders), by file name.
+    """The images among files and folders (a folder's own files, not those of its subfolders), by file name.
 
     Raises:
-        UserError: a path does not exist, a folder holds no picture, or two pictures have one id.
+        UserError: a path does not exist, a folder holds no image, or two images have one id.
     """
     files: list[Path] = []
     for path in inputs:
@@ -121,7 +121,7 @@ def items_of_files(inputs: Sequence[Path]) -> tuple[Item, ...]:
                 f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")
             )
             if not found:
-                raise UserError(f"{path}: no pictures in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
+                raise UserError(f"{path}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
             files += found
         elif path.exists():
             files.append(path)
@@ -146,23 +146,23 @@ def items_of_split(split: Path) -> tuple[Item, ...]:
 
 
 def open_folder(job: ImageJob, overwrite: bool) -> tuple[Item, ...]:
-    """Make the output folder, record in it what predicts, and say which pictures are still to do.
+    """Make the output folder, record in it what predicts, and say which images are still to do.
 
     Predictions of two networks must not mix in one folder, so what an earlier call with other settings left there is an
     error, or is removed with `overwrite`.
 
     Raises:
-        UserError: the folder holds other predictions, or a source picture would be overwritten.
+        UserError: the folder holds other predictions, or a source image would be overwritten.
     """
     for item in job.items:
         for file in job.outputs(item.image_id):
             if item.file is not None and file.exists() and file.samefile(item.file):
-                raise UserError(f"{item.file}: the prediction would overwrite the picture; choose another --out")
+                raise UserError(f"{item.file}: the prediction would overwrite the image; choose another --out")
     record_file = job.out / RECORD
     record = {**job.origin(), "dataset": job.dataset.name, "classes": list(job.dataset.classes)}
     earlier = read_record(job.out)
     if earlier is not None and not any(job.out.glob("*.png")):
-        earlier = None  # that call failed before its first picture
+        earlier = None  # that call failed before its first image
     if overwrite:
         _remove_predictions(job, everything=earlier is not None)
     elif earlier is None:
@@ -192,14 +192,14 @@ def begin(job: ImageJob, overwrite: bool) -> tuple[Item, ...]:
     """
     left = open_folder(job, overwrite)
     if len(left) < len(job.items):
-        print(f"{len(job.items) - len(left)} of {len(job.items)} pictures are done already")
+        print(f"{len(job.items) - len(left)} of {len(job.items)} images are done already")
     if not left:
         print(f"nothing left to do in {job.out}")
     return left
 
 
 def record_time(out: Path, seconds: Sequence[float], device: str) -> None:
-    """Add to the folder's record how long one picture took (the median) and where."""
+    """Add to the folder's record how long one image took (the median) and where."""
     record = read_record(out)
     if record is None or not seconds:
         return
@@ -220,7 +220,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def identity(record: dict[str, Any]) -> tuple[Any, ...]:
-    """The part of a record that tells whether two predictions of a picture are the same."""
+    """The part of a record that tells whether two predictions of an image are the same."""
     settings = record.get("settings")
     if isinstance(settings, dict):  # an older record lacks what was added later, whose default is null
         settings = {name: value for name, value in settings.items() if value is not None}
@@ -228,7 +228,7 @@ def identity(record: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _remove_predictions(job: ImageJob, everything: bool) -> None:
-    """Remove this job's outputs; `everything` also those of other pictures (the folder is known to be predict's)."""
+    """Remove this job's outputs; `everything` also those of other images (the folder is known to be predict's)."""
     files = [file for item in job.items for file in job.outputs(item.image_id)]
     if everything:
         files += [
@@ -240,26 +240,26 @@ def _remove_predictions(job: ImageJob, everything: bool) -> None:
         file.unlink(missing_ok=True)
 
 
-def read_picture(item: Item, reader: SplitReader | None) -> np.ndarray:
-    """One picture, H x W x 3 uint8, BGR: from the job's split, or from its file.
+def read_image(item: Item, reader: SplitReader | None) -> np.ndarray:
+    """One image, H x W x 3 uint8, BGR: from the job's split, or from its file.
 
     Raises:
-        UserError: the picture is broken; names it.
+        UserError: the image is broken; names it.
     """
     if reader is not None:
         return reader.image(item.index)
     assert item.file is not None, "an item of a job without a split is a file"
     image = decode_image(normalise(item.file.read_bytes(), str(item.file)).data)
-    assert image is not None, "normalise() gives pictures that can be decoded"
+    assert image is not None, "normalise() gives images that can be decoded"
     return image
 
 
 def write_outputs(job: ImageJob, item: Item, image: np.ndarray, probabilities: np.ndarray) -> None:
-    """Write what the job asks for of one picture, each file whole or not at all.
+    """Write what the job asks for of one image, each file whole or not at all.
 
     Args:
         job: says which outputs, and where.
-        item: the picture.
+        item: the image.
         image: H x W x 3 uint8, BGR.
         probabilities: C x H x W float32.
     """

@@ -1,4 +1,4 @@
-"""Predicting many pictures with a network."""
+"""Predicting many images with a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from renet.common.files import file_sha256
 from renet.common.progress import progress
 from renet.data.split_reader import SplitReader
 from renet.networks.deploy_network import AS_THE_NETWORK_SAYS, DeployOptions
-from renet.prediction.image_job import Finished, ImageJob, Started, read_picture, write_outputs
+from renet.prediction.image_job import Finished, ImageJob, Started, read_image, write_outputs
 from renet.prediction.inference import Inference, PredictionSettings
 from renet.runtime.builds import import_gpu_build
 from renet.runtime.worker_process import NativeCrash, run_native
@@ -23,12 +23,12 @@ from renet.runtime.worker_process import NativeCrash, run_native
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionJob(ImageJob):
-    """Pictures for a network.
+    """Images for a network.
 
     Attributes:
         model: deploy prototxt.
         weights: .caffemodel.
-        settings: how a picture goes through the network.
+        settings: how an image goes through the network.
         gpu: device number; None for the CPU.
         allow_missing: layers without weights keep their initial values.
         save_memory: on the CPU, let maps go that no later layer reads.
@@ -58,7 +58,7 @@ def perform(job: PredictionJob) -> Iterator[Started | Finished]:
     """Predict every item; meant for a process of its own (see `worker_process`).
 
     Raises:
-        UserError: network and dataset do not fit, or a picture is broken; names the file.
+        UserError: network and dataset do not fit, or an image is broken; names the file.
     """
     inference = Inference(job.model, job.weights, job.gpu, job.allow_missing, job.save_memory, job.deploy)
     if inference.classes != len(job.dataset.classes):
@@ -70,7 +70,7 @@ def perform(job: PredictionJob) -> Iterator[Started | Finished]:
         reader = stack.enter_context(SplitReader(job.split)) if job.split is not None else None
         for item in job.items:
             yield Started(item.image_id)
-            image = read_picture(item, reader)
+            image = read_image(item, reader)
             start = time.perf_counter()
             with item.named():
                 probabilities = inference.probabilities(image, job.settings)
@@ -80,10 +80,10 @@ def perform(job: PredictionJob) -> Iterator[Started | Finished]:
 
 
 def predict_all(job: PredictionJob) -> list[float]:
-    """Predict the job's pictures with a progress bar.
+    """Predict the job's images with a progress bar.
 
     Returns:
-        Seconds that the network took for each picture.
+        Seconds that the network took for each image.
 
     Raises:
         UserError: what went wrong with which file, also where Caffe aborted.
@@ -106,8 +106,8 @@ def predict_all(job: PredictionJob) -> list[float]:
 
 
 def _place(job: PredictionJob, image_id: str | None, message: str) -> str:
-    """What Caffe was at: finding the device, loading the network, or a picture."""
+    """What Caffe was at: finding the device, loading the network, or an image."""
     if image_id is not None:
         item = next(item for item in job.items if item.image_id == image_id)
-        return f"{item.file or image_id}: Caffe stopped at this picture"
+        return f"{item.file or image_id}: Caffe stopped at this image"
     return f"{job.model}: Caffe cannot make this network"

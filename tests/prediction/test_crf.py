@@ -86,7 +86,7 @@ def test_predict_with_a_crf_and_crf_run_agree_and_are_better(workshop, tmp_path)
     assert result.returncode == 0, result.stderr
     result = crf(workshop, "run", tmp_path / "later", "--crf", "strong.prototxt", "--probabilities", "--overlay")
     assert result.returncode == 0, result.stderr
-    assert "4 pictures labelled" in result.stdout and "3 iterations" in result.stdout
+    assert "4 images predicted" in result.stdout and "3 iterations" in result.stdout
     for seed in range(COUNT):
         direct, later = (
             np.load(tmp_path / f"{name}/probabilities/scene{seed}.npz")["probabilities"].astype(np.float32)
@@ -135,7 +135,7 @@ def test_run_goes_on_and_keeps_settings_apart(workshop, tmp_path):
     assert crf(workshop, "run", out, "--bi-rgb-std", 30).returncode == 0
     (out / "scene2.png").unlink()
     result = crf(workshop, "run", out, "--bi-rgb-std", 30)
-    assert "3 of 4 pictures are done already" in result.stdout and "1 pictures labelled" in result.stdout
+    assert "3 of 4 images are done already" in result.stdout and "1 images predicted" in result.stdout
     assert "nothing left to do" in crf(workshop, "run", out, "--bi-rgb-std", 30).stdout
     message = only_line(crf(workshop, "run", out, "--bi-rgb-std", 31), "crf.py")
     assert "with other settings" in message
@@ -175,7 +175,7 @@ def test_search_finds_a_better_setting_and_goes_on(workshop, tmp_path):
     assert (out / "results.jsonl").read_text().splitlines() == lines
     assert (out / "best.prototxt").read_bytes() == before
     message = only_line(crf(workshop, "search", out, "--limit", 2), "crf.py")
-    assert "results of other predictions or pictures" in message
+    assert "results of other predictions or images" in message
     # the scores are those of evaluate.py over the labels that crf.py run writes
     assert crf(workshop, "search", tmp_path / "all", "--rounds", 1, "--measure", "pixel_accuracy").returncode == 0
     chosen = ("--crf", tmp_path / "all/best.prototxt")
@@ -283,13 +283,13 @@ def test_broken_and_missing_probabilities_are_named(workshop, tmp_path):
     file = folder / "probabilities/scene2.npz"
     file.unlink()
     message = only_line(crf(workshop, "run", tmp_path / "out", predictions=folder), "crf.py")
-    assert str(file) in message and "1 of 4 pictures" in message
+    assert str(file) in message and "1 of 4 images" in message
     file.write_bytes((workshop / "plain/probabilities/scene2.npz").read_bytes()[:100])
     message = only_line(crf(workshop, "run", tmp_path / "out", predictions=folder), "crf.py")
     assert str(file) in message and "damaged" in message
     np.savez(file, probabilities=np.full((3, 4, 5), 0.3, np.float16))
     message = only_line(crf(workshop, "run", tmp_path / "out", predictions=folder), "crf.py")
-    assert f"{file}: probabilities are 3 x 4 x 5, the picture with its classes is 3 x 39 x 51" in message
+    assert f"{file}: probabilities are 3 x 4 x 5, the image with its classes is 3 x 39 x 51" in message
     np.savez(file, probabilities=np.full((3, 39, 51), np.nan, np.float16))
     message = only_line(crf(workshop, "search", tmp_path / "search", predictions=folder), "crf.py")
     assert f"{file}: has values that are infinite or no numbers" in message

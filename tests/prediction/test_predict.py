@@ -116,7 +116,7 @@ def labels_of(file: Path) -> np.ndarray:
 def test_files_of_any_size_are_labelled_as_computed_by_hand(workshop, tmp_path):
     result = predict(workshop, tmp_path / "out", "--probabilities", "--overlay")
     assert result.returncode == 0, result.stderr
-    assert "4 pictures labelled" in result.stdout
+    assert "4 images predicted" in result.stdout
     for seed, (image_id, (height, width)) in enumerate(SIZES.items()):
         expected = expected_probabilities(picture(height, width, seed))
         probabilities = np.load(tmp_path / f"out/probabilities/{image_id}.npz")["probabilities"]
@@ -174,11 +174,11 @@ def test_a_second_call_does_only_what_is_left(workshop, tmp_path):
     (out / "line.png").unlink()
     kept = (out / "odd.png").stat().st_mtime_ns
     result = predict(workshop, out)
-    assert "3 of 4 pictures are done already" in result.stdout and "1 pictures labelled" in result.stdout
+    assert "3 of 4 images are done already" in result.stdout and "1 images predicted" in result.stdout
     assert (out / "line.png").is_file() and (out / "odd.png").stat().st_mtime_ns == kept
     assert "nothing left to do" in predict(workshop, out).stdout
     # overlays are asked for later: all pictures lack one
-    assert "4 pictures labelled" in predict(workshop, out, "--overlay").stdout
+    assert "4 images predicted" in predict(workshop, out, "--overlay").stdout
     write_weights(workshop / "other.caffemodel", {"classify": [-CONVOLUTION, BIAS]})
     message = only_line(predict(workshop, out, weights="other.caffemodel"), "predict.py")
     assert "holds predictions of another network" in message
@@ -400,7 +400,7 @@ def test_a_size_that_a_layer_cannot_take_names_the_picture(workshop, tmp_path):
     # without padding a 3 x 3 convolution of 1 x 1 pixels has no output, and Caffe aborts
     model = write_model(tmp_path / "deploy.prototxt", DEPLOY.replace("pad: 1", "pad: 0"))
     line = only_line(predict(workshop, tmp_path / "out", model=model, input="pictures/point.png"), "predict.py")
-    assert "pictures/point.png: Caffe stopped at this picture: Check failed: " in line
+    assert "pictures/point.png: Caffe stopped at this image: Check failed: " in line
 
 
 def test_bad_inputs_are_named(workshop, tmp_path):
@@ -420,13 +420,13 @@ def test_bad_inputs_are_named(workshop, tmp_path):
 def test_bad_pictures_are_named(workshop, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
-    assert "no pictures in this folder" in only_line(predict(workshop, tmp_path / "out", input=folder), "predict.py")
+    assert "no images in this folder" in only_line(predict(workshop, tmp_path / "out", input=folder), "predict.py")
     whole = (workshop / "pictures/wide.png").read_bytes()
     (folder / "torn.png").write_bytes(whole[: len(whole) // 2])
     line = only_line(predict(workshop, tmp_path / "out", input=folder), "predict.py")
     assert f"{folder}/torn.png: not an image that can be read" in line
     cv2.imwrite(str(folder / "torn.png"), picture(2, 2))
-    assert "would overwrite the picture" in only_line(predict(workshop, folder, input=folder), "predict.py")
+    assert "would overwrite the image" in only_line(predict(workshop, folder, input=folder), "predict.py")
     cv2.imwrite(str(folder / "torn.jpg"), picture(2, 2))
     assert "has the same image id as" in only_line(predict(workshop, tmp_path / "out", input=folder), "predict.py")
 
