@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import cv2  # noqa: F401  # at its import it sets LD_LIBRARY_PATH, which goes with the rest
 import pytest
+from environment import unlisted
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-def unlisted(names: list[str]) -> list[str]:
-    """Those of the environment's variables that tests do not see, by environment.txt."""
-    lines = Path(__file__).with_name("environment.txt").read_text().splitlines()
-    listed = [line for line in lines if line and not line.startswith("#")]
-    return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in listed)]
 
 
 # Before any test's module takes a copy of the environment

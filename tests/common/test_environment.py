@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import unlisted
+from environment import unlisted
 
 WANTED = {
     "HOME": "/nowhere",
