@@ -26,8 +26,12 @@ IMAGE_ARGS ?=
 
 LOGS := build/logs
 PYTHON := .venv/bin/python
+# what set-up is for; packages.txt says what differs
+SYSTEMS := debian-12 debian-13 ubuntu-22.04 ubuntu-24.04
+SYSTEM := $(shell . $(abspath $(OS_RELEASE)) 2>/dev/null && echo $$ID-$$VERSION_ID)
 # tests need a browser, which nothing else does
-PACKAGES := $(shell sed '/^\#/d' packages.txt $(if $(filter test,$(MAKECMDGOALS)),packages-dev.txt))
+PACKAGES := $(shell awk -v on=$(SYSTEM) '!/^\#/ && (NF == 1 || index($$0 " ", " " on " ")) { print $$1 }' \
+  packages.txt $(if $(filter test,$(MAKECMDGOALS)),packages-dev.txt))
 
 # Shell functions for the recipes. Every recipe that changes build/ or .venv holds the lock, so that a second make in
 # this folder waits for the first. A failed step ends in one line that names it and its log.
@@ -50,12 +54,13 @@ help: ## this list
 
 .PHONY: system
 system:
-	@NAME=unknown; ID=; VERSION_ID=; [[ ! -r $(OS_RELEASE) ]] || . $(OS_RELEASE)
-	if [[ "$$ID $$VERSION_ID" != "debian 12" ]]; then
-	  echo "make: set-up is for Debian 12 and this system is $$NAME $$VERSION_ID; what serves instead: the image of 'make image'" \
-	    "(docs/docker.md), or the archive that 'make dist' makes on Debian 12 (docs/archive.md)" >&2
+	@NAME=unknown; VERSION_ID=; [[ ! -r $(OS_RELEASE) ]] || . $(abspath $(OS_RELEASE))
+	if [[ -z "$(filter $(SYSTEM),$(SYSTEMS))" ]]; then
+	  echo "make: set-up knows $(SYSTEMS); this system is $$NAME $$VERSION_ID; what serves instead: the image of" \
+	    "'make image' (docs/docker.md), or the archive that 'make dist' makes on Debian 12 (docs/archive.md)" >&2
 	  exit 2
 	fi
+	$(if $(filter system,$(MAKECMDGOALS)),echo "set-up knows this system: $$NAME $$VERSION_ID")
 	[[ -e $(PROC)/self ]] || { echo "make: $(PROC) is not mounted: mount -t proc proc /proc" >&2; exit 2; }
 
 .PHONY: packages
@@ -79,12 +84,13 @@ packages: system
 .PHONY: venv
 venv: packages
 	@$(BEGIN)
-	site=.venv/lib/python3.11/site-packages
 	stamp=.venv/requirements.installed
-	if ! cmp -s <(cat requirements.txt requirements-dev.txt) $$stamp || ! $(PYTHON) -c ''; then
+	# of the Python that runs: another one than made .venv finds no such folder, nor does one that is gone
+	site() { $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' 2>/dev/null || true; }
+	if ! cmp -s <(cat requirements.txt requirements-dev.txt) $$stamp || [[ ! -d "$$(site)" ]]; then
 	  create() {
 	    # without its stamp .venv was left half made: it is made anew
-	    [[ -f $$stamp ]] && $(PYTHON) -c '' || /usr/bin/python3.11 -m venv --clear .venv || return
+	    [[ -f $$stamp && -d "$$(site)" ]] || /usr/bin/python3 -m venv --clear .venv || return
 	    rm -f $$stamp
 	    $(PYTHON) -m pip install --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	  }
@@ -92,6 +98,7 @@ venv: packages
 	  cat requirements.txt requirements-dev.txt >$$stamp
 	fi
 	# `import caffe` and `import renet` from every folder; an image compiles Caffe without the library
+	site=$$(site)
 	[[ "$$(cat $$site/pycaffe.pth 2>/dev/null || true)" == "$$PWD/build/cpu/python" ]] || echo "$$PWD/build/cpu/python" >$$site/pycaffe.pth
 	library=$$site/_renet_caffe_editable.pth
 	if [[ -f pyproject.toml && ( pyproject.toml -nt $$library || VERSION -nt $$library || "$$(cat $$library)" != "$$PWD" ) ]]; then

@@ -8,7 +8,7 @@ set -euo pipefail
 
 venv=$1
 libraries=$2
-site=$venv/lib/python3.11/site-packages
+site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 find "$site" -depth -type d \( -name tests -o -name test \) ! -path '*/numpy/_core/tests' -exec rm -rf {} +
 find "$site" -type f -name '*.pyi' ! -path "$site/skimage/*" -delete

@@ -2,7 +2,7 @@
 """Pack a build into an archive that runs wherever it is unpacked: Caffe, pycaffe, networks and tools.
 
 It has every library but the C library, so any Linux with that one or a newer one runs `bin/caffe`. Python packages are
-not in it: its `setup` installs them into a .venv beside itself, for any Python 3.11.
+not in it: its `setup` installs them into a .venv beside itself, for a Python of the version that made the archive.
 """
 
 from __future__ import annotations

@@ -28,8 +28,7 @@ class SourceError(Exception):
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_manifest(path: Path = MANIFEST) -> dict[str, str]:

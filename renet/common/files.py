@@ -41,7 +41,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def file_sha256(file: Path) -> str:
-    """Compute a file's SHA-256, in hexadecimal.
+    """Compute a file's SHA-256, in hexadecimal, as `file_checksum` does."""
+    return file_checksum(file, "sha256")
+
+
+def file_checksum(file: Path, algorithm: str) -> str:
+    """Compute a file's checksum by one of hashlib's algorithms, in hexadecimal.
 
     Raises:
         UserError: there is no such file.
@@ -49,4 +54,7 @@ def file_sha256(file: Path) -> str:
     if not file.is_file():
         raise UserError(f"{file}: no such file")
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        checksum = hashlib.new(algorithm)
+        while block := stream.read(1 << 20):
+            checksum.update(block)
+        return checksum.hexdigest()

@@ -29,7 +29,7 @@ def read_pair(item: Item, label_frame: LabelFrame, remap: LabelRemap) -> Pair:
 
 def make_samples(items: list[Item], label_frame: LabelFrame, remap: LabelRemap) -> list[Sample]:
     """List the samples of these images, in their order."""
-    settings = f"{label_frame}/{remap}/" if remap.pairs else f"{label_frame}/"
+    settings = f"{label_frame.value}/{remap}/" if remap.pairs else f"{label_frame.value}/"
     return [
         Sample(
             id=item.id,

@@ -120,4 +120,4 @@ def file_fingerprint(*files: Path) -> str:
 
 def framed(fingerprint: str, label_frame: LabelFrame) -> str:
     """Make a sample's fingerprint change with --label-frame, but not where that is left at its default."""
-    return fingerprint if label_frame is LabelFrame.BY_SIZE else f"{label_frame}/{fingerprint}"
+    return fingerprint if label_frame is LabelFrame.BY_SIZE else f"{label_frame.value}/{fingerprint}"

@@ -10,7 +10,7 @@ import io
 import struct
 import warnings
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum
 
 import cv2
 import numpy as np
@@ -35,7 +35,7 @@ _TURNS = {
 }
 
 
-class LabelFrame(StrEnum):
+class LabelFrame(Enum):
     """Frame of a label whose image has an EXIF rotation: which way up it is."""
 
     BY_SIZE = "by-size"  # upright where its size says so beyond doubt, otherwise an error

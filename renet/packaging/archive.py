@@ -205,7 +205,9 @@ def fill_repository(folder: Path, made_from: str | None) -> None:
             shutil.copy(ROOT / name, folder)
     for name in PLACES:
         (folder / name).mkdir()
-    shutil.copy(ROOT / SETUP, folder / "setup")
+    wanted = ".".join(map(str, sys.version_info[:2]))  # what runs this is what pycaffe was built for
+    setup = (ROOT / SETUP).read_text(encoding="utf-8").replace("@PYTHON@", wanted)
+    (folder / "setup").write_text(setup, encoding="utf-8")
     (folder / "setup").chmod(0o755)
     install = (ROOT / INSTALL).read_text(encoding="utf-8").replace("](", "](docs/")  # its links are to its neighbours
     (folder / "INSTALL.md").write_text(install, encoding="utf-8")

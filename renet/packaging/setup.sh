@@ -2,15 +2,18 @@
 # Makes .venv beside this file, with the Python packages of requirements.txt and with pycaffe.
 set -u
 
+# the version that pycaffe is built for; what makes the archive fills it in
+version=@PYTHON@
+
 usage() {
   echo "usage: ./setup [--python PYTHON] [--wheels DIR]"
   echo
   echo "Makes .venv beside this file: the packages of requirements.txt, and 'import caffe'. A second call looks whether"
   echo "that is done already."
   echo
-  echo "  --python PYTHON  a Python 3.11 (default: python3.11 or python3 on the PATH)"
+  echo "  --python PYTHON  a Python $version (default: python$version or python3 on the PATH)"
   echo "  --wheels DIR     install from the wheels in DIR, without network; on a machine with network,"
-  echo "                   'python3.11 -m pip download -r requirements.txt -d DIR' fills it"
+  echo "                   'python$version -m pip download -r requirements.txt -d DIR' fills it"
 }
 
 fail() {
@@ -18,8 +21,8 @@ fail() {
   exit 2
 }
 
-is_3_11() {
-  [ "$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = 3.11 ]
+is_wanted() {
+  [ "$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$version" ]
 }
 
 python=
@@ -41,15 +44,15 @@ if [ -n "$wheels" ]; then
   wheels=$(cd "$wheels" && pwd)
 fi
 if [ -n "$python" ]; then
-  is_3_11 "$python" || fail "--python: $python is no Python 3.11, for which pycaffe is built"
+  is_wanted "$python" || fail "--python: $python is no Python $version, for which pycaffe is built"
 else
-  for name in python3.11 python3; do
-    if is_3_11 "$name"; then
+  for name in "python$version" python3; do
+    if is_wanted "$name"; then
       python=$name
       break
     fi
   done
-  [ -n "$python" ] || fail "there is no Python 3.11 on the PATH, for which pycaffe is built: install one, or name it by --python"
+  [ -n "$python" ] || fail "there is no Python $version on the PATH, for which pycaffe is built: install one, or name it by --python"
 fi
 python=$(command -v "$python")
 case $python in /*) ;; *) python=$PWD/$python ;; esac
@@ -69,7 +72,7 @@ elif "$python" -m pip --version >/dev/null 2>&1; then
   "$python" -m venv --without-pip .venv || fail "'$python -m venv' failed (see above)"
   pip="$python -m pip --python .venv/bin/python"
 else
-  fail "$python has neither pip nor ensurepip: install pip for it (on Debian: apt-get install python3.11-venv)"
+  fail "$python has neither pip nor ensurepip: install pip for it (on Debian: apt-get install python$version-venv)"
 fi
 # shellcheck disable=SC2086 # words of a command
 if [ -n "$wheels" ]; then
@@ -78,7 +81,7 @@ else
   $pip install --disable-pip-version-check -r requirements.txt
 fi || fail "the packages of requirements.txt could not be installed (see above); without network: --wheels DIR"
 # seen from site-packages, so that the folder can be moved
-printf '%s\n' ../../../.. ../../../../python >.venv/lib/python3.11/site-packages/renet-caffe.pth
+printf '%s\n' ../../../.. ../../../../python >".venv/lib/python$version/site-packages/renet-caffe.pth"
 said=$(.venv/bin/python -c 'import caffe' 2>&1) || fail "pycaffe cannot be loaded: $(echo "$said" | tail -n 1)"
 cp requirements.txt $stamp
 echo "ready: bin/caffe, and 'import caffe' in .venv/bin/python; next: .venv/bin/python tools/demo.py"

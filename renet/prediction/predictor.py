@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -236,7 +236,7 @@ class Predictor:
             self._computation = None
             self._drop()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Predictor:
         return self
 
     def __exit__(

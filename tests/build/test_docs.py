@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import tomllib
 from pathlib import Path
 
 import pytest
 from caffe.proto import caffe_pb2
 from doc_commands import REPOSITORY, Document, Snippet, documents, examples, fault, scripts
 from google.protobuf.descriptor import Descriptor
+from importlinter.api import read_configuration
 
 DOCUMENTS = documents()
 PROTOS = sorted((REPOSITORY / "caffe_layers/proto").glob("*.proto"))
@@ -183,8 +183,8 @@ def test_the_architecture_has_the_rooms_and_floors_that_there_are() -> None:
     page = (REPOSITORY / "docs/architecture.md").read_text(encoding="utf-8")
     told = {room: int(floor) for floor, room in re.findall(r"^\| (\d) \| `renet/(\w+)/` \|", page, re.M)}
     assert set(told) == {file.parent.name for file in (REPOSITORY / "renet").glob("*/__init__.py")}
-    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-    contract = next(each for each in settings["tool"]["importlinter"]["contracts"] if each["id"] == "floors")
+    contracts = read_configuration(str(REPOSITORY / "pyproject.toml"))["contracts_options"]
+    contract = next(each for each in contracts if each["id"] == "floors")
     floors = enumerate(reversed(contract["layers"]), 1)
     assert told == {room: floor for floor, rooms in floors for room in rooms.split(" | ")}
     named = re.findall(r"`((?:caffe_layers|data_prep|docker|prototxt|renet|solvers|tests|tools)/[\w/.]*)`", page)

@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("RENET_BUILD", REPOSITORY / "build" / "cpu"))
 NETWORK = "prototxt/n_renet_small/synthetic_scenes/deploy.prototxt"
 COMMIT = "0123abc"
+VERSION = ".".join(map(str, sys.version_info[:2]))  # of the Python that pycaffe is built for
 
 
 @pytest.fixture(scope="session")
@@ -162,14 +163,14 @@ def small(unpacked: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def python_3_11() -> str:
+def bare_python() -> str:
     """A Python that has no .venv's packages."""
-    return os.path.join(sysconfig.get_config_var("BINDIR"), "python3.11")
+    return os.path.join(sysconfig.get_config_var("BINDIR"), f"python{VERSION}")
 
 
 def test_set_up_once_and_wherever_it_is_moved(small: Path, tmp_path: Path) -> None:
     packages = {"PATH": os.environ["PATH"], "PYTHONPATH": sysconfig.get_path("purelib"), "GLOG_minloglevel": "2"}
-    done = alone(tmp_path, small / "setup", "--python", python_3_11(), "--wheels", tmp_path, **packages)
+    done = alone(tmp_path, small / "setup", "--python", bare_python(), "--wheels", tmp_path, **packages)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("ready: bin/caffe, and 'import caffe'")
     moved = small.rename(tmp_path / "moved")
@@ -179,7 +180,7 @@ def test_set_up_once_and_wherever_it_is_moved(small: Path, tmp_path: Path) -> No
 
 
 def test_set_up_says_why_pycaffe_does_not_load(small: Path, tmp_path: Path) -> None:
-    done = alone(tmp_path, small / "setup", "--python", python_3_11(), PATH=os.environ["PATH"])
+    done = alone(tmp_path, small / "setup", "--python", bare_python(), PATH=os.environ["PATH"])
     assert done.returncode == 2
     assert done.stderr == "setup: pycaffe cannot be loaded: ModuleNotFoundError: No module named 'numpy'\n"
 
@@ -187,8 +188,8 @@ def test_set_up_says_why_pycaffe_does_not_load(small: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ([], "there is no Python 3.11 on the PATH"),
-        (["--python", "/bin/true"], "--python: /bin/true is no Python 3.11"),
+        ([], f"there is no Python {VERSION} on the PATH"),
+        (["--python", "/bin/true"], f"--python: /bin/true is no Python {VERSION}"),
         (["--wheels", "nowhere"], "--wheels: nowhere is no folder"),
         (["--wheels"], "--wheels needs a value"),
         (["--wheel=x"], "unknown argument '--wheel=x'"),
@@ -205,8 +206,8 @@ def test_set_up_tells_in_one_line(small: Path, tmp_path: Path, arguments: list[s
 
 
 def test_a_python_without_pip_is_told(small: Path, tmp_path: Path) -> None:
-    python = tmp_path / "python3.11"
-    python.write_text(f'#!/bin/sh\ncase "$*" in *pip*) exit 1 ;; esac\nexec {python_3_11()} "$@"\n')
+    python = tmp_path / f"python{VERSION}"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *pip*) exit 1 ;; esac\nexec {bare_python()} "$@"\n')
     python.chmod(0o755)
     done = alone(small, "./setup", PATH=f"{tmp_path}:/usr/bin:/bin")
     assert done.returncode == 2

@@ -182,7 +182,7 @@ def train_in_a_terminal(
         os.chdir(cwd)
         more = press_at.environment if press_at is not None else {}
         os.execve(TRAIN[0], [*TRAIN, *map(str, arguments)], ENVIRONMENT | environment | more)
-    termios.tcsetwinsize(terminal, (24, columns))
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
     shown, stopped = b"", False
     while not stopped:
         if press_at is not None and press_at.is_reached():

@@ -1,6 +1,6 @@
 """The report page as its reader meets it: opened from a file in Chromium, sorted, filtered, compared, and read aloud.
 
-`make test` installs Debian's Chromium; elsewhere the tests are skipped where there is none.
+`make test` installs Debian's Chromium; on Ubuntu, which has it as a snap alone, they are skipped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import pytest
 from segmentation_helpers import call_tool, save_labels, write_dataset_json, write_split
 
 CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium (make test installs it)")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium (make test installs it on Debian; Ubuntu has none that tests can use)"
+)
 
 IMAGES = 12
 # image number -> the classes in its truth; "good" labels image n wrongly in its first n columns, "bad" in its first 2n
