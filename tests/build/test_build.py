@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import fetch_source
 import merge_proto
 import prepare_source
 import pytest
+from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -322,11 +324,57 @@ def test_make_help_lists_the_targets() -> None:
     assert {"dist", "image", "image-gpu", "image-test"} <= listed
 
 
-def test_another_system_is_told_what_serves(tmp_path: Path) -> None:
-    (tmp_path / "os-release").write_text("NAME=Fedora\nID=fedora\nVERSION_ID=44\n")
-    done = make(REPOSITORY, "system", f"OS_RELEASE={tmp_path / 'os-release'}")
+def os_release(folder: Path, name: str, version: str) -> str:
+    """The argument of make by which the system is of that name and version."""
+    (folder / "os-release").write_text(f'NAME="{name} Linux"\nID={name.lower()}\nVERSION_ID="{version}"\n')
+    return f"OS_RELEASE={folder / 'os-release'}"
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("Debian", "12"), ("Debian", "13"), ("Ubuntu", "22.04"), ("Ubuntu", "24.04")]
+)
+def test_set_up_knows_the_system(tmp_path: Path, name: str, version: str) -> None:
+    done = make(REPOSITORY, "system", os_release(tmp_path, name, version))
+    assert (done.returncode, done.stdout) == (0, f"set-up knows this system: {name} Linux {version}\n"), done.stderr
+
+
+@pytest.mark.parametrize(("name", "version"), [("Fedora", "44"), ("Debian", "1"), ("Ubuntu", "23.10")])
+def test_another_system_is_told_what_serves(tmp_path: Path, name: str, version: str) -> None:
+    done = make(REPOSITORY, "system", os_release(tmp_path, name, version))
     assert done.returncode != 0
-    assert "this system is Fedora 44; what serves instead: the image of 'make image'" in done.stderr.splitlines()[0]
+    line = f"this system is {name} Linux {version}; what serves instead: the image of 'make image'"
+    assert line in done.stderr.splitlines()[0]
+
+
+def test_a_missing_os_release_is_an_unknown_system(tmp_path: Path) -> None:
+    done = make(REPOSITORY, "system", f"OS_RELEASE={tmp_path / 'absent'}")
+    assert done.returncode != 0
+    assert "this system is unknown" in done.stderr.splitlines()[0]
+
+
+def test_packages_are_those_that_the_system_has(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text((REPOSITORY / "Makefile").read_text() + "\nlisted:\n\t@echo $(PACKAGES)\n")
+    (tmp_path / "packages.txt").write_text("# a comment\nall\nold debian-1\nsome debian-13 ubuntu-22.04\n")
+    for name, version, expected in (
+        ("Debian", "13", "all some\n"),
+        ("Ubuntu", "22.04", "all some\n"),
+        ("Debian", "12", "all\n"),
+    ):
+        assert make(tmp_path, "listed", os_release(tmp_path, name, version)).stdout == expected
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])
+def test_each_python_gets_one_version_of_a_package(file: str, version: str) -> None:
+    lines = [line for line in (REPOSITORY / file).read_text().splitlines() if not line.startswith("#")]
+    requirements = [Requirement(line) for line in lines]
+    assert all(re.fullmatch(r"==[^,*]+", str(one.specifier)) for one in requirements)
+    python = {"python_version": version}
+    taken = [one.name for one in requirements if one.marker is None or one.marker.evaluate(python)]
+    assert len(taken) == len(set(taken))
+    # what Python 3.10 alone needs is missing elsewhere, and nothing else
+    spared = {one.name for one in requirements} - set(taken)
+    assert spared <= ({"exceptiongroup", "tomli", "typing_extensions"} if version != "3.10" else set())
 
 
 def test_a_root_folder_without_proc_is_told_what_to_mount(tmp_path: Path) -> None:
@@ -341,13 +389,15 @@ def failing_clone(tmp_path: Path) -> Path:
     requirements = "".join((REPOSITORY / name).read_text() for name in ("requirements.txt", "requirements-dev.txt"))
     for name in ("Makefile", "packages.txt", "requirements.txt", "requirements-dev.txt"):
         shutil.copy(REPOSITORY / name, tmp_path)
-    (tmp_path / ".venv/lib/python3.11/site-packages").mkdir(parents=True)
+    site = f".venv/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    (tmp_path / site).mkdir(parents=True)
     (tmp_path / ".venv/bin").mkdir()
+    (tmp_path / ".venv/pyvenv.cfg").write_text("home = /usr/bin\n")
     (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
     (tmp_path / ".venv/requirements.installed").write_text(requirements)
     (tmp_path / "caffe_layers").mkdir()
     (tmp_path / "caffe_layers/CMakeLists.txt").write_text(
-        'cmake_minimum_required(VERSION 3.25)\nproject(broken NONE)\nmessage(FATAL_ERROR "the reason")\n'
+        'cmake_minimum_required(VERSION 3.22)\nproject(broken NONE)\nmessage(FATAL_ERROR "the reason")\n'
     )
     return tmp_path
 
@@ -360,6 +410,19 @@ def test_failed_step_names_itself_and_its_log(failing_clone: Path) -> None:
     assert "the reason" in (failing_clone / "build/logs/configure.log").read_text()
 
 
+def test_venv_of_another_python_is_made_anew(failing_clone: Path) -> None:
+    for name in ("requirements.txt", "requirements-dev.txt", ".venv/requirements.installed"):
+        (failing_clone / name).write_text("")
+    (site,) = (failing_clone / ".venv/lib").iterdir()
+    site.rename(failing_clone / ".venv/lib/python3.2")
+    make(failing_clone, "caffe")
+    assert not (failing_clone / ".venv/lib/python3.2").exists()
+    done = subprocess.run(
+        [failing_clone / ".venv/bin/python", "-m", "pip", "--version"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_build_folder_of_another_place_is_made_anew(failing_clone: Path) -> None:
     (failing_clone / "build/cpu").mkdir(parents=True)
     (failing_clone / "build/cpu/CMakeCache.txt").write_text("CMAKE_HOME_DIRECTORY:INTERNAL=/elsewhere/caffe_layers\n")
@@ -370,7 +433,7 @@ def test_build_folder_of_another_place_is_made_anew(failing_clone: Path) -> None
 
 def test_gpu_build_is_configured_once_and_follows_its_options(failing_clone: Path) -> None:
     (failing_clone / "caffe_layers/CMakeLists.txt").write_text(
-        "cmake_minimum_required(VERSION 3.25)\n"
+        "cmake_minimum_required(VERSION 3.22)\n"
         "project(fine NONE)\n"
         'set(CUDA_ARCHS "" CACHE STRING "")\n'
         'file(APPEND ${PROJECT_SOURCE_DIR}/configured "${GPU} ${CUDA_ARCHS} $ENV{CUDA_HOME}\\n")\n'
