@@ -6,15 +6,17 @@ from __future__ import annotations
 import argparse
 import io
 from pathlib import Path
+from typing import Any
 
 from renet.common.argument_types import pixel, whole_number
 from renet.common.command_line import CommandParser, run
 from renet.common.errors import UserError
 from renet.common.files import write_atomically
-from renet.networks.deploy_network import add_deploy_options
+from renet.data.catalog import load_dataset
+from renet.networks.deploy_network import add_deploy_options, deploy_options
 from renet.networks.model_folder import find_network
 from renet.runtime.worker_process import NativeCrash, run_native
-from renet.visualization.views import filters, maps, network_files, probabilities, receptive
+from renet.visualization.views import NetworkSource, filters, maps, network_files, probabilities, receptive
 
 EXAMPLES = """examples:
   tools/visualize.py maps --model runs/n/deploy.prototxt --weights runs/n/snapshots/n_iter_600.caffemodel \\
@@ -32,16 +34,8 @@ def main(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: bad input, named.
     """
-    if hasattr(arguments, "network"):
-        found = ((name, find_network(model, weights)) for name, model, weights in arguments.network)
-        arguments.network = [(name, network.deploy, network.weights) for name, network in found]
-    else:
-        network = find_network(arguments.model, arguments.weights)
-        arguments.model, arguments.weights = network.deploy, network.weights
-        if "dataset" in arguments and arguments.dataset is None and network.dataset is not None:
-            arguments.dataset = network.dataset.folder
     try:
-        (drawing,) = run_native(arguments.draw, arguments)
+        (drawing,) = run_native(arguments.draw, *described(arguments))
     except NativeCrash as crash:
         raise UserError(f"Caffe stopped: {crash}") from None
     buffer = io.BytesIO()
@@ -49,6 +43,23 @@ def main(arguments: argparse.Namespace) -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(arguments.out, buffer.getvalue())
     print(f"{arguments.out}: {drawing.width} x {drawing.height}")
+
+
+def described(arguments: argparse.Namespace) -> tuple[Any, ...]:
+    """Read from the command line what its drawing takes."""
+    options = deploy_options(arguments)
+    if arguments.draw is receptive:
+        found = [(name, find_network(model, weights)) for name, model, weights in arguments.network]
+        sources = [(name, NetworkSource(one.deploy, one.weights, options)) for name, one in found]
+        return sources, arguments.image, arguments.pixel, arguments.label, arguments.width
+    network = find_network(arguments.model, arguments.weights)
+    source = NetworkSource(network.deploy, network.weights, options)
+    if arguments.draw is filters:
+        return source, arguments.layer, arguments.width
+    if arguments.draw is maps:
+        return source, arguments.image, arguments.layer, arguments.channels, arguments.width
+    dataset = network.dataset if arguments.dataset is None else load_dataset(arguments.dataset)
+    return source, arguments.image, None if dataset is None else dataset.classes, arguments.width
 
 
 def make_parser() -> argparse.ArgumentParser:

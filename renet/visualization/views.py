@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -11,9 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from renet.common.errors import UserError
-from renet.data.catalog import load_dataset
 from renet.data.split_reader import IMAGES, SplitReader
-from renet.networks.deploy_network import deploy_options
+from renet.networks.deploy_network import DeployOptions
 from renet.prediction.probabilities import check_probabilities
 from renet.visualization.network_inspector import NetworkInspector, channel_numbers, grey, heat_map, receptive_share
 from renet.visualization.sheet import photograph, sheet
@@ -39,26 +39,51 @@ def read_image(file: Path) -> np.ndarray:
     return image
 
 
-def maps(arguments: argparse.Namespace) -> Iterator[Image.Image]:
-    """Draw the chosen channels of the chosen layers: one row a layer, as in the paper's Figure 2."""
-    network, image = _seen(arguments)
+@dataclass(frozen=True)
+class NetworkSource:
+    """Where a network comes from.
+
+    Attributes:
+        model: deploy prototxt.
+        weights: .caffemodel, or Caffe's HDF5 file.
+        options: what the network does not say of itself.
+    """
+
+    model: Path
+    weights: Path
+    options: DeployOptions
+
+    def inspector(self) -> NetworkInspector:
+        """Build the network."""
+        return NetworkInspector(self.model, self.weights, self.options)
+
+    def seeing(self, image: Path) -> tuple[NetworkInspector, np.ndarray]:
+        """Build the network and run it on an image (see `read_image`), H x W x 3 BGR, which is returned, too."""
+        network, seen = self.inspector(), read_image(image)
+        network.forward(seen)
+        return network, seen
+
+
+def maps(source: NetworkSource, image: Path, layers: Sequence[str], channels: str, width: int) -> Iterator[Image.Image]:
+    """Draw the chosen channels (such as "0-3,8") of the chosen layers: one row a layer, as in the paper's Figure 2."""
+    network, seen = source.seeing(image)
     rows = []
-    for layer in arguments.layer:
+    for layer in layers:
         values = network.maps(layer)
-        numbers = channel_numbers(arguments.channels, len(values))
-        rows.append([photograph(image), *(_enlarged(grey(values[number]), image) for number in numbers)])
-    titles = ["image", *(f"channel {number}" for number in channel_numbers(arguments.channels, 1 << 30))]
-    yield _captioned(sheet(rows, titles, None, arguments.width), [f"rows: {', '.join(arguments.layer)}"])
+        numbers = channel_numbers(channels, len(values))
+        rows.append([photograph(seen), *(_enlarged(grey(values[number]), seen) for number in numbers)])
+    titles = ["image", *(f"channel {number}" for number in channel_numbers(channels, 1 << 30))]
+    yield _captioned(sheet(rows, titles, None, width), [f"rows: {', '.join(layers)}"])
 
 
-def filters(arguments: argparse.Namespace) -> Iterator[Image.Image]:
+def filters(source: NetworkSource, layer: str, width: int) -> Iterator[Image.Image]:
     """Draw the weights of a layer: filters over three colours in colour, over more channels their mean in grey, and
     what has no extent (1x1, recurrent) as one grey matrix."""
-    weights = NetworkInspector(arguments.model, arguments.weights, deploy_options(arguments)).filters(arguments.layer)
+    weights = source.inspector().filters(layer)
     if weights.ndim < 4 or weights.shape[2:] == (1, 1):
         # products with vectors: one row a filter
         rows = weights.reshape(len(weights), -1)
-        scale = max(1, 4 * arguments.width // max(rows.shape))
+        scale = max(1, 4 * width // max(rows.shape))
         size = (rows.shape[1] * scale, rows.shape[0] * scale)
         yield Image.fromarray(grey(rows)).resize(size, Image.Resampling.NEAREST)
         return
@@ -67,7 +92,7 @@ def filters(arguments: argparse.Namespace) -> Iterator[Image.Image]:
     else:
         pictures = [Image.fromarray(grey(one.mean(axis=0))) for one in weights]
     columns = min(16, len(pictures))
-    side = max(8, arguments.width * 4 // columns)
+    side = max(8, width * 4 // columns)
     tall = round(side * pictures[0].height / pictures[0].width)
     canvas = Image.new("RGB", (columns * (side + 2), -(-len(pictures) // columns) * (tall + 2)), "white")
     for number, picture in enumerate(pictures):
@@ -76,44 +101,54 @@ def filters(arguments: argparse.Namespace) -> Iterator[Image.Image]:
     yield canvas
 
 
-def probabilities(arguments: argparse.Namespace) -> Iterator[Image.Image]:
-    """Draw each class's probability as a grey picture, black 0 and white 1."""
-    network, image = _seen(arguments)
+def probabilities(
+    source: NetworkSource, image: Path, classes: Sequence[str] | None, width: int
+) -> Iterator[Image.Image]:
+    """Draw each class's probability as a grey picture, black 0 and white 1; without `classes` they are numbered.
+
+    Raises:
+        UserError: the network has another number of classes.
+    """
+    network, seen = source.seeing(image)
     values = network.maps(network.output)
-    check_probabilities(values, f'{arguments.model}: "{network.output}"')
-    names = [f"class {number}" for number in range(len(values))]
-    if arguments.dataset is not None:
-        names = list(load_dataset(arguments.dataset).classes)
-        if len(names) != len(values):
-            raise UserError(f"{arguments.model}: tells {len(values)} classes apart, the dataset has {len(names)}")
-    pictures = [_captioned(photograph(image), ["image"])]
+    check_probabilities(values, f'{source.model}: "{network.output}"')
+    names = [f"class {number}" for number in range(len(values))] if classes is None else classes
+    if len(names) != len(values):
+        raise UserError(f"{source.model}: tells {len(values)} classes apart, the dataset has {len(names)}")
+    pictures = [_captioned(photograph(seen), ["image"])]
     for plane, name in zip(values, names):
-        pictures.append(_captioned(_enlarged((plane * 255).round().astype(np.uint8), image), [name]))
+        pictures.append(_captioned(_enlarged((plane * 255).round().astype(np.uint8), seen), [name]))
     rows = [pictures[start : start + 4] for start in range(0, len(pictures), 4)]
     rows[-1] += [Image.new("RGB", pictures[0].size, "white")] * (4 - len(rows[-1]))
-    yield sheet(rows, [""] * 4, None, arguments.width)
+    yield sheet(rows, [""] * 4, None, width)
 
 
-def receptive(arguments: argparse.Namespace) -> Iterator[Image.Image]:
-    """Draw what one pixel's answer depends on, one column a network."""
-    image = read_image(arguments.image)
-    height, width = image.shape[:2]
-    column, row = arguments.pixel or (width // 2, height // 2)
-    pictures, titles = [_marked(photograph(image), column, row)], ["image"]
-    for name, model, weights in arguments.network:
-        network = NetworkInspector(model, weights, deploy_options(arguments))
-        network.forward(image)
-        found = network.sensitivity(row, column, arguments.label)
-        pictures.append(_marked(Image.fromarray(heat_map(image, found.map)), column, row))
+def receptive(
+    sources: Sequence[tuple[str, NetworkSource]],
+    image: Path,
+    pixel: tuple[int, int] | None,
+    label: int | None,
+    width: int,
+) -> Iterator[Image.Image]:
+    """Draw what one pixel's answer depends on, one column a network.
+
+    Args:
+        sources: networks, each with what it is called.
+        image: a file or an image of a split (see `read_image`).
+        pixel: column and row; None: the middle.
+        label: class whose score is followed back; None: the predicted one.
+        width: of a column, in pixels.
+    """
+    seen = read_image(image)
+    column, row = pixel or (seen.shape[1] // 2, seen.shape[0] // 2)
+    pictures, titles = [_marked(photograph(seen), column, row)], ["image"]
+    for name, source in sources:
+        network = source.inspector()
+        network.forward(seen)
+        found = network.sensitivity(row, column, label)
+        pictures.append(_marked(Image.fromarray(heat_map(seen, found.map)), column, row))
         titles.append(f"{name}: {100 * receptive_share(found.map):.0f}% of the image")
-    yield sheet([pictures], titles, None, arguments.width)
-
-
-def _seen(arguments: argparse.Namespace) -> tuple[NetworkInspector, np.ndarray]:
-    image = read_image(arguments.image)
-    network = NetworkInspector(arguments.model, arguments.weights, deploy_options(arguments))
-    network.forward(image)
-    return network, image
+    yield sheet([pictures], titles, None, width)
 
 
 def _enlarged(plane: np.ndarray, image: np.ndarray) -> Image.Image:
