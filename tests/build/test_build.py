@@ -15,6 +15,8 @@ import fetch_source
 import merge_proto
 import prepare_source
 import pytest
+import python_messages
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -375,6 +377,16 @@ def test_each_python_gets_one_version_of_a_package(file: str, version: str) -> N
     # what Python 3.10 alone needs is missing elsewhere, and nothing else
     spared = {one.name for one in requirements} - set(taken)
     assert spared <= ({"exceptiongroup", "tomli", "typing_extensions"} if version != "3.10" else set())
+
+
+def test_messages_of_one_file_make_a_module() -> None:
+    file = {"name": "small.proto", "package": "small", "message_type": [{"name": "Pair"}]}
+    names = {"__name__": "small_pb2"}
+    exec(python_messages.module_text(FileDescriptorSet(file=[file]).SerializeToString()), names)
+    assert names["Pair"].DESCRIPTOR.full_name == "small.Pair"
+    assert names["Pair"].__module__ == "small_pb2"
+    with pytest.raises(ValueError):
+        python_messages.module_text(FileDescriptorSet(file=[file, file]).SerializeToString())
 
 
 def test_a_root_folder_without_proc_is_told_what_to_mount(tmp_path: Path) -> None:
