@@ -85,7 +85,8 @@ def test_everything_has_its_place(unpacked: Path) -> None:
     assert all((unpacked / name).is_dir() for name in ("data", "models", "runs"))
     licences = {file.name for file in (unpacked / "licences").iterdir()}
     assert {"renet-caffe-LICENSE", "caffe-LICENSE"} <= licences
-    assert {"libstdc++6-copyright", "libprotobuf32-copyright"} <= licences
+    assert "libstdc++6-copyright" in licences
+    assert any(name.startswith("libprotobuf") for name in licences)
     of_onednn = {name.rpartition("-2022.2.1-")[2] for name in licences if name.startswith("onednn_cpu_gomp-")}
     assert of_onednn == {"LICENSE", "THIRD-PARTY-PROGRAMS"}
 
