@@ -14,6 +14,8 @@ SHORTEST_BETWEEN_PLAIN_LINES = 10.0
 PART_BETWEEN_PLAIN_LINES = 0.05
 LONGEST_BETWEEN_PLAIN_LINES = 300.0
 
+_UP = "\x1b[A"  # with which tqdm goes back to an outer bar
+
 
 class _PlainLines:
     """A stream on which tqdm's redrawn bar becomes lines of a log."""
@@ -22,7 +24,7 @@ class _PlainLines:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        line = text.replace("\r", "").strip()
+        line = text.replace("\r", "").replace(_UP, "").strip()
         if line:
             self._stream.write(line + "\n")
         return len(text)
