@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from renet.common.argument_types import crop_size, part_of_size
+from renet.common.argument_types import crop_size, part_of_size, positive, whole_number
 from renet.common.command_line import run
 from renet.common.errors import UserError
 from renet.data.catalog import KNOWN, find_dataset
@@ -19,6 +19,7 @@ from renet.prediction.crf_parameters import CrfParameters, read_crf_parameters
 from renet.prediction.image_job import begin, items_of_files, items_of_split, record_time
 from renet.prediction.inference import PredictionSettings
 from renet.prediction.prediction_job import PredictionJob, predict_all
+from renet.prediction.windows import Window
 
 DEFAULT_CRF = Path()  # of --crf without a file
 
@@ -27,7 +28,8 @@ EXAMPLES = """examples:
       --split data/stanford_background/fold0/test --out runs/n_renet/predictions --overlay
   tools/predict.py --model deploy.prototxt --weights net.caffemodel --dataset stanford_background \\
       --input holiday/ street.jpg --out predictions --overlay --crf
-  tools/predict.py --model my_model --input holiday/ --out predictions
+  tools/predict.py --model my_model --input holiday/ --out predictions --scales 0.75 1 1.25 --flip
+  tools/predict.py --model my_model --input town.tif --out predictions --window 512x512 --overlap 96
   tools/predict.py --model deploy.prototxt --weights net.caffemodel --split data/voc2012/test --out runs/x/test \
       --comp6 runs/x/submission                   # also writes runs/x/submission/results.tgz for VOC's server
 
@@ -35,7 +37,11 @@ Writes into DIR:
   <image id>.png                class indices; the palette shows them in the dataset's colours
   overlay/<image id>.jpg        with --overlay
   probabilities/<image id>.npz  with --probabilities: array "probabilities", classes x height x width, float16
-A second call goes on where the first one stopped."""
+A second call goes on where the first one stopped; with other settings it is refused.
+
+--window takes the memory that the network needs for one window, and 4 bytes x classes x the window's height x the
+image's width. Each window goes through scales, flip and CRF as an image of its own; where they overlap, probabilities
+are averaged, weighted by the distance from the window's edge. --probabilities holds those of the whole image."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,6 +79,26 @@ def build_parser() -> argparse.ArgumentParser:
         help="pad what the network sees to at least this height and width by reflection, and cut the prediction back",
     )
     parser.add_argument("--flip", action="store_true", help="average with the prediction of the mirrored image")
+    parser.add_argument(
+        "--scales",
+        type=positive,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="average the probabilities of the image resized by each of these (default: 1)",
+    )
+    parser.add_argument(
+        "--window",
+        type=crop_size,
+        metavar="HxW",
+        help="predict larger images in overlapping windows, in bounded memory (see below)",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=whole_number(0),
+        metavar="P",
+        help="pixels that neighbouring windows share at least (default: a quarter of the window's shorter side)",
+    )
     parser.add_argument(
         "--crf",
         type=Path,
@@ -135,6 +161,8 @@ def build_job(arguments: argparse.Namespace) -> PredictionJob:
     Raises:
         UserError: an input is missing.
     """
+    if arguments.window is None and arguments.overlap is not None:
+        raise UserError("--overlap needs --window")
     network = find_network(arguments.model, arguments.weights)
     items = items_of_split(arguments.split) if arguments.split else items_of_files(arguments.input)
     if not items:
@@ -150,7 +178,14 @@ def build_job(arguments: argparse.Namespace) -> PredictionJob:
         out=arguments.out,
         items=items,
         split=arguments.split,
-        settings=PredictionSettings(arguments.image_scale, arguments.min_size, arguments.flip, crf),
+        settings=PredictionSettings(
+            image_scale=arguments.image_scale,
+            min_size=arguments.min_size,
+            flip=arguments.flip,
+            crf=crf,
+            scales=tuple(arguments.scales),
+            window=None if arguments.window is None else Window.of(arguments.window, arguments.overlap),
+        ),
         overlay=arguments.overlay,
         probabilities=arguments.probabilities,
         gpu=arguments.gpu,

@@ -199,6 +199,14 @@ def shrink_image(image: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
+def resize_image(image: np.ndarray, scale: float) -> np.ndarray:
+    """Resize H x W x 3 to about scale*H x scale*W x 3, by averaging areas or bilinearly; 1 gives the image itself."""
+    if scale <= 1:
+        return image if scale == 1 else shrink_image(image, scale)
+    height, width = shrunk_size(image.shape[:2], scale)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
 def shrink_label(label: np.ndarray, scale: float) -> np.ndarray:
     """Shrink H x W to about scale*H x scale*W: the label under the centre of each new pixel."""
     (height, width), (new_height, new_width) = label.shape, shrunk_size(label.shape, scale)

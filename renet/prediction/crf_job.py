@@ -27,7 +27,7 @@ from renet.prediction.image_job import (
     read_record,
     write_outputs,
 )
-from renet.prediction.probabilities import check_probabilities
+from renet.prediction.probabilities import check_probabilities, most_probable
 from renet.runtime.worker_process import NativeCrash, run_native_together
 
 
@@ -129,7 +129,7 @@ def perform(job: CrfJob) -> Iterator[Started | Finished]:
             with item.named():
                 sharpened = crf.apply(probabilities, image)
             seconds = time.perf_counter() - start
-            write_outputs(job, item, image, sharpened)
+            write_outputs(job, item, image, most_probable(sharpened), sharpened)
             yield Finished(item.image_id, seconds)
 
 

@@ -101,6 +101,15 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Advanced:
+    """So many rows of the image are predicted, of the height of it."""
+
+    image_id: str
+    rows: int
+    height: int
+
+
+@dataclass(frozen=True)
 class Finished:
     """The image's outputs are written; `seconds` is the time from pixels to probabilities."""
 
@@ -222,8 +231,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def identity(record: dict[str, Any]) -> tuple[Any, ...]:
     """The part of a record that tells whether two predictions of an image are the same."""
     settings = record.get("settings")
-    if isinstance(settings, dict):  # an older record lacks what was added later, whose default is null
-        settings = {name: value for name, value in settings.items() if value is not None}
+    if isinstance(settings, dict):  # an older record lacks what was added later, whose default is null, or this
+        settings = {"scales": [1.0]} | {name: value for name, value in settings.items() if value is not None}
     return (*(record.get(key) for key in ("model_sha256", "weights_sha256", "classes")), settings)
 
 
@@ -254,18 +263,21 @@ def read_image(item: Item, reader: SplitReader | None) -> np.ndarray:
     return image
 
 
-def write_outputs(job: ImageJob, item: Item, image: np.ndarray, probabilities: np.ndarray) -> None:
+def write_outputs(
+    job: ImageJob, item: Item, image: np.ndarray, labels: np.ndarray, probabilities: np.ndarray | None
+) -> None:
     """Write what the job asks for of one image, each file whole or not at all.
 
     Args:
         job: says which outputs, and where.
         item: the image.
         image: H x W x 3 uint8, BGR.
-        probabilities: C x H x W float32.
+        labels: H x W uint8.
+        probabilities: C x H x W float32; needed where the job asks for them.
     """
-    labels = probabilities.argmax(axis=0).astype(np.uint8)
     files = job.outputs(item.image_id)
     if job.probabilities:
+        assert probabilities is not None, "the job's inference keeps them"
         buffer = io.BytesIO()
         np.savez_compressed(buffer, probabilities=probabilities.astype(np.float16))
         write_atomically(files[0], buffer.getvalue())

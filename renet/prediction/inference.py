@@ -5,6 +5,8 @@ Caffe is imported only where a network is loaded.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +14,12 @@ import cv2
 import numpy as np
 
 from renet.common.errors import UserError
-from renet.data.images import shrink_image
+from renet.data.images import resize_image
 from renet.networks.deploy_network import AS_THE_NETWORK_SAYS, DeployNetwork, DeployOptions
 from renet.prediction.crf_inference import DenseCrf
 from renet.prediction.crf_parameters import CrfParameters
 from renet.prediction.probabilities import check_probabilities
+from renet.prediction.windows import Window, blended
 from renet.runtime.builds import check_gpu
 from renet.weights.weight_files import load
 
@@ -32,12 +35,28 @@ class PredictionSettings:
             right, as in training; the prediction is cut back.
         flip: average with the prediction of the mirrored image.
         crf: sharpen the result with a dense CRF of these parameters, at the image's own size.
+        scales: the image is also predicted at these sizes, of that which `image_scale` gives, and the probabilities
+            of all are averaged at the image's own size.
+        window: predict the image window by window, each as an image of its own; None: in one pass.
     """
 
     image_scale: float = 1.0
     min_size: tuple[int, int] = (1, 1)
     flip: bool = False
     crf: CrfParameters | None = None
+    scales: tuple[float, ...] = (1.0,)
+    window: Window | None = None
+
+    def __post_init__(self) -> None:
+        """Check the scales.
+
+        Raises:
+            UserError: no scale, or one that is no number over 0.
+        """
+        if not 0 < self.image_scale <= 1:
+            raise UserError(f"image_scale is over 0 and up to 1, not {self.image_scale}")
+        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
+            raise UserError(f"scales are one or more numbers over 0, not {list(self.scales)}")
 
 
 class Inference:
@@ -85,12 +104,36 @@ class Inference:
             self._net.release_maps()
         self._crf: DenseCrf | None = None
 
-    def probabilities(self, image: np.ndarray, settings: PredictionSettings) -> np.ndarray:
-        """Class probabilities of one image at its own size.
+    def strips(self, image: np.ndarray, settings: PredictionSettings) -> Iterator[np.ndarray]:
+        """Yield the class probabilities of one image from top to bottom.
+
+        Without windows that is one strip, the whole image. With windows no more than a band of their height is held.
 
         Args:
             image: H x W x 3 uint8, BGR.
             settings: how it goes through the network.
+
+        Yields:
+            C x rows x W float32, valid until the next is asked for.
+
+        Raises:
+            UserError: as `probabilities`.
+        """
+        if settings.window is None:
+            yield self.probabilities(image, settings)
+            return
+
+        def predict(rows: slice, columns: slice) -> np.ndarray:
+            return self.probabilities(np.ascontiguousarray(image[rows, columns]), settings)
+
+        yield from blended((image.shape[0], image.shape[1]), settings.window, predict)
+
+    def probabilities(self, image: np.ndarray, settings: PredictionSettings) -> np.ndarray:
+        """Compute the class probabilities of one image, or of a window of one, at its own size in one pass.
+
+        Args:
+            image: H x W x 3 uint8, BGR.
+            settings: how it goes through the network; `window` plays no part.
 
         Returns:
             C x H x W float32.
@@ -99,8 +142,21 @@ class Inference:
             UserError: the network's output has another size than its input, or holds no probabilities.
         """
         self._choose_device()
+        result = self._at_scale(image, settings, settings.scales[0])
+        for scale in settings.scales[1:]:
+            result += self._at_scale(image, settings, scale)
+        if len(settings.scales) > 1:
+            result /= len(settings.scales)
+        if settings.crf is None:
+            return result
+        if self._crf is None or self._crf.parameters != settings.crf:
+            self._crf = DenseCrf(self.classes, settings.crf)
+        return self._crf.apply(result, image)
+
+    def _at_scale(self, image: np.ndarray, settings: PredictionSettings, scale: float) -> np.ndarray:
+        """C x H x W at the image's own size, of the image at one of the scales."""
         height, width = image.shape[:2]
-        seen = image if settings.image_scale == 1 else shrink_image(image, settings.image_scale)
+        seen = resize_image(image, settings.image_scale * scale)
         result = self._padded(seen, settings.min_size)
         if settings.flip:
             mirrored = self._padded(np.ascontiguousarray(seen[:, ::-1]), settings.min_size)
@@ -108,11 +164,7 @@ class Inference:
         if result.shape[1:] != (height, width):
             # One class at a time: OpenCV takes no image of many channels.
             result = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in result])
-        if settings.crf is None:
-            return result
-        if self._crf is None or self._crf.parameters != settings.crf:
-            self._crf = DenseCrf(self.classes, settings.crf)
-        return self._crf.apply(result, image)
+        return result
 
     def _choose_device(self) -> None:
         """Caffe keeps mode and device for each thread."""

@@ -10,13 +10,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from renet.common.errors import UserError
 from renet.common.files import file_sha256
 from renet.common.progress import progress
 from renet.data.split_reader import SplitReader
 from renet.networks.deploy_network import AS_THE_NETWORK_SAYS, DeployOptions
-from renet.prediction.image_job import Finished, ImageJob, Started, read_image, write_outputs
+from renet.prediction.image_job import Advanced, Finished, ImageJob, Started, read_image, write_outputs
 from renet.prediction.inference import Inference, PredictionSettings
+from renet.prediction.probabilities import Assembly
 from renet.runtime.builds import import_gpu_build
 from renet.runtime.worker_process import NativeCrash, run_native
 
@@ -54,7 +57,7 @@ class PredictionJob(ImageJob):
         }
 
 
-def perform(job: PredictionJob) -> Iterator[Started | Finished]:
+def perform(job: PredictionJob) -> Iterator[Started | Advanced | Finished]:
     """Predict every item; meant for a process of its own (see `worker_process`).
 
     Raises:
@@ -71,11 +74,13 @@ def perform(job: PredictionJob) -> Iterator[Started | Finished]:
         for item in job.items:
             yield Started(item.image_id)
             image = read_image(item, reader)
+            found = Assembly((image.shape[0], image.shape[1]), job.probabilities)
             start = time.perf_counter()
             with item.named():
-                probabilities = inference.probabilities(image, job.settings)
+                for rows in found.fill(inference.strips(image, job.settings)):
+                    yield Advanced(item.image_id, rows, len(image))
             seconds = time.perf_counter() - start
-            write_outputs(job, item, image, probabilities)
+            write_outputs(job, item, image, found.labels, found.probabilities)
             yield Finished(item.image_id, seconds)
 
 
@@ -94,10 +99,18 @@ def predict_all(job: PredictionJob) -> list[float]:
         import_gpu_build()
     try:
         with progress(total=len(job.items), description="predicting", unit="image") as bar:
+            windows: tqdm[Any] | None = None  # a bar of its own where an image takes several strips
             for event in run_native(perform, job):
                 if isinstance(event, Started):
                     current = event.image_id
+                elif isinstance(event, Advanced) and (windows is not None or event.rows < event.height):
+                    if windows is None:
+                        windows = progress(total=event.height, description=event.image_id, unit="row", within=True)
+                    windows.update(event.rows - windows.n)
                 elif isinstance(event, Finished):
+                    if windows is not None:
+                        windows.close()
+                        windows = None
                     seconds.append(event.seconds)
                     bar.update()
     except NativeCrash as crash:

@@ -6,9 +6,9 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, overload
@@ -24,6 +24,8 @@ from renet.networks.deploy_network import DeployOptions
 from renet.networks.model_folder import DEPLOY_CRF, TrainedNetwork, find_network
 from renet.prediction.crf_parameters import CrfParameters, read_crf_parameters
 from renet.prediction.inference import Inference, PredictionSettings
+from renet.prediction.probabilities import Assembly
+from renet.prediction.windows import Window
 from renet.runtime.builds import import_gpu_build
 from renet.runtime.caffe_log import quiet
 from renet.runtime.worker_process import Conversation, NativeCrash
@@ -74,9 +76,7 @@ class _Computation:
         if setup.gpu is not None:
             import_gpu_build()
         crf = read_crf_parameters(setup.crf) if isinstance(setup.crf, Path) else setup.crf
-        self._settings = PredictionSettings(
-            setup.settings.image_scale, setup.settings.min_size, setup.settings.flip, crf
-        )
+        self._settings = replace(setup.settings, crf=crf)
         network = setup.network
         self._inference = Inference(
             network.deploy, network.weights, setup.gpu, setup.allow_missing, setup.save_memory, setup.deploy
@@ -94,12 +94,13 @@ class _Computation:
             assert image is not None, "normalise() gives images that can be decoded"
         else:
             image = request.content if request.order == "BGR" else request.content[:, :, ::-1]
+        found = Assembly((image.shape[0], image.shape[1]), request.probabilities)
         try:
-            probabilities = self._inference.probabilities(image, self._settings)
+            for _ in found.fill(self._inference.strips(image, self._settings)):
+                pass
         except UserError as error:
             raise UserError(f"{request.name}: {error}") from None
-        labels = probabilities.argmax(axis=0).astype(np.uint8)
-        return Prediction(labels, probabilities) if request.probabilities else labels
+        return found.labels if found.probabilities is None else Prediction(found.labels, found.probabilities)
 
 
 class Predictor:
@@ -121,8 +122,11 @@ class Predictor:
         gpu: int | None = None,
         crf: CrfParameters | str | os.PathLike[str] | bool | None = None,
         flip: bool = False,
+        scales: Sequence[float] = (1.0,),
         image_scale: float = 1.0,
         min_size: tuple[int, int] = (1, 1),
+        window: tuple[int, int] | None = None,
+        overlap: int | None = None,
         input_blob: str | None = None,
         output_blob: str | None = None,
         mean: tuple[float, float, float] | None = None,
@@ -141,9 +145,14 @@ class Predictor:
             crf: sharpen the result with a dense CRF: its parameters, a prototxt that holds them, or True for the model
                 folder's own.
             flip: average with the prediction of the mirrored image.
+            scales: average the predictions of the image at these sizes of it, such as (0.75, 1, 1.25).
             image_scale: over 0 and up to 1: the image is shrunk by this factor for the network, and the result is
                 resampled to the image's size.
             min_size: height and width below which the shrunk image is padded by reflection.
+            window: height and width: predict the image in windows of it, each as an image of its own (its CRF, too),
+                and blend them. The memory is then that of a window, and 4 bytes for each class and pixel of a band
+                of the window's height and the image's width; all probabilities are held only where they are asked for.
+            overlap: pixels that neighbouring windows share at least; None: a quarter of the window's shorter side.
             input_blob: the network's input that takes the image, where there are several.
             output_blob: the blob of the probabilities, where the network does not show it.
             mean: taken off B, G and R of 0..255, in place of what the network says.
@@ -154,17 +163,25 @@ class Predictor:
             verbose: let Caffe's messages through to stderr.
 
         Raises:
-            UserError: a file is missing, damaged or does not fit, or Caffe refuses the network; names it.
+            UserError: a setting is out of its range, a file is missing, damaged or does not fit, or Caffe refuses the
+                network; names it.
         """
-        if not 0 < image_scale <= 1:
-            raise UserError(f"image_scale is over 0 and up to 1, not {image_scale}")
+        if window is None and overlap is not None:
+            raise UserError("an overlap needs a window")
+        settings = PredictionSettings(
+            image_scale=image_scale,
+            min_size=(min_size[0], min_size[1]),
+            flip=flip,
+            scales=tuple(scales),
+            window=None if window is None else Window.of(window, overlap),
+        )
         network = find_network(Path(model), None if weights is None else Path(weights))
         self.dataset: Dataset | None = network.dataset
         self._setup = _Setup(
             network,
             gpu,
             _crf_of(crf, network),
-            PredictionSettings(image_scale, (min_size[0], min_size[1]), flip),
+            settings,
             DeployOptions(input_blob, output_blob, mean, scale),
             allow_missing,
             save_memory,

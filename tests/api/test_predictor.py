@@ -126,8 +126,32 @@ def test_flip_scale_and_crf_are_those_of_predict_py(folder: Path, tmp_path: Path
     assert np.abs(found[0] - sharp.probabilities).max() > 0.01 and np.abs(found[2] - found[0]).max() > 0.001
     with pytest.raises(renet.UserError, match=r"deploy.prototxt: has no deploy_crf.prototxt"):
         renet.Predictor(*files, crf=True)
-    with pytest.raises(renet.UserError, match="image_scale is over 0"):
-        renet.Predictor(*files, image_scale=2)
+    for options, message in (
+        ({"image_scale": 2}, "image_scale is over 0"),
+        ({"scales": ()}, "scales are one or more numbers over 0"),
+        ({"scales": (1, float("nan"))}, "scales are one or more numbers over 0"),
+        ({"window": (8, 8), "overlap": 8}, "the overlap of windows of 8 x 8 is 0 to 7 pixels, not 8"),
+        ({"overlap": 8}, "an overlap needs a window"),
+    ):
+        with pytest.raises(renet.UserError, match=message):
+            renet.Predictor(*files, **options)
+
+
+def test_scales_and_windows(folder: Path) -> None:
+    files = folder / "deploy.prototxt", folder / "net.caffemodel"
+    rgb = image(12, 16)
+    with renet.Predictor(*files, scales=[0.5, 1, 2]) as predictor:
+        several = predictor.predict(rgb, probabilities=True)
+    found = []
+    for size, way in (((8, 6), cv2.INTER_AREA), ((16, 12), cv2.INTER_AREA), ((32, 24), cv2.INTER_LINEAR)):
+        seen = expected(cv2.resize(rgb, size, interpolation=way))
+        found.append([cv2.resize(plane, (16, 12), interpolation=cv2.INTER_LINEAR) for plane in seen])
+    np.testing.assert_allclose(several.probabilities, np.mean(found, axis=0), atol=1e-5)
+    # a network that sees one pixel at a time says the same in windows
+    with renet.Predictor(*files, window=(5, 7)) as predictor:
+        labels, probabilities = predictor.predict(rgb, probabilities=True)
+        np.testing.assert_allclose(probabilities, expected(rgb), atol=1e-5)
+        np.testing.assert_array_equal(predictor.predict(rgb), labels)
 
 
 @pytest.mark.parametrize("isolated", [True, False])

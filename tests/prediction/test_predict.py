@@ -168,6 +168,82 @@ def test_image_scale_predicts_small_and_answers_at_full_size(workshop, tmp_path)
     assert predict(workshop, tmp_path / "point", "--image-scale", 0.5, input="pictures/point.png").returncode == 0
 
 
+def at_scale(image: np.ndarray, scale: float) -> np.ndarray:
+    """The probabilities of the image resized, at its own size again."""
+    height, width = image.shape[:2]
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    seen = expected_probabilities(cv2.resize(image, size, interpolation=way))
+    return np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in seen])
+
+
+def probabilities_of(out: Path, image_id: str) -> np.ndarray:
+    return np.load(out / f"probabilities/{image_id}.npz")["probabilities"]
+
+
+def test_scales_and_flip_are_averaged_as_probabilities(workshop, tmp_path):
+    out, scales = tmp_path / "out", (0.5, 1, 1.75)
+    result = predict(workshop, out, "--flip", "--probabilities", "--scales", *scales)
+    assert result.returncode == 0, result.stderr
+    for seed, (image_id, size) in enumerate(SIZES.items()):
+        image = picture(*size, seed)
+        found = [at_scale(image, s) for s in scales] + [at_scale(image[:, ::-1], s)[:, :, ::-1] for s in scales]
+        assert np.abs(probabilities_of(out, image_id) - np.mean(found, axis=0)).max() < 2e-3
+        assert np.array_equal(labels_of(out / f"{image_id}.png"), np.mean(found, axis=0).argmax(axis=0))
+    assert np.abs(probabilities_of(out, "wide") - at_scale(picture(*SIZES["wide"], 3), 1)).max() > 0.02
+
+
+def test_scale_1_is_one_pass_and_other_settings_do_not_mix(workshop, tmp_path):
+    out = tmp_path / "out"
+    assert predict(workshop, out, "--probabilities").returncode == 0
+    assert predict(workshop, tmp_path / "same", "--probabilities", "--scales", 1).returncode == 0
+    for image_id in SIZES:
+        name = f"{image_id}.png"
+        assert np.array_equal(probabilities_of(out, image_id), probabilities_of(tmp_path / "same", image_id))
+        assert (out / name).read_bytes() == (tmp_path / "same" / name).read_bytes()
+    # as a record was before there were scales and windows
+    record = json.loads((out / "prediction.json").read_text())
+    assert record["settings"].pop("scales") == [1.0] and record["settings"].pop("window") is None
+    (out / "prediction.json").write_text(json.dumps(record))
+    assert "nothing left to do" in predict(workshop, out, "--scales", 1).stdout
+    for options in (("--scales", 1, 2), ("--window", "4x4"), ("--flip",)):
+        assert "with other settings" in only_line(predict(workshop, out, *options), "predict.py")
+
+
+def test_windows_are_predicted_as_images_and_blended(workshop, tmp_path):
+    out = tmp_path / "out"
+    options = ("--window", "5x8", "--overlap", 3, "--probabilities")
+    result = predict(workshop, out, *options)
+    assert result.returncode == 0, result.stderr
+    image = picture(*SIZES["wide"], 3)
+    # 6 x 31 in windows of 5 x 8 that share 3 pixels or more
+    weight, total = np.zeros((6, 31)), np.zeros((3, 6, 31))
+    for top, left in itertools.product((0, 1), (0, 5, 9, 14, 18, 23)):
+        own = np.minimum(np.minimum(np.arange(1, 6), np.arange(5, 0, -1)), 3)[:, None] * np.minimum(
+            np.minimum(np.arange(1, 9), np.arange(8, 0, -1)), 3
+        )
+        weight[top : top + 5, left : left + 8] += own
+        found = expected_probabilities(image[top : top + 5, left : left + 8])
+        total[:, top : top + 5, left : left + 8] += own * found
+    assert np.abs(probabilities_of(out, "wide") - total / weight).max() < 2e-3
+    assert np.array_equal(labels_of(out / "wide.png"), (total / weight).argmax(axis=0))
+    settings = json.loads((out / "prediction.json").read_text())["settings"]
+    assert settings["window"] == {"height": 5, "width": 8, "overlap": 3}
+    assert "with other settings" in only_line(predict(workshop, out, "--window", "5x8", "--overlap", 2), "predict.py")
+
+
+@pytest.mark.parametrize("more", [(), ("--crf",), ("--flip", "--scales", 0.5, 1, 2, "--crf")])
+def test_a_window_that_covers_the_image_is_one_pass(workshop, tmp_path, more):
+    for out, window in (("one", ()), ("covered", ("--window", "7x31", "--overlap", 2))):
+        result = predict(workshop, tmp_path / out, "--probabilities", *more, *window)
+        assert result.returncode == 0, result.stderr
+    for image_id in SIZES:
+        one, covered = (probabilities_of(tmp_path / out, image_id) for out in ("one", "covered"))
+        assert np.array_equal(one, covered)
+    result = predict(workshop, tmp_path / "small", *more, "--window", "4x6")
+    assert result.returncode == 0 and labels_of(tmp_path / "small/wide.png").shape == (6, 31)
+
+
 def test_a_second_call_does_only_what_is_left(workshop, tmp_path):
     out = tmp_path / "out"
     assert predict(workshop, out).returncode == 0
@@ -412,6 +488,13 @@ def test_bad_inputs_are_named(workshop, tmp_path):
         ({"input": None, "split": "pictures"}, (), "pictures: not a prepared split"),
         ({}, ("--min-size", "20"), "is not HEIGHTxWIDTH"),
         ({}, ("--image-scale", "2"), "is no factor over 0 and up to 1"),
+        ({}, ("--scales", "1", "0"), "'0' is not a number over 0"),
+        ({}, ("--scales", "nan"), "'nan' is not a number over 0"),
+        ({}, ("--scales", "inf"), "'inf' is not a number over 0"),
+        ({}, ("--scales", "-1"), "'-1' is not a number over 0"),
+        ({}, ("--window", "8x9", "--overlap", "8"), "the overlap of windows of 8 x 9 is 0 to 7 pixels, not 8"),
+        ({}, ("--window", "0x9"), "is not HEIGHTxWIDTH"),
+        ({}, ("--overlap", "8"), "--overlap needs --window"),
     ]
     for options, more, message in cases:
         assert message in only_line(predict(workshop, tmp_path / "out", *more, **options), "predict.py")
