@@ -8,15 +8,18 @@ import os
 import sys
 from pathlib import Path
 
+from renet.common.argument_types import whole_number
 from renet.common.command_line import run
 from renet.common.errors import UserError
 from renet.common.files import write_atomically
 from renet.common.progress import progress
+from renet.common.text_files import read_json_object
 from renet.data.catalog import KNOWN, load_dataset
 from renet.data.dataset import Dataset
 from renet.data.image_ids import bare_suffix, find_labels, read_ids
 from renet.data.split_reader import IMAGES, SplitReader
-from renet.evaluation.score_table import format_table
+from renet.evaluation.bootstrap import RESAMPLES, plain
+from renet.evaluation.score_table import format_comparison, format_table
 from renet.evaluation.scores import Evaluation, LabelSource, evaluate_images
 from renet.evaluation.voc_submission import check_is_voc2012, image_sizes, write_submission
 
@@ -25,6 +28,8 @@ EXAMPLES = """examples:
       --dataset stanford_background --json runs/n_renet/evaluation.json
   tools/evaluate.py --predictions predictions --labels VOC2012/SegmentationClass \\
       --list VOC2012/ImageSets/Segmentation/val.txt --dataset voc2012
+  tools/evaluate.py --predictions runs/h_renet/predictions --compare runs/fcn/predictions --labels data/voc2012/val \
+      --dataset voc2012
   tools/evaluate.py --predictions predictions --labels gtFine/val --label-suffix _gtFine_labelTrainIds \\
       --prediction-suffix _leftImg8bit --dataset data/cityscapes
   tools/evaluate.py --predictions predictions --list VOC2012/ImageSets/Segmentation/test.txt \\
@@ -32,7 +37,8 @@ EXAMPLES = """examples:
 
 The scores come from one confusion matrix over the whole set, as in the VOC development kit; pixels with the dataset's
 ignored label (255) in the truth count nowhere. A class that neither truth nor prediction holds has no IoU and is left
-out of the mean."""
+out of the mean. Intervals come from a bootstrap over the images; one of a difference that excludes 0 says that other
+images like these would most likely show it, too."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -64,7 +70,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prediction-suffix", default="", metavar="TEXT", help="what the predictions' names end in after the image's"
     )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the scores and the confusion matrix here")
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        metavar="DIR|JSON",
+        help="compare with other predictions of the same images, paired by image: their folder, or their --json",
+    )
+    parser.add_argument(
+        "--resamples",
+        type=whole_number(0),
+        default=RESAMPLES,
+        metavar="N",
+        help="of the bootstrap over images; 0 leaves intervals out (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, metavar="N", help="of the bootstrap (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the scores and the counts here")
     parser.add_argument(
         "--comp6", type=Path, metavar="DIR", help="write and check a VOC submission: its tree and results.tgz"
     )
@@ -89,8 +111,9 @@ def main(arguments: argparse.Namespace) -> None:
         check_is_voc2012(dataset)
     if arguments.labels is None and not arguments.comp6:
         raise UserError("--labels is needed to score (--comp6 alone does without)")
-    if arguments.labels is None and arguments.json:
-        raise UserError("--json needs --labels: without the truth there are no scores")
+    for option in ("json", "compare"):
+        if arguments.labels is None and getattr(arguments, option):
+            raise UserError(f"--{option} needs --labels: without the truth there are no scores")
     ids = read_ids(arguments.list, bare_suffix(arguments.label_suffix)) if arguments.list else None
     sizes = None
     if arguments.labels is not None:
@@ -105,12 +128,7 @@ def main(arguments: argparse.Namespace) -> None:
         else:
             source = LabelSource.open(arguments.labels, ids, bare_suffix(arguments.label_suffix))
             ids = list(source.ids)
-            evaluation = _score(arguments, dataset, source)
-            print(format_table(evaluation, dataset.name))
-            if arguments.json:
-                arguments.json.parent.mkdir(parents=True, exist_ok=True)
-                text = json.dumps({"dataset": dataset.name, **evaluation.as_json()}, indent=1, ensure_ascii=False)
-                write_atomically(arguments.json, (text + "\n").encode())
+            _score_and_tell(arguments, dataset, source)
     if arguments.comp6:
         if ids is None:
             ids = list(find_labels(arguments.predictions, bare_suffix(arguments.prediction_suffix)))
@@ -118,20 +136,55 @@ def main(arguments: argparse.Namespace) -> None:
         write_submission(arguments.predictions, ids, dataset, arguments.comp6, sizes, suffix)
 
 
-def _score(arguments: argparse.Namespace, dataset: Dataset, source: LabelSource) -> Evaluation:
+def _score_and_tell(arguments: argparse.Namespace, dataset: Dataset, source: LabelSource) -> None:
+    other = None
+    if arguments.compare is not None and not arguments.compare.is_dir():
+        other = _read_evaluation(arguments.compare)
+    evaluation = _score(arguments, arguments.predictions, dataset, source)
+    if arguments.compare is not None and other is None:
+        other = _score(arguments, arguments.compare, dataset, source)
+    draws = {"resamples": arguments.resamples, "seed": arguments.seed}
+    intervals = evaluation.intervals(**draws)
+    content = {"dataset": dataset.name, **evaluation.as_json(with_images=True)}
+    content["intervals"] = {**draws, **{name: plain(bounds) for name, bounds in intervals.items()}}
+    print(format_table(evaluation, dataset.name, intervals))
+    if other is not None:
+        try:
+            found = evaluation.compared_with(other, **draws)
+        except UserError as error:
+            raise UserError(f"{arguments.compare}: {error}") from None
+        print(f"\n{format_comparison(found, str(arguments.compare), arguments.resamples)}")
+        compared = {name: difference.as_json() for name, difference in found.items()}
+        content["comparison"] = {"other": str(arguments.compare), **draws, **compared}
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(arguments.json, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _score(arguments: argparse.Namespace, predictions: Path, dataset: Dataset, source: LabelSource) -> Evaluation:
     suffix = bare_suffix(arguments.prediction_suffix)
     results = evaluate_images(
-        arguments.predictions, source, len(dataset.classes), dataset.ignore_label, arguments.processes, suffix
+        predictions, source, len(dataset.classes), dataset.ignore_label, arguments.processes, suffix
     )
     bar = progress(results, total=len(source.ids), description="scoring", unit="image")
     try:
         evaluation = Evaluation.of(bar, dataset.classes)
     except ValueError as error:
         raise UserError(f"{arguments.labels}: {error}") from None
-    extra = set(find_labels(arguments.predictions, suffix)) - set(source.ids)
+    extra = set(find_labels(predictions, suffix)) - set(source.ids)
     if extra:
         print(f"evaluate.py: {len(extra)} predictions are of images that are not scored", file=sys.stderr)
     return evaluation
+
+
+def _read_evaluation(file: Path) -> Evaluation:
+    content = read_json_object(file)
+    if content is None:
+        raise UserError(f"{file}: no such folder of predictions or evaluation")
+    try:
+        return Evaluation.from_json(content)
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from None
 
 
 def _is_split_without_labels(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
@@ -54,19 +55,30 @@ def evaluate(
         raise UserError(f"{folder if source is not None else 'the labels'}: {error}") from None
 
 
-def _truths(source: LabelSource) -> Iterator[tuple[str, np.ndarray]]:
-    """The label map of each image of a folder or a split, by its file or id."""
+@dataclass(frozen=True)
+class _Map:
+    """A label map, its image's id, and where it is from."""
+
+    image_id: str
+    where: str
+    labels: np.ndarray
+
+
+def _truths(source: LabelSource) -> Iterator[_Map]:
+    """The label map of each image of a folder or a split."""
     if not source.is_split:
-        yield from ((str(file), read_label_map(file)) for file in map(source.files.__getitem__, source.ids))
+        for image_id in source.ids:
+            file = source.files[image_id]
+            yield _Map(image_id, str(file), read_label_map(file))
         return
     with SplitReader(source.folder) as reader:
         for number, image_id in enumerate(reader.ids()):
             label = reader.label(number)
             assert label is not None, "LabelSource.open saw labels"
-            yield str(source.folder / image_id), label
+            yield _Map(image_id, str(source.folder / image_id), label)
 
 
-def _arrays(maps: Iterable[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+def _arrays(maps: Iterable[np.ndarray]) -> Iterator[_Map]:
     """Label maps in memory, by their numbers.
 
     Raises:
@@ -79,22 +91,18 @@ def _arrays(maps: Iterable[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
             raise UserError(f"image {number}: is {shape} {values.dtype}; a label map is H x W whole numbers")
         if values.min() < 0 or values.max() > np.iinfo(np.uint8).max:
             raise UserError(f"image {number}: holds {values.min()} to {values.max()}; class indices are 8 bits")
-        yield f"image {number}", values.astype(np.uint8)
+        yield _Map(f"image {number}", f"image {number}", values.astype(np.uint8))
 
 
 def _compared(
-    predictions: Iterator[tuple[str, np.ndarray]],
-    truths: Iterator[tuple[str, np.ndarray]],
-    classes: int,
-    ignore_label: int,
+    predictions: Iterator[_Map], truths: Iterator[_Map], classes: int, ignore_label: int
 ) -> Iterator[ImageResult]:
     for predicted, true in zip_longest(predictions, truths):
         if predicted is None or true is None:
             more, fewer = ("labels", "predictions") if predicted is None else ("predictions", "labels")
-            raise UserError(f"{(predicted or true)[0]}: there are more {more} than {fewer}")
-        (_, prediction), (name, truth) = predicted, true
+            raise UserError(f"{(predicted or true).where}: there are more {more} than {fewer}")
         try:
-            confusion = confusion_matrix(truth, prediction, classes, ignore_label)
+            confusion = confusion_matrix(true.labels, predicted.labels, classes, ignore_label)
         except ValueError as error:
-            raise UserError(f"{name}: {error}") from None
-        yield ImageResult(name, Path(), confusion, int(truth.size - confusion.sum()))
+            raise UserError(f"{true.where}: {error}") from None
+        yield ImageResult(true.image_id, Path(), confusion, int(true.labels.size - confusion.sum()))

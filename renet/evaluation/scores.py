@@ -20,6 +20,8 @@ from renet.common.errors import UserError
 from renet.data.image_ids import find_labels
 from renet.data.label_maps import read_label_map
 from renet.data.split_reader import LABELS, SplitReader
+from renet.evaluation.bootstrap import RESAMPLES, Difference, differences, intervals, plain
+from renet.evaluation.image_counts import ClassCounts, ImageCounts
 from renet.runtime.worker_process import children_without_interrupts
 
 # Starting processes costs more than it saves below this many images for each.
@@ -96,20 +98,11 @@ def scores(confusion: np.ndarray) -> Scores:
     Raises:
         ValueError: it holds no pixel at all, so nothing can be said.
     """
-    right = np.diag(confusion).astype(np.float64)
-    truth = confusion.sum(axis=1).astype(np.float64)
-    union = truth + confusion.sum(axis=0) - right
-    total = truth.sum()
-    if total == 0:
+    counts = ClassCounts.of(confusion)
+    if not counts.truth.any():
         raise ValueError("no labelled pixel in the truth: there is nothing to score")
-    recall = tuple(float(r / t) if t else None for r, t in zip(right, truth))
-    iou = tuple(float(r / u) if u else None for r, u in zip(right, union))
-    weighted = sum(float(t / total) * i for t, i in zip(truth, iou) if i is not None)
-    return Scores(float(right.sum() / total), _mean(recall), _mean(iou), weighted, recall, iou)
-
-
-def _mean(values: Iterable[float | None]) -> float:
-    return float(np.mean([value for value in values if value is not None]))
+    recall, iou = (tuple(plain(ratios)) for ratios in (counts.recall, counts.iou))
+    return Scores(**{name: float(value) for name, value in counts.measures().items()}, recall=recall, iou=iou)
 
 
 @dataclass(frozen=True)
@@ -307,6 +300,7 @@ class Evaluation:
         images: number of images.
         ignored_pixels: pixels that the truth leaves unlabelled.
         scores: scores of `confusion`.
+        image_counts: of the single images; None where they were not kept.
     """
 
     classes: tuple[str, ...]
@@ -314,6 +308,7 @@ class Evaluation:
     images: int
     ignored_pixels: int
     scores: Scores
+    image_counts: ImageCounts | None = None
 
     @classmethod
     def of(cls, results: Iterable[ImageResult], classes: Sequence[str]) -> Evaluation:
@@ -323,12 +318,16 @@ class Evaluation:
             ValueError: there is no labelled pixel.
         """
         confusion = np.zeros((len(classes), len(classes)), np.int64)
-        images = ignored = 0
+        image_ids: list[str] = []
+        counts: list[ClassCounts] = []
+        ignored = 0
         for result in results:
             confusion += result.confusion
-            images += 1
+            image_ids.append(result.image_id)
+            counts.append(ClassCounts.of(result.confusion))
             ignored += result.ignored_pixels
-        return cls(tuple(classes), confusion, images, ignored, scores(confusion))
+        of_images = ImageCounts.of(image_ids, counts, len(classes))
+        return cls(tuple(classes), confusion, len(image_ids), ignored, scores(confusion), of_images)
 
     @property
     def pixel_accuracy(self) -> float:
@@ -355,8 +354,52 @@ class Evaluation:
         """Intersection over union by class; None where neither truth nor prediction holds it."""
         return dict(zip(self.classes, self.scores.iou))
 
-    def as_json(self) -> dict[str, Any]:
-        """Convert to what `evaluate.py --json` writes; fractions, null for a class without a score."""
+    def intervals(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, np.ndarray]:
+        """Compute 95% intervals (lower and upper bound) of the scores by a bootstrap over the images.
+
+        Args:
+            resamples: how many times images are drawn with replacement, as many as there are.
+            seed: of the draws.
+
+        Returns:
+            By the names of `Scores`; nothing where there is one image only, or the single images' counts were not kept.
+        """
+        return {} if self.image_counts is None else intervals(self.image_counts, resamples, seed)
+
+    def compared_with(self, other: Evaluation, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Difference]:
+        """Compare with other predictions of the same images, paired by image; by the names of `Scores`.
+
+        Args:
+            other: may be of more images.
+            resamples: how many times images are drawn with replacement, the same for both.
+            seed: of the draws.
+
+        Raises:
+            UserError: `other` has other classes, another truth, or lacks an image; or the single images' counts were
+                not kept.
+        """
+        if self.image_counts is None or other.image_counts is None:
+            raise UserError("an evaluation without its single images' counts, so nothing can be paired by image")
+        if self.classes != other.classes:
+            raise UserError("the other evaluation is of other classes")
+        known = set(other.image_counts.image_ids)
+        missing = [image_id for image_id in self.image_counts.image_ids if image_id not in known]
+        if missing:
+            raise UserError(f"the other evaluation has no scores of {missing[0]!r}" + _and_more(len(missing)))
+        theirs = other.image_counts.select(self.image_counts.image_ids)
+        differ = (self.image_counts.counts.truth != theirs.counts.truth).any(axis=1)
+        if differ.any():
+            image_id = self.image_counts.image_ids[int(differ.argmax())]
+            raise UserError(f"the other evaluation has another truth of {image_id!r}" + _and_more(int(differ.sum())))
+        return differences(self.image_counts, theirs, resamples, seed)
+
+    def as_json(self, with_images: bool = False) -> dict[str, Any]:
+        """Convert to what `evaluate.py --json` writes; fractions, null for a class without a score.
+
+        Args:
+            with_images: also the counts of the single images.
+        """
+        of_images = self.image_counts if with_images else None
         return {
             "pixel_accuracy": self.scores.pixel_accuracy,
             "class_accuracy": self.scores.class_accuracy,
@@ -367,6 +410,7 @@ class Evaluation:
             "confusion": self.confusion.tolist(),
             "images": self.images,
             "ignored_pixels": self.ignored_pixels,
+            **({} if of_images is None else {"per_image": of_images.as_json(self.classes)}),
         }
 
     @classmethod
@@ -380,8 +424,9 @@ class Evaluation:
             classes = tuple(content["iou"])
             confusion = np.array(content["confusion"], dtype=np.int64)
             images, ignored = int(content["images"]), int(content["ignored_pixels"])
-        except (KeyError, TypeError) as error:
+            of_images = ImageCounts.from_json(content["per_image"], classes) if "per_image" in content else None
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not an evaluation: {error}") from None
         if confusion.shape != (len(classes), len(classes)):
             raise ValueError(f"not an evaluation: a {confusion.shape} confusion matrix of {len(classes)} classes")
-        return cls(classes, confusion, images, ignored, scores(confusion))
+        return cls(classes, confusion, images, ignored, scores(confusion), of_images)

@@ -239,7 +239,7 @@ class Runs:
             evaluation = Evaluation.of(bar, dataset.classes)
         except ValueError as error:
             raise UserError(f"{inference.split}: {error}") from None
-        content = {"dataset": dataset.name, **evaluation.as_json(), "made_by": self._made_by(inference)}
+        content = {"dataset": dataset.name, **evaluation.as_json(with_images=True), "made_by": self._made_by(inference)}
         write_json(self.evaluation_file(inference), content)
 
     def scoring_command(self, inference: Inference) -> tuple[object, ...]:
