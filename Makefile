@@ -154,6 +154,11 @@ dist: caffe ## the CPU build as one archive that runs on any Linux: build/renet-
 	@$(BEGIN)
 	$(PYTHON) tools/dist.py
 
+.PHONY: wheel
+wheel: caffe ## the CPU build as a wheel for pip: dist/renet_caffe-<version>-...whl
+	@$(BEGIN)
+	$(PYTHON) tools/wheel.py
+
 # Shell function `image FLAVOUR NAME`: build an image with docker, podman or buildah.
 define IMAGES
 engine=

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from renet.common.command_line import run
+from renet.common.commands import as_typed
 from renet.common.script_command import Stopped
 from renet.experiments.demo import Places, demo
 
@@ -28,7 +29,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         demo(places, short)
     except Stopped as stopped:
-        print("demo.py: stopped there; the same command goes on from it", file=sys.stderr)
+        print(as_typed("demo.py: stopped there; the same command goes on from it"), file=sys.stderr)
         return stopped.args[0]
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     print(f"done in {minutes} min {seconds} s; the page, with all pictures in it: {places.page}")

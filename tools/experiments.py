@@ -17,6 +17,7 @@ from pathlib import Path
 
 from renet.common.argument_types import crop_size, mean_bgr, positive, whole_number
 from renet.common.command_line import run
+from renet.common.commands import as_typed
 from renet.common.errors import UserError
 from renet.common.repository import ROOT
 from renet.common.script_command import Stopped, command
@@ -75,7 +76,7 @@ def main(arguments: argparse.Namespace) -> int:
         perform_all(queue, FigureOptions(arguments.count, tuple(arguments.ids or ()), tuple(arguments.other)))
     except (Stopped, KeyboardInterrupt) as stopped:
         again = shlex.join(["tools/experiments.py", *sys.argv[1:]])
-        print(f"experiments.py: stopped there; go on with: .venv/bin/python {again}", file=sys.stderr)
+        print(as_typed(f"experiments.py: stopped there; go on with: .venv/bin/python {again}"), file=sys.stderr)
         return stopped.args[0] if isinstance(stopped, Stopped) else INTERRUPTED
     return 0
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NoReturn, TextIO
 
+from renet.common.commands import as_typed
 from renet.common.errors import UserError, is_of_the_system, told
 
 EXIT_BAD_INPUT = 2
@@ -36,6 +37,7 @@ def run(
     more (`| head`) the tool ends silently with status 1. Everything else is a bug and is raised with its traceback.
     """
 
+    _adapt(parser)
     parser.error = partial(CommandParser.error, parser)  # type: ignore[method-assign]
     try:
         arguments = parser.parse_args(argv)
@@ -44,6 +46,17 @@ def run(
     except OSError as error:
         return _undelivered(parser, sys.stdout, error, 1)
     return _delivered(parser, _status(main, parser, arguments))
+
+
+def _adapt(parser: argparse.ArgumentParser) -> None:
+    """Let the parser, and those of its commands, name all commands as they are typed here."""
+    parser.prog = as_typed(parser.prog)
+    own_help = parser.format_help
+    parser.format_help = lambda: as_typed(own_help())  # type: ignore[method-assign]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                _adapt(each)
 
 
 def _status(
@@ -91,5 +104,5 @@ def _undelivered(parser: argparse.ArgumentParser, stream: TextIO, error: OSError
 
 def _complain(parser: argparse.ArgumentParser, message: str) -> int:
     with suppress(OSError):  # nobody may read this, either
-        print(f"{parser.prog}: {' '.join(message.split())}", file=sys.stderr)
+        print(f"{parser.prog}: {as_typed(' '.join(message.split()))}", file=sys.stderr)
     return EXIT_BAD_INPUT

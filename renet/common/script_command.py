@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 
-from renet.common.repository import ROOT
+from renet.common.commands import as_typed
+from renet.common.repository import ROOT, SHIPPED
 
 
 class Stopped(Exception):
@@ -16,7 +17,7 @@ class Stopped(Exception):
 
 def command_line(script: str, *arguments: object) -> str:
     """Write the command as a person types it, from the repository's root."""
-    return f".venv/bin/python {shlex.join([script, *map(str, arguments)])}"
+    return as_typed(f".venv/bin/python {shlex.join([script, *map(str, arguments)])}")
 
 
 def command(script: str, *arguments: object) -> None:
@@ -29,7 +30,8 @@ def command(script: str, *arguments: object) -> None:
     """
     print(f"\n$ {command_line(script, *arguments)}", flush=True)
     previous = {}
-    with subprocess.Popen([sys.executable, script, *map(str, arguments)], cwd=ROOT) as process:
+    file = script if ROOT == SHIPPED else str(SHIPPED / script)
+    with subprocess.Popen([sys.executable, file, *map(str, arguments)], cwd=ROOT) as process:
         for number in (signal.SIGINT, signal.SIGTERM):
             previous[number] = signal.signal(
                 number, lambda received, _: process.send_signal(received) if received == signal.SIGTERM else None

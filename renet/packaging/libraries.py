@@ -22,9 +22,10 @@ C_LIBRARY = re.compile(r"(ld-linux.*|lib(c|m|dl|rt|pthread|resolv|util|anl|nss_\
 CUDA_LIBRARY = re.compile(r"lib(cuda|cudart|cublas|cublasLt|curand|cudnn\w*|nccl|nvrtc|nvJitLink)\.so\.(\d+)")
 # The driver is missing where there is no GPU.
 DRIVER = re.compile(r"libcuda\.so\.\d+")
-# OpenCV is linked with readers of maps and X-ray images, which bring more than half of all libraries' bytes. They are
-# replaced by libraries of the same names whose functions end the program with a line that says so.
-LEFT_OUT = re.compile(r"lib(gdal|gdcm\w+)\.so\.[\d.]+")
+# OpenCV is linked with readers of maps and X-ray images, which bring more than half of all libraries' bytes, and with
+# OpenGL for windows. They are replaced by libraries of the same names whose functions end the program with a line that
+# says so.
+LEFT_OUT = re.compile(r"lib(gdal|gdcm\w+|GLX)\.so\.[\d.]+")
 CALLED_AT_START = {"GDALAllRegister"}  # by OpenCV when it lists its readers: must do nothing rather than end
 # Debian's libraries of LAPACK and BLAS in this flavour have nothing that OpenBLAS itself has not.
 SAME_AS_OPENBLAS = {"liblapack.so.3", "libblas.so.3"}
@@ -118,7 +119,7 @@ def stand_in_source(symbols: Iterable[str], library: str) -> str:
     return f"""#include <stdio.h>
 #include <stdlib.h>
 static void left_out(const char* function) {{
-  fprintf(stderr, "{library} is left out of this bundle: images in its formats cannot be read (%s)\\n", function);
+  fprintf(stderr, "{library} is left out of this bundle: what needs it cannot be done (%s)\\n", function);
   exit(1);
 }}
 {functions}
@@ -146,6 +147,15 @@ def make_stand_in(library: str, users: Iterable[Path], place: Path) -> None:
         source = Path(folder) / "stand_in.c"
         source.write_text(stand_in_source(wanted, library))
         output_of(["cc", "-w", "-O1", "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", place, source])
+
+
+def make_forwarder(library: str, real: Path, place: Path) -> None:
+    """Build a `library` in the file `place` that has nothing but a need of the library `real`, whose functions serve.
+
+    Raises:
+        UserError: it could not be built.
+    """
+    output_of(["cc", "-shared", f"-Wl,-soname,{library}", "-Wl,--no-as-needed", "-o", place, "-x", "none", real])
 
 
 def copy_libraries(closure: Closure, folder: Path) -> None:

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from renet.common.commands import as_typed
 from renet.common.errors import told
 from renet.common.progress import draws_bars
 from renet.runtime.worker_process import last_words
@@ -208,12 +209,12 @@ def _explain_death(
         print(file=sys.stderr)  # the progress bar's line is unfinished
     where = f" (log: {_short(death.log)})" if death.log is not None and not impatient else ""
     with suppress(OSError):
-        print(f"{Path(sys.argv[0]).name}: {reason}{where}", file=sys.stderr)
+        print(f"{as_typed(Path(sys.argv[0]).name)}: {reason}{where}", file=sys.stderr)
     if death.log is not None and on_death is not None:
         try:
             on_death(death.log, "interrupted" if impatient else "failed", reason)
         except OSError as error:
-            print(f"{Path(sys.argv[0]).name}: {told(error)}", file=sys.stderr)
+            print(f"{as_typed(Path(sys.argv[0]).name)}: {told(error)}", file=sys.stderr)
     return status
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from renet.common.commands import as_typed
 from renet.common.errors import UserError
 from renet.common.files import file_sha256, sync_folder, write_atomically
 from renet.common.repository import find_file
@@ -250,7 +251,8 @@ def _card(description: dict[str, Any], has_crf: bool) -> str:
     lines += [", ".join(description["classes"]) + ".", ""]
     lines += ["```python", "import renet", "", 'with renet.Predictor("PATH/OF/THIS/FOLDER") as predictor:']
     lines += ['    labels = predictor.predict("image.jpg")  # H x W uint8, indices of predictor.classes', "```", ""]
-    lines += ["`tools/predict.py --model PATH/OF/THIS/FOLDER --input IMAGES --out PREDICTIONS` does the same.", ""]
+    same = as_typed("tools/predict.py --model PATH/OF/THIS/FOLDER --input IMAGES --out PREDICTIONS")
+    lines += [f"`{same}` does the same.", ""]
     if seen["image_scale"] != 1:
         lines += [f"It has learnt from images shrunk by {seen['image_scale']:g}: say so (`image_scale`).", ""]
     if has_crf:

@@ -7,15 +7,16 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import caffe
 from caffe.proto import caffe_pb2
 
+from renet.common.commands import as_typed
 from renet.common.errors import UserError, naming
-from renet.common.repository import ROOT, find_file, path_for_caffe
+from renet.common.repository import ROOT, find_file, path_for_caffe, shipped_file
 from renet.runtime.builds import check_gpu
 from renet.runtime.python_layers import check_python_layers
 from renet.runtime.watched_process import Work
@@ -153,6 +154,8 @@ def open_run(settings: TrainingSettings) -> tuple[RunFolder, TrainingFiles]:
     """
     if settings.solver is None and not (settings.resume and settings.run):
         raise UserError("--solver is missing (or --resume with --run, to go on with a run)")
+    if settings.solver is not None:
+        settings = replace(settings, solver=shipped_file(settings.solver))
     folder = RunFolder(settings.run or ROOT / "runs" / default_name(settings.solver))
     if settings.resume and (folder.path / SOLVER).is_file():
         files = TrainingFiles.read(folder.path / SOLVER, own=True)
@@ -263,16 +266,16 @@ def finish(training: Training) -> TrainingResult:
         return TrainingResult("finished", folder.iteration, folder.path, weights, best)
     folder.end("interrupted")
     stop = training.work.stop or signal.SIGTERM
+    again = as_typed(f"tools/train.py --resume --run {folder.path}")
     print(
-        f"stopped at iteration {folder.iteration} by {signal.Signals(stop).name}; go on with:"
-        f" tools/train.py --resume --run {folder.path}",
+        f"stopped at iteration {folder.iteration} by {signal.Signals(stop).name}; go on with: {again}",
         file=sys.stderr,
     )
     return TrainingResult("interrupted", folder.iteration, folder.path, weights, best)
 
 
 def _say(text: str) -> None:
-    print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
+    print(f"{as_typed(Path(sys.argv[0]).name)}: {text}", file=sys.stderr)
 
 
 def death_noted(log: Path, state: str, reason: str) -> None:
