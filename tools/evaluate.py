@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from renet.common.argument_types import whole_number
+from renet.common.argument_types import fraction, whole_number
 from renet.common.command_line import run
 from renet.common.errors import UserError
 from renet.common.files import write_atomically
@@ -19,6 +19,7 @@ from renet.data.dataset import Dataset
 from renet.data.image_ids import bare_suffix, find_labels, read_ids
 from renet.data.split_reader import IMAGES, SplitReader
 from renet.evaluation.bootstrap import RESAMPLES, plain
+from renet.evaluation.boundaries import TOLERANCE
 from renet.evaluation.score_table import format_comparison, format_table
 from renet.evaluation.scores import Evaluation, LabelSource, evaluate_images
 from renet.evaluation.voc_submission import check_is_voc2012, image_sizes, write_submission
@@ -29,7 +30,7 @@ EXAMPLES = """examples:
   tools/evaluate.py --predictions predictions --labels VOC2012/SegmentationClass \\
       --list VOC2012/ImageSets/Segmentation/val.txt --dataset voc2012
   tools/evaluate.py --predictions runs/h_renet/predictions --compare runs/fcn/predictions --labels data/voc2012/val \
-      --dataset voc2012
+      --dataset voc2012 --boundaries
   tools/evaluate.py --predictions predictions --labels gtFine/val --label-suffix _gtFine_labelTrainIds \\
       --prediction-suffix _leftImg8bit --dataset data/cityscapes
   tools/evaluate.py --predictions predictions --list VOC2012/ImageSets/Segmentation/test.txt \\
@@ -69,6 +70,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--prediction-suffix", default="", metavar="TEXT", help="what the predictions' names end in after the image's"
+    )
+    parser.add_argument(
+        "--boundaries",
+        type=fraction,
+        nargs="?",
+        const=TOLERANCE,
+        metavar="TOLERANCE",
+        help="also score the boundaries: accuracy and mean IoU within 1 to 40 pixels of them, and boundary F, for "
+        "which they may lie so far apart, as a share of the image's diagonal (default: %(const)s)",
     )
     parser.add_argument(
         "--compare",
@@ -153,6 +163,8 @@ def _score_and_tell(arguments: argparse.Namespace, dataset: Dataset, source: Lab
             found = evaluation.compared_with(other, **draws)
         except UserError as error:
             raise UserError(f"{arguments.compare}: {error}") from None
+        if evaluation.boundaries is not None and other.boundaries is None:
+            print(f"evaluate.py: boundaries are not compared: name {arguments.compare}'s predictions", file=sys.stderr)
         print(f"\n{format_comparison(found, str(arguments.compare), arguments.resamples)}")
         compared = {name: difference.as_json() for name, difference in found.items()}
         content["comparison"] = {"other": str(arguments.compare), **draws, **compared}
@@ -164,7 +176,13 @@ def _score_and_tell(arguments: argparse.Namespace, dataset: Dataset, source: Lab
 def _score(arguments: argparse.Namespace, predictions: Path, dataset: Dataset, source: LabelSource) -> Evaluation:
     suffix = bare_suffix(arguments.prediction_suffix)
     results = evaluate_images(
-        predictions, source, len(dataset.classes), dataset.ignore_label, arguments.processes, suffix
+        predictions,
+        source,
+        len(dataset.classes),
+        dataset.ignore_label,
+        arguments.processes,
+        suffix,
+        arguments.boundaries,
     )
     bar = progress(results, total=len(source.ids), description="scoring", unit="image")
     try:

@@ -86,6 +86,12 @@ class Difference:
         """This minus the other."""
         return self.this - self.other
 
+    def at(self, place: int) -> Difference:
+        """Take one of K values."""
+        parts = (self.interval, self.better, self.worse)
+        of_resamples = (None if part is None else part[place] for part in parts)
+        return Difference(self.this[place], self.other[place], *of_resamples)
+
     def as_json(self) -> dict[str, Any]:
         """Convert to fractions, null for what is not known."""
         values = {"this": self.this, "other": self.other, "difference": self.value, "interval": self.interval}

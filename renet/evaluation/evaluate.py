@@ -16,7 +16,8 @@ from renet.data.dataset import Dataset
 from renet.data.label_maps import read_label_map
 from renet.data.split_reader import SplitReader
 from renet.data.split_view import Split
-from renet.evaluation.scores import Evaluation, ImageResult, LabelSource, confusion_matrix, evaluate_images
+from renet.evaluation.boundaries import check_tolerance
+from renet.evaluation.scores import Evaluation, ImageResult, LabelSource, evaluate_images
 
 Labels = str | os.PathLike[str] | Split | Iterable[np.ndarray]
 
@@ -25,6 +26,8 @@ def evaluate(
     predictions: str | os.PathLike[str] | Iterable[np.ndarray],
     labels: Labels,
     dataset: Dataset | str | os.PathLike[str],
+    *,
+    boundary_tolerance: float | None = None,
 ) -> Evaluation:
     """Score predictions against the truth, as `tools/evaluate.py` does.
 
@@ -33,11 +36,15 @@ def evaluate(
             `labels`, read one by one.
         labels: the truth: a folder of label maps, a prepared split's folder or view, or H x W arrays.
         dataset: gives the classes and the ignored label: a `Dataset`, its folder, or the name of a known one.
+        boundary_tolerance: score the boundaries, too (`Evaluation.boundaries`): how far apart those of truth and
+            prediction may lie, as a share of the image's diagonal; 0.0075 is usual.
 
     Raises:
         UserError: the files or arrays do not belong together, or one holds something else than classes (and, in the
             truth, the ignored label); names the file or the image.
     """
+    if boundary_tolerance is not None:
+        check_tolerance(boundary_tolerance)
     described = dataset if isinstance(dataset, Dataset) else load_dataset(dataset)
     classes, ignored = len(described.classes), described.ignore_label
     folder = labels.folder if isinstance(labels, Split) else labels
@@ -45,10 +52,10 @@ def evaluate(
     if isinstance(predictions, str | os.PathLike):
         if source is None:
             raise UserError(f"{predictions}: names its images by their files, and the labels are arrays without names")
-        results = evaluate_images(Path(predictions), source, classes, ignored)
+        results = evaluate_images(Path(predictions), source, classes, ignored, boundary_tolerance=boundary_tolerance)
     else:
         truths = _arrays(labels) if source is None else _truths(source)
-        results = _compared(_arrays(predictions), truths, classes, ignored)
+        results = _compared(_arrays(predictions), truths, classes, ignored, boundary_tolerance)
     try:
         return Evaluation.of(results, described.classes)
     except ValueError as error:
@@ -95,14 +102,18 @@ def _arrays(maps: Iterable[np.ndarray]) -> Iterator[_Map]:
 
 
 def _compared(
-    predictions: Iterator[_Map], truths: Iterator[_Map], classes: int, ignore_label: int
+    predictions: Iterator[_Map],
+    truths: Iterator[_Map],
+    classes: int,
+    ignore_label: int,
+    boundary_tolerance: float | None,
 ) -> Iterator[ImageResult]:
     for predicted, true in zip_longest(predictions, truths):
         if predicted is None or true is None:
             more, fewer = ("labels", "predictions") if predicted is None else ("predictions", "labels")
             raise UserError(f"{(predicted or true).where}: there are more {more} than {fewer}")
+        maps = (true.labels, predicted.labels)
         try:
-            confusion = confusion_matrix(true.labels, predicted.labels, classes, ignore_label)
+            yield ImageResult.of(true.image_id, Path(), maps, classes, ignore_label, boundary_tolerance)
         except ValueError as error:
             raise UserError(f"{true.where}: {error}") from None
-        yield ImageResult(true.image_id, Path(), confusion, int(true.labels.size - confusion.sum()))

@@ -22,6 +22,12 @@ def mean_of_numbers(values: np.ndarray) -> np.ndarray:
     return ratio(np.where(there, values, 0.0).sum(axis=-1), there.sum(axis=-1))
 
 
+def rows_of(image_ids: Sequence[str], among: Sequence[str]) -> list[int]:
+    """Find the place of each image among others; all are there."""
+    place = {image_id: number for number, image_id in enumerate(among)}
+    return [place[image_id] for image_id in image_ids]
+
+
 @dataclass(frozen=True)
 class ClassCounts:
     """Pixels by class, ... x C: of one set of images, or of several.
@@ -40,6 +46,15 @@ class ClassCounts:
     def of(cls, confusion: np.ndarray) -> ClassCounts:
         """Count in ... x C x C, rows the truth."""
         return cls(np.diagonal(confusion, axis1=-2, axis2=-1).copy(), confusion.sum(axis=-1), confusion.sum(axis=-2))
+
+    def select(self, rows: Sequence[int]) -> ClassCounts:
+        """Take these rows of the first axis."""
+        return ClassCounts(self.right[rows], self.truth[rows], self.predicted[rows])
+
+    def as_bytes(self) -> bytes:
+        """Pack the three as int64. One buffer of many images does not scatter small arrays over the heap, which keeps
+        the large ones between them from going back."""
+        return np.stack([self.right, self.truth, self.predicted]).astype(np.int64).tobytes()
 
     @property
     def recall(self) -> np.ndarray:
@@ -73,13 +88,10 @@ class ImageCounts:
     counts: ClassCounts
 
     @classmethod
-    def of(cls, image_ids: Sequence[str], counts: Sequence[ClassCounts], classes: int) -> ImageCounts:
-        """Put the counts of single images (C each) together."""
-        columns = [
-            np.array([getattr(each, name) for each in counts], np.int64).reshape(len(counts), classes)
-            for name in ("right", "truth", "predicted")
-        ]
-        return cls(tuple(image_ids), ClassCounts(*columns))
+    def of(cls, image_ids: Sequence[str], table: bytes | bytearray, classes: int) -> ImageCounts:
+        """Put single images together, whose `ClassCounts.as_bytes` follow one another."""
+        right, truth, predicted = np.frombuffer(table, np.int64).reshape(len(image_ids), 3, classes).swapaxes(0, 1)
+        return cls(tuple(image_ids), ClassCounts(right, truth, predicted))
 
     def measures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the measures of B selections in which each of the N images counts `weights` (B x N) times: B each."""
@@ -88,12 +100,7 @@ class ImageCounts:
 
     def select(self, image_ids: Sequence[str]) -> ImageCounts:
         """Take these images, in this order; each is one of them."""
-        place = {image_id: number for number, image_id in enumerate(self.image_ids)}
-        rows = [place[image_id] for image_id in image_ids]
-        counts = self.counts
-        return ImageCounts(
-            tuple(image_ids), ClassCounts(counts.right[rows], counts.truth[rows], counts.predicted[rows])
-        )
+        return ImageCounts(tuple(image_ids), self.counts.select(rows_of(image_ids, self.image_ids)))
 
     def as_json(self, classes: Sequence[str]) -> dict[str, dict[str, list[int]]]:
         """Convert to, for each image and each class in it: pixels right, in the truth, predicted."""

@@ -8,9 +8,13 @@ import numpy as np
 
 from renet.common.text_layout import aligned
 from renet.evaluation.bootstrap import Difference
+from renet.evaluation.boundaries import WIDTHS, Boundaries
 from renet.evaluation.image_counts import MEASURES
 from renet.evaluation.paper_results import PaperResults, paper_results
 from renet.evaluation.scores import Evaluation
+
+TITLES = dict(zip(MEASURES, ("pixel accuracy", "class accuracy", "mean IoU", "freq. weighted IoU")))
+SHOWN_WIDTHS = (1, 2, 3, 5, 10, 20, 40)  # of the trimap's
 
 
 def percent(fraction: float | None) -> str:
@@ -32,9 +36,15 @@ def format_table(evaluation: Evaluation, dataset_name: str, intervals: Mapping[s
     header = ["class", "IoU %", "recall %", "share of truth %"]
     if paper and paper.class_iou:
         header.append("paper's IoU %")
+    along = evaluation.boundaries
+    class_f = None if along is None else along.class_f
+    if class_f is not None:
+        header.append("boundary F %")
     rows = []
     for index, name in enumerate(evaluation.classes):
         row = [name, percent(result.iou[index]), percent(result.recall[index]), percent(truth[index] / truth.sum())]
+        if class_f is not None:
+            row.append(_known(class_f[index]))
         if paper and paper.class_iou:
             published = paper.class_iou.get(name)
             row.append("-" if published is None else f"{published:.1f}")
@@ -53,6 +63,8 @@ def format_table(evaluation: Evaluation, dataset_name: str, intervals: Mapping[s
     if unseen:
         lines.append(f"predicted but not in the truth (IoU 0, left out of the class accuracy): {', '.join(unseen)}")
     lines += ["", *aligned(_overall_rows(evaluation, paper, intervals)), ""]
+    if along is not None:
+        lines += [*_boundary_lines(along, intervals), ""]
     lines.append(f"{evaluation.images} images, {truth.sum():,} pixels scored, {evaluation.ignored_pixels:,} ignored")
     return "\n".join(lines)
 
@@ -60,14 +72,43 @@ def format_table(evaluation: Evaluation, dataset_name: str, intervals: Mapping[s
 def format_comparison(found: Mapping[str, Difference], other: str, resamples: int) -> str:
     """Lay out how predictions differ from those of `other` (see `Evaluation.compared_with`), as aligned text."""
     rows = [["", "this %", "other %", "difference", "95% interval", "this better %", "other better %"]]
-    for name in MEASURES:
-        each = found[name]
-        interval = "-" if each.interval is None else _interval(each.interval, sign="+")
-        shares = [percent(None if share is None else float(share)) for share in (each.better, each.worse)]
-        values = (percent(float(each.this)), percent(float(each.other)), f"{100 * float(each.value):+.1f}")
-        rows.append([name.replace("_", " "), *values, interval, *shares])
+    rows += [_comparison_row(TITLES[name], found[name]) for name in MEASURES]
+    if "boundary_f" in found:
+        rows.append(_comparison_row("boundary F", found["boundary_f"]))
+        curve = found["trimap_mean_iou"]
+        rows += [_comparison_row(f"mean IoU {_within(w)}", curve.at(WIDTHS.index(w))) for w in SHOWN_WIDTHS]
     how = f"{resamples} resamples of the images" if found[MEASURES[0]].interval is not None else "no resamples"
     return "\n".join([f"other: {other}; paired by image, {how}", *aligned(rows)])
+
+
+def _comparison_row(name: str, each: Difference) -> list[str]:
+    interval = "-" if each.interval is None else _interval(each.interval, sign="+")
+    shares = ["-" if share is None else _known(share) for share in (each.better, each.worse)]
+    difference = "-" if np.isnan(each.value) else f"{100 * float(each.value):+.1f}"
+    return [name, _known(each.this), _known(each.other), difference, interval, *shares]
+
+
+def _boundary_lines(along: Boundaries, intervals: Mapping[str, np.ndarray]) -> list[str]:
+    scores = along.scores()
+    rows = [["", "pixel accuracy %", "mean IoU %", *(["95% interval"] if intervals else [])]]
+    for width in SHOWN_WIDTHS:
+        place = WIDTHS.index(width)
+        row = [_within(width), *(_known(scores[f"trimap_{n}"][place]) for n in ("pixel_accuracy", "mean_iou"))]
+        rows.append([*row, *([_interval(intervals["trimap_mean_iou"][place])] if intervals else [])])
+    interval = f" (95% interval {_interval(intervals['boundary_f'])})" if intervals else ""
+    f = scores["boundary_f"]
+    told = f"boundary F: {'-' if np.isnan(f) else f'{100 * f:.1f}%'}{interval}, tolerance "
+    told += f"{100 * along.tolerance:g}% of the diagonal"
+    return [*aligned(rows), "", told]
+
+
+def _within(width: int) -> str:
+    return f"within {width} px of a boundary"
+
+
+def _known(value: np.ndarray | float) -> str:
+    """A fraction as percent; a dash for what is not a number."""
+    return percent(None if np.isnan(value) else float(value))
 
 
 def _interval(bounds: np.ndarray, sign: str = "") -> str:
@@ -82,7 +123,7 @@ def _overall_rows(
 ) -> list[list[str]]:
     result = evaluation.scores
     rows = [
-        ["", "pixel accuracy %", "class accuracy %", "mean IoU %", "freq. weighted IoU %"],
+        ["", *(f"{title} %" for title in TITLES.values())],
         [
             "this",
             percent(result.pixel_accuracy),

@@ -21,6 +21,7 @@ from renet.data.image_ids import find_labels
 from renet.data.label_maps import read_label_map
 from renet.data.split_reader import LABELS, SplitReader
 from renet.evaluation.bootstrap import RESAMPLES, Difference, differences, intervals, plain
+from renet.evaluation.boundaries import Boundaries, ImageBoundaries, check_tolerance, score_boundaries
 from renet.evaluation.image_counts import ClassCounts, ImageCounts
 from renet.runtime.worker_process import children_without_interrupts
 
@@ -197,6 +198,7 @@ class _Task:
     images: tuple[_Image, ...]
     classes: int
     ignore_label: int
+    boundary_tolerance: float | None
 
 
 @dataclass(frozen=True)
@@ -208,12 +210,36 @@ class ImageResult:
         prediction: the file of its prediction.
         confusion: C x C int64, rows the truth.
         ignored_pixels: pixels that the truth leaves unlabelled.
+        boundaries: scores along them; None where they were not asked for.
     """
 
     image_id: str
     prediction: Path
     confusion: np.ndarray
     ignored_pixels: int
+    boundaries: ImageBoundaries | None = None
+
+    @classmethod
+    def of(
+        cls,
+        image_id: str,
+        prediction: Path,
+        maps: tuple[np.ndarray, np.ndarray],
+        classes: int,
+        ignore_label: int,
+        boundary_tolerance: float | None,
+    ) -> ImageResult:
+        """Score the truth and the prediction in `maps`.
+
+        Raises:
+            ValueError: as `confusion_matrix`.
+        """
+        truth, predicted = maps
+        confusion = confusion_matrix(truth, predicted, classes, ignore_label)
+        boundaries = None
+        if boundary_tolerance is not None:
+            boundaries = score_boundaries(truth, predicted, classes, ignore_label, boundary_tolerance)
+        return cls(image_id, prediction, confusion, int(truth.size - confusion.sum()), boundaries)
 
 
 def _evaluate_task(task: _Task) -> list[ImageResult]:
@@ -230,13 +256,14 @@ def _evaluate_task(task: _Task) -> list[ImageResult]:
 
 
 def _evaluate_image(task: _Task, image: _Image, truth: np.ndarray, where: Path) -> ImageResult:
-    prediction = read_label_map(image.prediction)
+    maps = (truth, read_label_map(image.prediction))
     try:
-        confusion = confusion_matrix(truth, prediction, task.classes, task.ignore_label)
+        return ImageResult.of(
+            image.image_id, image.prediction, maps, task.classes, task.ignore_label, task.boundary_tolerance
+        )
     except ValueError as error:
         message = str(error)
         raise UserError(f"{where if message.startswith('the truth') else image.prediction}: {message}") from None
-    return ImageResult(image.image_id, image.prediction, confusion, int(truth.size - confusion.sum()))
 
 
 def evaluate_images(
@@ -246,6 +273,7 @@ def evaluate_images(
     ignore_label: int = 255,
     processes: int = 1,
     suffix: str = "",
+    boundary_tolerance: float | None = None,
 ) -> Iterator[ImageResult]:
     """Score every image of `source` against `predictions/<image id><suffix>.png`, in the order of the ids.
 
@@ -256,16 +284,19 @@ def evaluate_images(
         ignore_label: the truth's value for "counts nowhere".
         processes: how many may work at once; few images are done in this one.
         suffix: what the predictions' names end in after the image's id.
+        boundary_tolerance: score the boundaries, too, with this tolerance (see `boundaries.TOLERANCE`).
 
     Raises:
         UserError: a missing, broken, colour-coded or wrongly sized file, or a value out of range; names the file.
     """
+    if boundary_tolerance is not None:
+        check_tolerance(boundary_tolerance)
     files = predicted_files(predictions, source.ids, suffix)
     images = [_Image(image_id, source.files.get(image_id), files[image_id]) for image_id in source.ids]
     processes = min(processes, len(images) // _IMAGES_WORTH_A_PROCESS)
     chunk = 8 if processes > 1 else 1
     tasks = [
-        _Task(source.folder, tuple(images[start : start + chunk]), classes, ignore_label)
+        _Task(source.folder, tuple(images[start : start + chunk]), classes, ignore_label, boundary_tolerance)
         for start in range(0, len(images), chunk)
     ]
     if processes <= 1:
@@ -301,6 +332,7 @@ class Evaluation:
         ignored_pixels: pixels that the truth leaves unlabelled.
         scores: scores of `confusion`.
         image_counts: of the single images; None where they were not kept.
+        boundaries: scores along the classes' boundaries; None where they were not asked for.
     """
 
     classes: tuple[str, ...]
@@ -309,6 +341,7 @@ class Evaluation:
     ignored_pixels: int
     scores: Scores
     image_counts: ImageCounts | None = None
+    boundaries: Boundaries | None = None
 
     @classmethod
     def of(cls, results: Iterable[ImageResult], classes: Sequence[str]) -> Evaluation:
@@ -319,15 +352,19 @@ class Evaluation:
         """
         confusion = np.zeros((len(classes), len(classes)), np.int64)
         image_ids: list[str] = []
-        counts: list[ClassCounts] = []
+        table = bytearray()
+        boundaries: list[ImageBoundaries] = []
         ignored = 0
         for result in results:
             confusion += result.confusion
             image_ids.append(result.image_id)
-            counts.append(ClassCounts.of(result.confusion))
+            table += ClassCounts.of(result.confusion).as_bytes()
+            if result.boundaries is not None:
+                boundaries.append(result.boundaries)
             ignored += result.ignored_pixels
-        of_images = ImageCounts.of(image_ids, counts, len(classes))
-        return cls(tuple(classes), confusion, len(image_ids), ignored, scores(confusion), of_images)
+        of_images = ImageCounts.of(image_ids, table, len(classes))
+        along = Boundaries.of(image_ids, boundaries) if boundaries else None
+        return cls(tuple(classes), confusion, len(image_ids), ignored, scores(confusion), of_images, along)
 
     @property
     def pixel_accuracy(self) -> float:
@@ -362,12 +399,18 @@ class Evaluation:
             seed: of the draws.
 
         Returns:
-            By the names of `Scores`; nothing where there is one image only, or the single images' counts were not kept.
+            By the names of `Scores` and, where the boundaries were scored, of `Boundaries.measures`; nothing where
+            there is one image only, or the single images' counts were not kept.
         """
-        return {} if self.image_counts is None else intervals(self.image_counts, resamples, seed)
+        found: dict[str, np.ndarray] = {}
+        for measured in (self.image_counts, self.boundaries):
+            found |= {} if measured is None else intervals(measured, resamples, seed)
+        return found
 
     def compared_with(self, other: Evaluation, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Difference]:
-        """Compare with other predictions of the same images, paired by image; by the names of `Scores`.
+        """Compare with other predictions of the same images, paired by image.
+
+        The result is by the names of `Scores`, and of `Boundaries.measures` where both have boundary scores.
 
         Args:
             other: may be of more images.
@@ -375,8 +418,8 @@ class Evaluation:
             seed: of the draws.
 
         Raises:
-            UserError: `other` has other classes, another truth, or lacks an image; or the single images' counts were
-                not kept.
+            UserError: `other` has other classes, another truth or another tolerance, or lacks an image; or the single
+                images' counts were not kept.
         """
         if self.image_counts is None or other.image_counts is None:
             raise UserError("an evaluation without its single images' counts, so nothing can be paired by image")
@@ -391,7 +434,13 @@ class Evaluation:
         if differ.any():
             image_id = self.image_counts.image_ids[int(differ.argmax())]
             raise UserError(f"the other evaluation has another truth of {image_id!r}" + _and_more(int(differ.sum())))
-        return differences(self.image_counts, theirs, resamples, seed)
+        found = differences(self.image_counts, theirs, resamples, seed)
+        if self.boundaries is None or other.boundaries is None:
+            return found
+        if self.boundaries.tolerance != other.boundaries.tolerance:
+            raise UserError("the other evaluation's boundaries were scored with another tolerance")
+        along = other.boundaries.select(self.image_counts.image_ids)
+        return found | differences(self.boundaries, along, resamples, seed)
 
     def as_json(self, with_images: bool = False) -> dict[str, Any]:
         """Convert to what `evaluate.py --json` writes; fractions, null for a class without a score.
@@ -410,12 +459,13 @@ class Evaluation:
             "confusion": self.confusion.tolist(),
             "images": self.images,
             "ignored_pixels": self.ignored_pixels,
+            **({} if self.boundaries is None else {"boundaries": self.boundaries.as_json(self.classes)}),
             **({} if of_images is None else {"per_image": of_images.as_json(self.classes)}),
         }
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Evaluation:
-        """Read what `as_json` made; the scores are computed anew from the confusion matrix.
+        """Read what `as_json` made; the scores are computed anew from the confusion matrix, boundaries are not read.
 
         Raises:
             ValueError: the content is not an evaluation.

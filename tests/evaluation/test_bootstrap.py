@@ -174,7 +174,7 @@ def test_a_folder_and_its_evaluation_compare_alike(case: Path) -> None:
     (line,) = [line for line in lines if line.startswith("95% interval")]
     assert f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}" in line
     assert "other: other; paired by image, 200 resamples of the images" in lines
-    assert lines[-1].split()[:3] == ["frequency", "weighted", "iou"] and len(CLASSES) == 3
+    assert lines[-1].split()[:3] == ["freq.", "weighted", "IoU"] and len(CLASSES) == 3
 
 
 def test_no_resamples_no_intervals(case: Path) -> None:
