@@ -75,6 +75,20 @@ inline void WriteSplit(const string& folder, const vector<Scene>& scenes,
   WriteLmdb(folder + "/labels.lmdb", keys, labels);
 }
 
+inline void AugmentInEveryWay(SegmentationDataParameter* param) {
+  param->set_scale_min(0.5);
+  param->set_scale_max(2);
+  param->set_aspect(1.3);
+  param->set_rotation(15);
+  param->set_brightness(0.3);
+  param->set_contrast(0.3);
+  param->set_saturation(0.3);
+  param->set_hue(20);
+  param->set_blur(1);
+  param->set_cutout(2);
+  param->set_cutout_size(0.5);
+}
+
 // A layer with tops of its own.
 template <typename Dtype>
 struct Reader {

@@ -50,6 +50,31 @@ TEST(SampleOrderTest, TestKnownDraws) {
   }
 }
 
+// Likewise what augmentation draws: one kind's draws know nothing of another's.
+TEST(SampleOrderTest, TestKnownDrawsOfAugmentation) {
+  const int64_t draws[][4] = {  // SCALE to CUTOUT
+    {903, 517, 299, 796}, {54, 632, 151, 804}, {214, 227, 835, 393},
+    {982, 872, 732, 451}, {427, 110, 795, 819}, {271, 466, 47, 953},
+    {696, 586, 858, 715}, {102, 225, 351, 488}, {304, 114, 550, 931},
+  };
+  const int64_t steps[] = {931, 750, 732, 8, 566, 835};
+  const double uniform[] = {-0.10130725702473642, 2.413760063387995,
+      -0.6657071000619283, 0.9236373184240079};
+  const SampleOrder order(7, 3, false);
+  for (int n = 0; n < 4; ++n) {
+    for (int purpose = SampleOrder::SCALE; purpose <= SampleOrder::CUTOUT;
+        ++purpose) {
+      EXPECT_EQ(draws[purpose - SampleOrder::SCALE][n],
+          order.Draw(n, static_cast<SampleOrder::Purpose>(purpose), 1000));
+    }
+    EXPECT_DOUBLE_EQ(uniform[n], order.Uniform(n, SampleOrder::SCALE, -2, 3));
+    EXPECT_EQ(3, order.Uniform(n, SampleOrder::SCALE, 3, 3));
+  }
+  for (int step = 0; step < 6; ++step) {
+    EXPECT_EQ(steps[step], order.Draw(3, SampleOrder::CUTOUT, 1000, step));
+  }
+}
+
 TEST(SampleOrderTest, TestEachEpochHoldsEachItemOnce) {
   for (int64_t count = 1; count < 20; ++count) {
     const SampleOrder order(1, count, true);

@@ -7,6 +7,7 @@
 #include <opencv2/core/core.hpp>
 
 #include "boost/filesystem.hpp"
+#include "google/protobuf/text_format.h"
 #include "gtest/gtest.h"
 
 #include "caffe/proto/caffe.pb.h"
@@ -51,6 +52,38 @@ TYPED_TEST(SegmentationDataLayerTest, TestBadParameters) {
   this->param_ = good;
   this->param_.mutable_transform_param()->set_mirror(true);
   this->ExpectDeathAtSetUp(layer + "transform_param given; expected");
+}
+
+TYPED_TEST(SegmentationDataLayerTest, TestBadAugmentation) {
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  this->AddSource("split", this->SmallScenes(1));
+  const LayerParameter good(this->param_);
+  struct Case { string field, given, expected; };
+  const Case cases[] = {
+    {"scale_min", "0", "0.1 to 10"}, {"scale_min", "nan", "0.1 to 10"},
+    {"scale_max", "10.5", "0.1 to 10"}, {"scale_max", "inf", "0.1 to 10"},
+    {"aspect", "0.9", "1 to 2"}, {"aspect", "nan", "1 to 2"},
+    {"rotation", "-1", "0 to 180"}, {"rotation", "181", "0 to 180"},
+    {"rotation", "nan", "0 to 180"}, {"brightness", "1.1", "0 to 1"},
+    {"brightness", "nan", "0 to 1"}, {"contrast", "-0.1", "0 to 1"},
+    {"contrast", "nan", "0 to 1"}, {"saturation", "2", "0 to 1"},
+    {"saturation", "nan", "0 to 1"}, {"hue", "200", "0 to 180"},
+    {"hue", "nan", "0 to 180"}, {"blur", "21", "0 to 20"},
+    {"blur", "-1", "0 to 20"}, {"blur", "nan", "0 to 20"},
+    {"cutout", "101", "0 to 100"}, {"cutout_size", "1.5", "0 to 1"},
+    {"cutout_size", "nan", "0 to 1"},
+  };
+  for (const Case& bad : cases) {
+    this->param_ = good;
+    ASSERT_TRUE(google::protobuf::TextFormat::MergeFromString(
+        bad.field + ": " + bad.given, this->data_param()));
+    this->ExpectDeathAtSetUp("SegmentationData layer 'data': " + bad.field +
+        " " + bad.given + " given; expected " + bad.expected);
+  }
+  this->param_ = good;
+  this->data_param()->set_scale_min(2);
+  this->ExpectDeathAtSetUp("SegmentationData layer 'data': scale_min 2 and "
+      "scale_max 1 given; expected the smaller one first");
 }
 
 TYPED_TEST(SegmentationDataLayerTest, TestBadDatabase) {

@@ -18,16 +18,20 @@ TYPED_TEST(SegmentationDataLayerTest, TestResumeEqualsUnbroken) {
   this->SetCrop(3, 3, 2);
   this->data_param()->set_shuffle(true);
   this->data_param()->set_mirror(true);
-  const vector<vector<Dtype> > unbroken = Reader<Dtype>(this->param_).Next(12);
-  Reader<Dtype> resumed(this->param_);
-  resumed.layer.ResumeAt(7);
-  for (int pass = 7; pass < 10; ++pass) {
-    EXPECT_EQ(unbroken[pass], resumed.Next()) << "pass " << pass;
-  }
-  // And again, with threads at work and batches read ahead.
-  resumed.layer.ResumeAt(2);
-  for (int pass = 2; pass < 12; ++pass) {
-    EXPECT_EQ(unbroken[pass], resumed.Next()) << "pass " << pass;
+  for (const bool augment : {false, true}) {
+    if (augment) { AugmentInEveryWay(this->data_param()); }
+    const vector<vector<Dtype> > unbroken =
+        Reader<Dtype>(this->param_).Next(12);
+    Reader<Dtype> resumed(this->param_);
+    resumed.layer.ResumeAt(7);
+    for (int pass = 7; pass < 10; ++pass) {
+      EXPECT_EQ(unbroken[pass], resumed.Next()) << "pass " << pass;
+    }
+    // And again, with threads at work and batches read ahead.
+    resumed.layer.ResumeAt(2);
+    for (int pass = 2; pass < 12; ++pass) {
+      EXPECT_EQ(unbroken[pass], resumed.Next()) << "pass " << pass;
+    }
   }
 }
 
@@ -47,7 +51,8 @@ TYPED_TEST(SegmentationDataLayerTest, TestRestoredSolverEqualsUnbroken) {
       "layer { name: 'data' type: 'SegmentationData' top: 'data' top: 'label' "
       "  segmentation_data_param { source: '" + this->folder_ + "/split' "
       "    batch_size: 2 crop_height: 3 crop_width: 3 mirror: true "
-      "    shuffle: true seed: 1 mean_value: 128 scale: 0.01 } } "
+      "    shuffle: true seed: 1 mean_value: 128 scale: 0.01 scale_min: 0.5 "
+      "    scale_max: 2 rotation: 10 brightness: 0.2 hue: 10 blur: 1 } } "
       "layer { name: 'conv' type: 'Convolution' bottom: 'data' top: 'conv' "
       "  convolution_param { num_output: 3 kernel_size: 1 engine: CAFFE "
       "    weight_filler { type: 'gaussian' std: 0.1 } } } "

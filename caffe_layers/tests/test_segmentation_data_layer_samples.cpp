@@ -357,6 +357,28 @@ TYPED_TEST(SegmentationDataLayerTest, TestSeveralSources) {
   EXPECT_EQ(Range(8), order);
 }
 
+// A seed means the same samples in every version: item, row, column and flip
+// were computed from the definition, by another program.
+TYPED_TEST(SegmentationDataLayerTest, TestKnownSamples) {
+  typedef typename TypeParam::Dtype Dtype;
+  const int known[][4] = {{0, 5, 2, 1}, {1, 5, 3, 0}, {2, 0, 5, 0},
+      {1, 4, 1, 1}, {2, 5, 1, 0}, {0, 0, 4, 1}, {2, 3, 4, 0}, {1, 0, 0, 0}};
+  vector<Scene> scenes;
+  for (int i = 0; i < 3; ++i) { scenes.push_back(MakeScene(9, 10, i)); }
+  this->AddSource("split", scenes);
+  this->SetCrop(4, 5, 2);
+  this->data_param()->set_shuffle(true);
+  this->data_param()->set_mirror(true);
+  this->data_param()->set_seed(7);
+  Reader<Dtype> reader(this->param_);
+  for (int sample = 0; sample < 8; ++sample) {
+    if (sample % 2 == 0) { reader.Forward(); }
+    const int* const item = known[sample];
+    EXPECT_TRUE(IsWindow(reader, sample % 2, scenes[item[0]], item[1], item[2],
+        item[3] == 1)) << "sample " << sample;
+  }
+}
+
 // Neither threads nor look-ahead nor the run change what comes; the seed does.
 TYPED_TEST(SegmentationDataLayerTest, TestDeterminism) {
   typedef typename TypeParam::Dtype Dtype;
@@ -364,17 +386,21 @@ TYPED_TEST(SegmentationDataLayerTest, TestDeterminism) {
   this->SetCrop(3, 3, 4);
   this->data_param()->set_shuffle(true);
   this->data_param()->set_mirror(true);
-  this->data_param()->set_seed(3);
-  this->data_param()->set_prefetch_threads(1);
-  this->data_param()->set_prefetch(1);
-  const vector<vector<Dtype> > expected = Reader<Dtype>(this->param_).Next(20);
-  EXPECT_NE(expected[0], expected[5]);  // the same items, other crops
-  EXPECT_EQ(expected, Reader<Dtype>(this->param_).Next(20));
-  this->data_param()->set_prefetch_threads(5);
-  this->data_param()->set_prefetch(7);
-  EXPECT_EQ(expected, Reader<Dtype>(this->param_).Next(20));
-  this->data_param()->set_seed(4);
-  EXPECT_NE(expected, Reader<Dtype>(this->param_).Next(20));
+  for (const bool augment : {false, true}) {
+    if (augment) { AugmentInEveryWay(this->data_param()); }
+    this->data_param()->set_seed(3);
+    this->data_param()->set_prefetch_threads(1);
+    this->data_param()->set_prefetch(1);
+    const vector<vector<Dtype> > expected =
+        Reader<Dtype>(this->param_).Next(20);
+    EXPECT_NE(expected[0], expected[5]);  // the same items, other crops
+    EXPECT_EQ(expected, Reader<Dtype>(this->param_).Next(20));
+    this->data_param()->set_prefetch_threads(5);
+    this->data_param()->set_prefetch(7);
+    EXPECT_EQ(expected, Reader<Dtype>(this->param_).Next(20));
+    this->data_param()->set_seed(4);
+    EXPECT_NE(expected, Reader<Dtype>(this->param_).Next(20));
+  }
 }
 
 TYPED_TEST(SegmentationDataLayerTest, TestRanksReadDisjointShares) {
@@ -383,6 +409,7 @@ TYPED_TEST(SegmentationDataLayerTest, TestRanksReadDisjointShares) {
   this->SetCrop(3, 3, 2);
   this->data_param()->set_shuffle(true);
   this->data_param()->set_mirror(true);
+  AugmentInEveryWay(this->data_param());
   const vector<vector<Dtype> > alone = Reader<Dtype>(this->param_).Next(12);
   Caffe::set_solver_count(3);
   for (int rank = 0; rank < 3; ++rank) {

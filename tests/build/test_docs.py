@@ -125,12 +125,12 @@ def messages() -> dict[str, Descriptor]:
 
 
 def rows(parameter: str) -> dict[str, tuple[str, str]]:
-    """The reference's table of a message: by field the default and the whole row."""
+    """The reference's tables of a message: by field the default and the whole row."""
     text = (REPOSITORY / "docs/layers.md").read_text(encoding="utf-8")
-    table = re.search(rf"^\| `{parameter}`.*?\n\|[-:| ]+\n((?:\|.*\n)+)", text, re.MULTILINE)
-    assert table, f"docs/layers.md has no table of {parameter}"
+    tables = re.findall(rf"^\| `{parameter}`.*?\n\|[-:| ]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert tables, f"docs/layers.md has no table of {parameter}"
     found = {}
-    for row in table[1].splitlines():
+    for row in "".join(tables).splitlines():
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         fields = re.findall(r"`(\w+)`", cells[0])
         defaults = [text.strip("` ") for text in cells[1].split(",")] if cells[1].count(",") else [cells[1].strip("` ")]

@@ -25,7 +25,12 @@ namespace caffe {
 class SampleOrder {
  public:
   /// What a random draw is for. Draws for different purposes are independent.
-  enum Purpose { CROP_ROW = 1, CROP_COLUMN = 2, MIRROR = 3 };
+  /// The numbers are part of what a seed means: none is ever given anew.
+  enum Purpose {
+    CROP_ROW = 1, CROP_COLUMN = 2, MIRROR = 3, SCALE = 4, ASPECT = 5,
+    ROTATION = 6, BRIGHTNESS = 7, CONTRAST = 8, SATURATION = 9, HUE = 10,
+    BLUR = 11, CUTOUT = 12
+  };
 
   /// count: number of items, at least 1.
   SampleOrder(uint64_t seed, int64_t count, bool shuffle);
@@ -35,8 +40,15 @@ class SampleOrder {
   /// The item, 0 .. count - 1, that is sample number `sample` (0, 1, 2, ...).
   int64_t Item(int64_t sample) const;
 
-  /// A uniform integer 0 .. bound - 1 for this sample; bound is at least 1.
-  int64_t Draw(int64_t sample, Purpose purpose, int64_t bound) const;
+  /// A uniform integer 0 .. bound - 1 for this sample; bound is at least 1. Where
+  /// a purpose takes several draws, `step` counts them.
+  int64_t Draw(int64_t sample, Purpose purpose, int64_t bound,
+      int step = 0) const;
+
+  /// A uniform number of low <= x < high for this sample, or low where both are
+  /// equal.
+  double Uniform(int64_t sample, Purpose purpose, double low,
+      double high) const;
 
  private:
   typedef std::vector<int64_t> Permutation;

@@ -13,6 +13,7 @@
 #include "caffe/blob.hpp"
 #include "caffe/layer.hpp"
 #include "caffe/proto/caffe.pb.h"
+#include "caffe/data/augmentation.hpp"
 #include "caffe/data/lmdb_reader.hpp"
 #include "caffe/data/prefetch_pool.hpp"
 #include "caffe/data/sample_order.hpp"
@@ -40,17 +41,20 @@ namespace caffe {
  *    repeated; again and again where one reflection does not suffice), its label
  *    alike. Both 0: whole images, N = 1, and the tops change their size from one
  *    forward pass to the next.
+ *  - padding: IGNORED takes the mean and ignore_label in place of the reflection.
  *  - mirror: flips every second sample, drawn at random.
  *  - shuffle: a new order each epoch.
+ *  - scale_min, scale_max, aspect, rotation, brightness, contrast, saturation,
+ *    hue, blur, cutout: augmentation, see Augmentation.
  *
- * Which item, crop and flip come next is a pure function of (seed, sample
- * number), see SampleOrder. Forward pass f gives the samples
+ * Which item, crop, flip and augmentation come next is a pure function of (seed,
+ * sample number), see SampleOrder. Forward pass f gives the samples
  * @f$ (f R + r) N + i, \; i = 0 .. N - 1 @f$, where rank r of R data-parallel
  * solvers reads its own share in the TRAIN phase; in the TEST phase every rank
  * reads all (r = 0, R = 1). ResumeAt sets f, so a run that goes on from a
  * snapshot sees what it would have seen without the interruption.
  *
- * Decoding happens in prefetch_threads threads, at most `prefetch` batches
+ * Decoding and augmentation happen in prefetch_threads threads, at most `prefetch` batches
  * ahead. They start at the first forward pass. In GPU mode they also copy each
  * batch to the device, while the device works on others (see StagedBuffer), and
  * the forward pass only copies it into the tops there.
@@ -127,6 +131,7 @@ class SegmentationDataLayer : public Layer<Dtype> {
   int batch_size_;
   vector<Source> sources_;
   std::unique_ptr<const SampleOrder> order_;
+  std::unique_ptr<const Augmentation> augmentation_;
   // What each of the 256 pixel values becomes, by channel; and each label.
   vector<Dtype> data_value_;   // 3 x 256
   vector<Dtype> label_value_;  // 256

@@ -2,6 +2,7 @@
 
 #include <glog/logging.h>
 
+#include <cmath>
 #include <utility>
 
 #include "caffe/util/mix_bits.hpp"
@@ -38,11 +39,19 @@ int64_t SampleOrder::Item(int64_t sample) const {
   return recent_.back().second[position];
 }
 
-int64_t SampleOrder::Draw(int64_t sample, Purpose purpose,
-    int64_t bound) const {
+int64_t SampleOrder::Draw(int64_t sample, Purpose purpose, int64_t bound,
+    int step) const {
   DCHECK_GE(bound, 1);
   // The remainder's bias is bound / 2^64: nothing for an image's sizes.
-  return Hash(seed_, purpose, sample, 0) % static_cast<uint64_t>(bound);
+  return Hash(seed_, purpose, sample, step) % static_cast<uint64_t>(bound);
+}
+
+double SampleOrder::Uniform(int64_t sample, Purpose purpose, double low,
+    double high) const {
+  // 53 bits are what a double's mantissa holds.
+  const double share = std::ldexp(
+      static_cast<double>(Hash(seed_, purpose, sample, 0) >> 11), -53);
+  return low + (high - low) * share;
 }
 
 // Fisher and Yates's shuffle: every permutation is equally likely.

@@ -14,7 +14,6 @@ namespace {
 
 const int CHANNELS = 3;
 const int LEVELS = 256;
-const int PREPARED_IGNORE_LABEL = 255;
 
 // Folds coordinate 0, 1, ... of the padded image back into 0 .. size - 1:
 // 0 1 2 3 2 1 0 1 2 3 ... for size 4.
@@ -52,6 +51,7 @@ void SegmentationDataLayer<Dtype>::LayerSetUp(
   const Source& last = sources_.back();
   order_.reset(new SampleOrder(param.seed(),
       last.first + last.images->keys().size(), param.shuffle()));
+  augmentation_.reset(new Augmentation(param, *order_));
   LOG(INFO) << Name() << ": " << order_->count() << " images from "
       << sources_.size() << " source(s)";
 
@@ -66,7 +66,7 @@ void SegmentationDataLayer<Dtype>::LayerSetUp(
   }
   label_value_.resize(LEVELS);
   for (int level = 0; level < LEVELS; ++level) { label_value_[level] = level; }
-  label_value_[PREPARED_IGNORE_LABEL] = param.ignore_label();
+  label_value_[Augmentation::IGNORED_LABEL] = param.ignore_label();
 
   const bool train = this->phase_ == TRAIN;
   solver_count_ = train ? Caffe::solver_count() : 1;
@@ -124,6 +124,7 @@ void SegmentationDataLayer<Dtype>::CheckParameters() const {
       << param.prefetch_threads() << " given; expected 1 or more";
   CHECK_GE(param.prefetch(), 1u) << layer << "prefetch " << param.prefetch()
       << " given; expected 1 batch or more";
+  Augmentation::Check(param, layer);
   CHECK(!this->layer_param_.has_transform_param()) << layer
       << "transform_param given; expected mean_value, scale, mirror and the crop"
       << " in segmentation_data_param";
@@ -219,7 +220,7 @@ void SegmentationDataLayer<Dtype>::LoadItem(Batch* batch, int64_t forward_pass,
       item_of_batch;
   const int64_t item = order_->Item(sample);
   const Source& source = SourceOf(item);
-  const cv::Mat image = Decode(source, item, false);
+  cv::Mat image = Decode(source, item, false);
   cv::Mat label;
   if (has_label_) {
     label = Decode(source, item, true);
@@ -228,20 +229,28 @@ void SegmentationDataLayer<Dtype>::LoadItem(Batch* batch, int64_t forward_pass,
         << "; expected the image's " << image.rows << " and " << image.cols;
   }
 
-  const int height = whole_image_ ? image.rows : crop_height_;
-  const int width = whole_image_ ? image.cols : crop_width_;
+  const cv::Size scaled = augmentation_->ScaledSize(sample, image.size());
+  const int height = whole_image_ ? scaled.height : crop_height_;
+  const int width = whole_image_ ? scaled.width : crop_width_;
   // The batch is this one image, so no other thread looks at it.
   if (whole_image_) { SetSize(height, width, batch); }
-  const int row_offset = order_->Draw(sample, SampleOrder::CROP_ROW,
-      std::max(image.rows - height, 0) + 1);
-  const int column_offset = order_->Draw(sample, SampleOrder::CROP_COLUMN,
-      std::max(image.cols - width, 0) + 1);
-  const bool flip =
+  cv::Rect crop(0, 0, width, height);
+  crop.y = order_->Draw(sample, SampleOrder::CROP_ROW,
+      std::max(scaled.height - height, 0) + 1);
+  crop.x = order_->Draw(sample, SampleOrder::CROP_COLUMN,
+      std::max(scaled.width - width, 0) + 1);
+  bool flip =
       param.mirror() && order_->Draw(sample, SampleOrder::MIRROR, 2) == 1;
+  if (augmentation_->enabled()) {
+    // What comes back is the crop itself.
+    augmentation_->Apply(sample, scaled, crop, flip, &image, &label);
+    crop.x = crop.y = 0;
+    flip = false;
+  }
   const vector<int> rows =
-      SourceCoordinates(row_offset, height, image.rows, false);
+      SourceCoordinates(crop.y, height, image.rows, false);
   const vector<int> columns =
-      SourceCoordinates(column_offset, width, image.cols, flip);
+      SourceCoordinates(crop.x, width, image.cols, flip);
 
   const size_t area = static_cast<size_t>(height) * width;
   Dtype* const values = static_cast<Dtype*>(batch->values.host());
