@@ -16,6 +16,7 @@ from renet.common.command_line import run
 from renet.common.errors import UserError
 from renet.common.repository import product_path
 from renet.data.catalog import MEAN_BGR
+from renet.networks.augmentation import AUGMENTATIONS
 from renet.networks.generation import FROZEN_GROUPS, write, write_files
 from renet.networks.h_renet import VARIANTS
 from renet.networks.models import MODELS
@@ -33,6 +34,8 @@ def main(arguments: argparse.Namespace) -> None:
         write_files(files, arguments.force, "a copy of the folder keeps it")
         print("\n".join(map(product_path, files)))
         return
+    if choices["augment"] == []:
+        choices["augment"] = tuple(AUGMENTATIONS)
     for option in ("model", "dataset", "out"):
         if choices[option] is None:
             raise UserError(f"--{option} is missing (or --shipped, to write the repository's own files anew)")
@@ -59,6 +62,10 @@ examples:
   .venv/bin/python prototxt/generate.py --model h_renet_bn_mlfb --dataset data/voc2012 --crop 256x320 --out my_net
   .venv/bin/python prototxt/generate.py --model h_renet_bn --dataset data/voc2012 --out my_net \\
       --train-split trainvalaug data/coco/train
+
+  .venv/bin/python prototxt/generate.py --model n_renet --dataset data/my_data --augment scale rotation colour \\
+      --out my_net
+  .venv/bin/python tools/visualize.py samples --solver my_net/solver.prototxt --out samples.png
 
 Any class count works: it comes from the dataset.json. The written files are plain prototxt, made to be edited.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -89,6 +96,15 @@ Any class count works: it comes from the dataset.json. The written files are pla
         metavar="N",
         help="a test sees the first N images of the split (default: all, or as many as keep all tests below about a "
         "tenth of the training's time)",
+    )
+    parser.add_argument(
+        "--augment",
+        nargs="*",
+        choices=AUGMENTATIONS,
+        default=(),
+        metavar="KIND",
+        help=f"random changes of the training images besides crops and mirror images: {', '.join(AUGMENTATIONS)}; "
+        "alone: all of them. The ranges are plain fields of the written network",
     )
     parser.add_argument("--mean", type=mean_bgr, metavar="B,G,R", help="default {:g},{:g},{:g}".format(*MEAN_BGR))
     parser.add_argument("--dataset-mean", action="store_true", help="take off the dataset's own mean")

@@ -9,6 +9,7 @@ from typing import Any
 import caffe
 from caffe import layers as L
 
+from renet.networks.augmentation import augmentation_fields
 from renet.networks.dense_crf import dense_crf
 from renet.networks.models import Model
 from renet.networks.schedules import Schedule, solver_text
@@ -64,9 +65,13 @@ def train_val_text(model: Model, name: str, data: Data, options: Options) -> str
             "shuffle": True,
             "seed": 0,
             **common,
+            **augmentation_fields(options.augment),
         },
     )
-    train.add("data", train_data, "Random crops, flipped left to right half of the time (section 4, training).")
+    comment = "Random crops, flipped left to right half of the time (section 4, training)."
+    if options.augment:
+        comment += f"\nAugmented by {', '.join(options.augment)}, which the paper is not; the ranges may be edited."
+    train.add("data", train_data, comment)
     train.spec.label = train_data.fn.tops[1]
 
     network = Network(data.classes, model.input_scale)

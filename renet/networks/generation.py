@@ -63,6 +63,7 @@ def write(
     gaussian_std: float | None = None,
     l2_scale: float | None = None,
     batch_norm_memory: float | None = None,
+    augment: Sequence[str] = (),
     force: bool = False,
 ) -> WrittenNetwork:
     """Write a model's networks and solver for a prepared dataset, as `prototxt/generate.py` does.
@@ -92,11 +93,12 @@ def write(
         gaussian_std: of the initial weights of conv6 and conv7.
         l2_scale: of L2 normalisation.
         batch_norm_memory: share of the running statistics that stays.
+        augment: kinds of augmentation of the training images, of `renet.networks.augmentation.AUGMENTATIONS`.
         force: overwrite files that a person has edited.
 
     Raises:
-        UserError: no such model or split, a value that nothing can be trained with, no dataset, or an edited file in
-            the way; names it.
+        UserError: no such model, split or augmentation, a value that nothing can be trained with, no dataset, or an
+            edited file in the way; names it.
     """
     if model not in MODELS:
         close = get_close_matches(model, MODELS, 3)
@@ -127,6 +129,7 @@ def write(
         gaussian_std=gaussian_std,
         l2_scale=l2_scale,
         batch_norm_memory=batch_norm_memory,
+        augment=tuple(augment),
     )
     files, tests = generated_files(
         model,

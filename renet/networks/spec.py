@@ -32,6 +32,7 @@ class Options:
         gaussian_std: of the initial weights of conv6 and conv7 (H-ReNet and FCN).
         l2_scale: the norm that L2 normalisation gives each map.
         batch_norm_memory: the share of the running mean and variance that a BatchNorm layer keeps at each iteration.
+        augment: kinds of `AUGMENTATIONS` that change the training images.
     """
 
     crop: tuple[int, int]
@@ -43,6 +44,7 @@ class Options:
     gaussian_std: float = 0.01
     l2_scale: float = 1000
     batch_norm_memory: float = 0.999
+    augment: tuple[str, ...] = ()
 
 
 class Network:

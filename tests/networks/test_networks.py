@@ -20,7 +20,9 @@ from segmentation_helpers import CLASSES, write_dataset_json, write_split
 
 from prototxt.generate import main, make_parser
 from renet.common.command_line import run
+from renet.common.errors import UserError
 from renet.data.dataset import Dataset, SplitSummary
+from renet.networks.generation import write
 from renet.networks.models import MODELS
 from renet.networks.shipped import SHIPPED, Shipped, shipped_files
 
@@ -102,6 +104,40 @@ def test_the_papers_settings(repository: Path) -> None:
     mixing = [layer for layer in released.layer if layer.name in ("transition1", "transition2")]
     assert [layer.convolution_param.num_output for layer in mixing] == [80, 120]
     assert all([(p.lr_mult, p.decay_mult) for p in layer.param] == [(1, 1), (2, 0)] for layer in mixing)
+
+
+def test_augmentation_is_written_into_the_training_data_alone(repository: Path, dataset: Path, tmp_path: Path) -> None:
+    command = ("--model", "n_renet_small", "--dataset", dataset)
+
+    def data_layers(name: str, *options: str) -> tuple[object, object]:
+        done = generate(repository, *command, "--out", tmp_path / name, *options)
+        assert done.returncode == 0, done.stderr
+        network = read(tmp_path / name / "train_val.prototxt", caffe_pb2.NetParameter())
+        return network.layer[0].segmentation_data_param, network.layer[1].segmentation_data_param
+
+    plain, plain_test = data_layers("plain")
+    some, some_test = data_layers("some", "--augment", "scale", "colour")
+    every, every_test = data_layers("every", "--augment")
+    assert plain_test == some_test == every_test
+    assert (some.scale_min, some.scale_max) == (0.5, 2)
+    assert min(some.brightness, some.contrast, some.saturation, some.hue) > 0
+    assert not any(some.HasField(name) for name in ("aspect", "rotation", "blur", "cutout"))
+    assert every.aspect > 1 and every.rotation > 0 and every.blur > 0 and every.cutout > 0
+    for augmented in (some, every):
+        known = {field.name for field, _ in plain.ListFields()}
+        for name in {field.name for field, _ in augmented.ListFields()} - known:
+            augmented.ClearField(name)
+        assert augmented == plain
+    text = (tmp_path / "some" / "train_val.prototxt").read_text()
+    assert "# Augmented by scale, colour" in text and "  brightness: 0.2\n" in text
+    assert "Augmented" not in (tmp_path / "plain" / "train_val.prototxt").read_text()
+
+
+def test_an_augmentation_that_is_not_known(repository: Path, dataset: Path, tmp_path: Path) -> None:
+    done = generate(repository, "--model", "n_renet", "--dataset", dataset, "--out", tmp_path, "--augment", "zoom")
+    assert done.returncode == 2 and "invalid choice: 'zoom' (choose from" in done.stderr
+    with pytest.raises(UserError, match="no augmentation 'zoom'; there are scale, aspect"):
+        write("n_renet", dataset, tmp_path, augment=["zoom"])
 
 
 def lstm(channels: int, units: int, patch: int = 1) -> int:
