@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Look into a network: feature maps, filters, class probabilities, and what one pixel's answer depends on."""
+"""Look into a network: feature maps, filters, class probabilities, what one pixel's answer depends on, and what it
+sees while it learns."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from renet.data.catalog import load_dataset
 from renet.networks.deploy_network import add_deploy_options, deploy_options
 from renet.networks.model_folder import find_network
 from renet.runtime.worker_process import NativeCrash, run_native
+from renet.visualization.training_samples import data_layer, samples
 from renet.visualization.views import NetworkSource, filters, maps, network_files, probabilities, receptive
 
 EXAMPLES = """examples:
@@ -25,7 +27,9 @@ EXAMPLES = """examples:
   tools/visualize.py probabilities --model deploy.prototxt --weights net.caffemodel --image scene.png --out prob.png
   tools/visualize.py receptive --network "N-ReNet=deploy.prototxt,net.caffemodel" \\
       --network "FCN=fcn.prototxt,fcn.caffemodel" --image scene.png --pixel 64,48 --out field.png
-  tools/visualize.py receptive --network N-ReNet=my_model --image scene.png --out field.png"""
+  tools/visualize.py receptive --network N-ReNet=my_model --image scene.png --out field.png
+  tools/visualize.py samples --solver solvers/n_renet_stanford_background.prototxt --out samples.png
+  tools/visualize.py samples --model my_net/train_val.prototxt --count 12 --out samples.png"""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -47,6 +51,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def described(arguments: argparse.Namespace) -> tuple[Any, ...]:
     """Read from the command line what its drawing takes."""
+    if arguments.draw is samples:
+        return data_layer(arguments.solver, arguments.model), arguments.dataset, arguments.count, arguments.width
     options = deploy_options(arguments)
     if arguments.draw is receptive:
         found = [(name, find_network(model, weights)) for name, model, weights in arguments.network]
@@ -77,6 +83,11 @@ def make_parser() -> argparse.ArgumentParser:
         (filters, "a layer's weights"),
         (probabilities, "each class's probability"),
         (receptive, "the gradient of one output pixel over the image: what its answer depends on"),
+        (
+            samples,
+            "the first samples of a training, cropped, mirrored and augmented as the network gets them, beside their "
+            "labels; pixels without a colour of a class are ignored",
+        ),
     ):
         command = commands.add_parser(draw.__name__, help=text, description=text)
         command.set_defaults(draw=draw)
@@ -87,12 +98,17 @@ def make_parser() -> argparse.ArgumentParser:
             )  # fmt: skip
             command.add_argument("--pixel", type=pixel, metavar="COLUMN,ROW", help="default: the middle")
             command.add_argument("--label", type=int, metavar="N", help="class (default: the one predicted there)")
+        elif draw is samples:
+            source = command.add_mutually_exclusive_group(required=True)
+            source.add_argument("--solver", type=Path, metavar="FILE", help="the training's solver")
+            source.add_argument("--model", type=Path, metavar="FILE", help="or its network, a train_val.prototxt")
+            command.add_argument("--count", type=whole_number(1), default=8, metavar="N", help="default: %(default)s")
         else:
             command.add_argument(
                 "--model", type=Path, required=True, metavar="FILE|DIR", help="deploy.prototxt, or a model folder"
             )
             command.add_argument("--weights", type=Path, metavar="FILE", help=".caffemodel; a model folder has its own")
-        if draw is not filters:
+        if draw not in (filters, samples):
             command.add_argument(
                 "--image", type=Path, required=True, metavar="FILE|SPLIT/ID", help="the image that it sees"
             )
@@ -103,8 +119,9 @@ def make_parser() -> argparse.ArgumentParser:
             )
         if draw is filters:
             command.add_argument("--layer", required=True, metavar="NAME", help="a layer with weights")
-        add_deploy_options(command)
-        if draw is probabilities:
+        if draw is not samples:
+            add_deploy_options(command)
+        if draw in (probabilities, samples):
             command.add_argument("--dataset", metavar="NAME|DATASET.JSON", help="names of the classes")
         command.add_argument(
             "--width", type=whole_number(16), default=260, metavar="PX", help="of one drawing (default: %(default)s)"

@@ -194,6 +194,19 @@ class TrainingFiles:
         return text_format.MessageToString(solver)
 
 
+def read_training_layers(file: Path) -> list[caffe_pb2.LayerParameter]:
+    """Read the layers of a network's TRAIN phase, with paths that lead to their files from the current folder.
+
+    Raises:
+        UserError: no network, or data is missing.
+    """
+    network = read_network(file)
+    layers = layers_in(network, state_of(network, caffe_pb2.TRAIN))
+    for layer in layers:
+        _find_files(layer, file)
+    return layers
+
+
 def dataset_folders(layer: caffe_pb2.LayerParameter) -> Iterator[Path]:
     """The folders of prepared datasets (those with a dataset.json) that a data layer reads, one for each source."""
     sources = list(layer.segmentation_data_param.source) if layer.type == "SegmentationData" else []
