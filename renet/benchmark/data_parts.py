@@ -18,6 +18,7 @@ from renet.data.catalog import SYNTHETIC_SCENES, VOC2012
 from renet.data.dataset import Dataset
 from renet.data.images import encode_png
 from renet.data.split_reader import SplitReader
+from renet.networks.augmentation import AUGMENTATIONS, augmentation_fields
 
 SCENES = 10  # drawn; the files are copies of them
 BATCH = 10
@@ -56,8 +57,9 @@ def time_conversion(settings: Settings) -> dict[str, Any]:
         return {"what": "conversion", "images": count, **compare(sides, settings.runs, settings.threads)}
 
 
-def time_loading(settings: Settings) -> dict[str, Any]:
-    """Batches of whole images of one size, in the order of the split, so that both sides' can be compared."""
+def time_loading(settings: Settings, augmented: bool = False) -> dict[str, Any]:
+    """Batches of whole images of one size, in the order of the split, so that both sides' can be compared; or, with
+    every kind of augmentation that the generator knows, ours alone."""
     scale = settings.scale
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -66,14 +68,16 @@ def time_loading(settings: Settings) -> dict[str, Any]:
         split = folder / "data" / "train"
         job = {"folder": scratch, "split": str(split), "mean": list(Dataset.open(folder / "data").mean)}
         job |= {"batch": BATCH, "batches": scale.loaded, "size": list(scale.image)}
+        job["augmentation"] = augmentation_fields(tuple(AUGMENTATIONS)) if augmented else {}
         with SplitReader(split) as reader:
             job["names"] = list(reader.ids())
         sides = {CAFFE: Side("caffe", "data_tasks.CaffeLoading", settings.python, job, caffe=settings.build)}
-        if settings.peer:
+        if settings.peer and not augmented:
             sides[PYTORCH] = Side("torch", "data_tasks.PyTorchLoading", settings.peer, job)
         check = partial(check_results, tolerance=DECODERS_TOLERANCE)
         measured = compare(sides, settings.runs, settings.threads, check)
-    return {"what": "loading", "images": BATCH * scale.loaded, **measured}
+    what = "augmented loading" if augmented else "loading"
+    return {"what": what, "images": BATCH * scale.loaded, **measured}
 
 
 def time_evaluation(settings: Settings) -> dict[str, Any]:
@@ -89,6 +93,11 @@ def time_evaluation(settings: Settings) -> dict[str, Any]:
 
 
 def data_entries(settings: Settings) -> list[Entry]:
-    """Conversion, loading, evaluation."""
-    measurements = {"conversion": time_conversion, "loading": time_loading, "evaluation": time_evaluation}
+    """Conversion, loading, also with augmentation, evaluation."""
+    measurements = {
+        "conversion": time_conversion,
+        "loading": time_loading,
+        "augmented loading": partial(time_loading, augmented=True),
+        "evaluation": time_evaluation,
+    }
     return [Entry(name, partial(measure, settings)) for name, measure in measurements.items()]

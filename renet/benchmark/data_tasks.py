@@ -48,19 +48,20 @@ class Conversion:
 
 
 class CaffeLoading:
-    """A SegmentationData layer: batches decoded, the mean taken off, by threads of its own."""
+    """A SegmentationData layer: batches decoded, augmented if asked, the mean taken off, by threads of its own."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         import caffe
 
         self.version, self._batches = caffe.__version__, job["batches"]
         height, width = job["size"]
-        means = " ".join(f"mean_value: {value}" for value in job["mean"])
+        fields = [*(("mean_value", value) for value in job["mean"]), *job["augmentation"].items()]
+        more = " ".join(f"{name}: {value}" for name, value in fields)
         with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
             file.write(
                 'layer { name: "data" type: "SegmentationData" top: "data" top: "label" segmentation_data_param { '
                 f'source: "{job["split"]}" batch_size: {job["batch"]} crop_height: {height} crop_width: {width} '
-                f"{means} prefetch_threads: {job['threads']} }} }}\n"
+                f"{more} prefetch_threads: {job['threads']} }} }}\n"
             )
             file.flush()
             self._net = caffe.Net(file.name, caffe.TRAIN)

@@ -37,6 +37,7 @@ PASS_TITLES = {FORWARD: "forward", STEP: "training step"}
 DATA_TITLES = {
     "conversion": "data_prep/folder.py, pictures and labels to a split",
     "loading": "SegmentationData, batches of 10 (PyTorch: DataLoader, Pillow)",
+    "augmented loading": "the same with every augmentation of `generate.py --augment`",
     "evaluation": "tools/evaluate.py, label maps",
 }
 WITHOUT_CAFFE = ("conversion", "evaluation")  # what is ours there is Python

@@ -393,6 +393,11 @@ def test_loaded_batches_are_the_same(with_peer: Settings) -> None:
     assert found["images"] == 10 * QUICK.loaded and found["differences"][PYTORCH] < 2e-2
 
 
+def test_augmented_loading_is_timed(settings: Settings) -> None:
+    found = time_loading(settings, augmented=True)
+    assert found["what"] == "augmented loading" and list(found["sides"]) == [CAFFE]
+
+
 def test_scores_are_the_same(settings: Settings) -> None:
     found = time_evaluation(settings)
     assert found["differences"] == {NUMPY: 0.0}
