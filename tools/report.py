@@ -6,9 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from renet.common.argument_types import not_negative, whole_number
+from renet.common.argument_types import fraction, not_negative, whole_number
 from renet.common.command_line import run
 from renet.common.errors import UserError
+from renet.evaluation.boundaries import TOLERANCE
 from renet.visualization.page import write_page
 from renet.visualization.page_content import Source
 from renet.visualization.page_pictures import BUDGET
@@ -51,6 +52,14 @@ def make_parser() -> argparse.ArgumentParser:
         "--dataset", metavar="NAME|DATASET.JSON", help="names and colours of the classes (default: the split's own)"
     )
     parser.add_argument(
+        "--boundaries",
+        type=fraction,
+        nargs="?",
+        const=TOLERANCE,
+        metavar="TOLERANCE",
+        help="also draw scores against the distance from boundaries, as evaluate.py --boundaries computes them",
+    )
+    parser.add_argument(
         "--images",
         type=whole_number(0),
         metavar="N",
@@ -80,6 +89,7 @@ def main(arguments: argparse.Namespace) -> None:
         most_images=arguments.images,
         budget=arguments.budget,
         title=arguments.title,
+        boundary_tolerance=arguments.boundaries,
     )
     size = arguments.out.stat().st_size / 1e6
     print(f"{arguments.out}: {size:.1f} MB" + (f", and its pictures in {beside}" if beside else ""))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import matplotlib
 
@@ -17,7 +17,10 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from renet.evaluation.boundaries import WIDTHS, Boundaries
 from renet.training.run_record import RunRecord, series
+
+_Any = TypeVar("_Any")
 
 SERIES_COLOURS = 4
 _MOST_POINTS = 500
@@ -95,7 +98,35 @@ def learning_rate_curves(runs: Sequence[RunRecord]) -> Markup | None:
         return _finish(figure, "Learning rate against iteration", "learning-rate")
 
 
-def _styles(runs: Sequence[RunRecord]) -> Iterator[tuple[RunRecord, str, str, str]]:
+def boundary_curves(
+    named: Sequence[tuple[str, Boundaries, Mapping[str, np.ndarray]]],
+) -> Markup | None:
+    """Draw the trimap curves of several networks, with their intervals shaded; None where there are none.
+
+    Args:
+        named: name, scores, and intervals by measure (`Evaluation.intervals`) of each.
+    """
+    panels = (("trimap_mean_iou", "mean IoU"), ("trimap_pixel_accuracy", "pixel accuracy"))
+    with pyplot.rc_context(_STYLE):
+        figure, row = pyplot.subplots(1, 2, figsize=_WHOLE)
+        for axes, (key, title) in zip(row, panels):
+            for (name, boundaries, intervals), colour, marker, dashes in _styles(named):
+                values = 100 * boundaries.scores()[key]
+                if np.isnan(values).all():
+                    continue
+                axes.plot(
+                    WIDTHS, values, dashes, color=colour, linewidth=1.8, marker=marker, markevery=3, markersize=3.5,
+                    label=name,
+                )  # fmt: skip
+                if key in intervals:
+                    axes.fill_between(WIDTHS, *(100 * intervals[key].T), color=colour, alpha=0.2, linewidth=0)
+            axes.set_title(title, fontsize=10)
+            axes.set_xlabel("pixels from a boundary, at most")
+        row[0].set_ylabel("percent")
+        return _finish(figure, "Scores against the distance from boundaries", "boundaries")
+
+
+def _styles(runs: Sequence[_Any]) -> Iterator[tuple[_Any, str, str, str]]:
     """Each run with its colour, marker and dashes."""
     return zip(runs, itertools.cycle(_LINES), itertools.cycle(_MARKERS), itertools.cycle(_DASHES))
 

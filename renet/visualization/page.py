@@ -14,9 +14,10 @@ from renet.common.errors import UserError
 from renet.common.files import write_atomically
 from renet.data.catalog import find_dataset
 from renet.data.dataset import Dataset
+from renet.evaluation.bootstrap import plain
 from renet.evaluation.paper_results import PaperResults, paper_results
 from renet.training.run_record import RunRecord
-from renet.visualization.curves import learning_rate_curves, loss_curves, score_curves
+from renet.visualization.curves import boundary_curves, learning_rate_curves, loss_curves, score_curves
 from renet.visualization.network_drawing import draw_network
 from renet.visualization.page_content import (
     ClassGroup,
@@ -73,6 +74,8 @@ def render(
     paper = paper_results(dataset.name) if dataset is not None else None
     groups = class_groups(scored, dataset, paper.class_iou if paper else {}) if dataset and scored else []
     shown = [entry for entry in entries if entry.predictions is not None]
+    intervals = {entry.name: entry.evaluation.intervals() for entry in scored if entry.evaluation}
+    along = [(e.name, e.evaluation.boundaries) for e in scored if e.evaluation and e.evaluation.boundaries]
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -86,6 +89,10 @@ def render(
         scored=scored,
         shown=shown,
         cards=_cards(scored, groups, paper) if scored else [],
+        intervals=intervals,
+        boundaries=boundary_curves([(name, boundaries, intervals[name]) for name, boundaries in along]),
+        trimap_intervals=any("trimap_mean_iou" in intervals[name] for name, _ in along),
+        boundary_f=[(name, plain(boundaries.scores()["boundary_f"])) for name, boundaries in along],
         paper=paper,
         groups=groups,
         columns=1 + len(scored) + (len(scored) == 2) + bool(paper and paper.class_iou),
@@ -114,6 +121,7 @@ def write_page(
     most_images: int | None = None,
     budget: float = BUDGET,
     title: str | None = None,
+    boundary_tolerance: float | None = None,
 ) -> Path | None:
     """Write the page to `out`, and its pictures beside it where they are more than it may hold.
 
@@ -125,6 +133,7 @@ def write_page(
         most_images: at most so many are shown; None: all.
         budget: megabytes of pictures inside the page itself.
         title: heading; None makes one.
+        boundary_tolerance: show scores along boundaries, too, with this tolerance (see `evaluate_images`).
 
     Returns:
         The pictures' folder; None where the page holds them itself.
@@ -137,7 +146,7 @@ def write_page(
     dataset = None
     if split is not None or dataset_name is not None:
         dataset = find_dataset(dataset_name, split)
-    entries = gather(sources, split, dataset)
+    entries = gather(sources, split, dataset, boundary_tolerance)
     gallery = [] if split is None or dataset is None else draw_gallery(entries, split, dataset, most_images)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = folder if megabytes(gallery) > budget else None

@@ -61,13 +61,16 @@ class Source:
         return cls(Path(folder), is_run, name)
 
 
-def gather(sources: Sequence[Source], split: Path | None, dataset: Dataset | None) -> list[Entry]:
+def gather(
+    sources: Sequence[Source], split: Path | None, dataset: Dataset | None, boundary_tolerance: float | None = None
+) -> list[Entry]:
     """Read runs and predictions, and score the predictions.
 
     Args:
         sources: one for each column; a run brings the label maps in its folder predictions/, where it has one.
         split: prepared split with the truth; needed where there are predictions.
         dataset: its classes.
+        boundary_tolerance: as of `evaluate_images`.
 
     Raises:
         UserError: bad input; names the file.
@@ -76,14 +79,14 @@ def gather(sources: Sequence[Source], split: Path | None, dataset: Dataset | Non
     for source in sources:
         if not source.is_run:
             name = source.name or own_name(source.folder)
-            entries.append(_entry(name, None, source.folder, split, dataset))
+            entries.append(_entry(name, None, source.folder, split, dataset, boundary_tolerance))
             continue
         run = RunRecord.load(source.folder)
         # the curves take the name from there
         run = replace(run, name=source.name or run.name)
         own = source.folder / PREDICTIONS
         folder = own if split is not None and own.is_dir() else None
-        entries.append(_entry(run.name, run, folder, split, dataset))
+        entries.append(_entry(run.name, run, folder, split, dataset, boundary_tolerance))
     names = [entry.name for entry in entries]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -97,7 +100,14 @@ def own_name(folder: Path) -> str:
     return resolved.parent.name if resolved.name == PREDICTIONS else resolved.name
 
 
-def _entry(name: str, run: RunRecord | None, folder: Path | None, split: Path | None, dataset: Dataset | None) -> Entry:
+def _entry(
+    name: str,
+    run: RunRecord | None,
+    folder: Path | None,
+    split: Path | None,
+    dataset: Dataset | None,
+    boundary_tolerance: float | None,
+) -> Entry:
     if folder is None:
         return Entry(name, run, None, run.evaluation if run else None, {})
     if split is None or dataset is None:
@@ -106,7 +116,14 @@ def _entry(name: str, run: RunRecord | None, folder: Path | None, split: Path | 
     if not source.is_split:
         raise UserError(f"{split}: the report needs a prepared split, for it shows the images, too")
     processes = len(os.sched_getaffinity(0))
-    results = evaluate_images(folder, source, len(dataset.classes), dataset.ignore_label, processes)
+    results = evaluate_images(
+        folder,
+        source,
+        len(dataset.classes),
+        dataset.ignore_label,
+        processes,
+        boundary_tolerance=boundary_tolerance,
+    )
     bar = progress(results, total=len(source.ids), description=f"scoring {name}", unit="image")
     images = {result.image_id: result for result in bar}
     try:

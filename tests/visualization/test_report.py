@@ -170,6 +170,16 @@ class TestComparison:
             assert [entry.name, "3 images of fold0/test", *expected] in [[c.strip() for c in row] for row in rows]
         assert entries[0].evaluation.scores.mean_iou > entries[1].evaluation.scores.mean_iou
 
+    def test_intervals_stand_below_the_scores(self, comparison, workshop):
+        split, dataset = workshop / "data/fold0/test", Dataset.open(workshop / "data")
+        (entry,) = gather([Source(workshop / "runs/near", is_run=True)], split, dataset)
+        intervals = entry.evaluation.intervals()
+        bounds = [intervals[name] for name in ("pixel_accuracy", "class_accuracy", "mean_iou")]
+        expected = [f"{100 * low:.1f} to {100 * high:.1f}" for low, high in bounds]
+        rows = [[cell.strip() for cell in row] for row in Page(comparison).rows]
+        place = next(n for n, row in enumerate(rows) if row[0] == "near" and row[1].startswith("3 images"))
+        assert rows[place + 1] == ["95% interval", "bootstrap over the images", *expected]
+
     def test_classes_of_distant_context_stand_first_in_a_group_of_their_own(self, comparison):
         names = [row[0].strip() for row in Page(comparison).rows]
         start = names.index("Told apart by distant context only")
@@ -263,6 +273,24 @@ class TestParts:
         rows = Page((tmp_path / "page.html").read_text()).rows
         assert any(row[0].strip() == "scored" and row[1].strip() == "3 images" for row in rows)
         assert [name for name in CLASSES if any(row[0].strip() == name for row in rows)] == CLASSES
+
+    def test_scores_along_boundaries(self, workshop, tmp_path):
+        words = ("--predictions", "a=runs/far/predictions", "--predictions", "b=runs/near/predictions")
+        words += ("--labels", "data/fold0/test", "--boundaries", 0.02)
+        result = report(workshop, tmp_path / "page.html", *words)
+        assert result.returncode == 0, result.stderr
+        text = (tmp_path / "page.html").read_text()
+        page = Page(text)
+        (drawing,) = page.of("svg")
+        assert drawing["aria-label"] == "Scores against the distance from boundaries"
+        sources = [Source(workshop / f"runs/{name}/predictions", is_run=False) for name in ("far", "near")]
+        entries = gather(sources[:1], workshop / "data/fold0/test", Dataset.open(workshop / "data"), 0.02)
+        f = entries[0].evaluation.boundaries.scores()["boundary_f"]
+        told = text.replace("&thinsp;", " ")
+        assert f"Boundary F of a: {100 * f:.1f} %." in told and "Boundary F of b: " in told
+        assert "with 95% intervals" in told
+        line = only_line(report(workshop, tmp_path / "page.html", *words[:-1], 2), "report.py")
+        assert "is not a number in [0, 1)" in line
 
     def test_predictions_without_a_run(self, workshop, tmp_path):
         result = report(
