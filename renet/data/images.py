@@ -20,6 +20,7 @@ from renet.common.errors import UserError, first_line
 from renet.data.split_reader import decode_image
 
 _KEPT_FORMATS = frozenset({"JPEG", "PNG"})
+_MOST_VALUES = 2**31 - 1  # of an array of OpenCV's and of Caffe's
 _UPRIGHT = 1  # EXIF orientation: stored as it is to be seen
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -200,9 +201,15 @@ def shrink_image(image: np.ndarray, scale: float) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, scale: float) -> np.ndarray:
-    """Resize H x W x 3 to about scale*H x scale*W x 3, by averaging areas or bilinearly; 1 gives the image itself."""
+    """Resize H x W x 3 to about scale*H x scale*W x 3, by averaging areas or bilinearly; 1 gives the image itself.
+
+    Raises:
+        UserError: the result has more values than 32 bits number.
+    """
     if scale <= 1:
         return image if scale == 1 else shrink_image(image, scale)
+    if image.size * scale * scale > _MOST_VALUES:
+        raise UserError(f"{image.shape[1]} x {image.shape[0]} pixels scaled by {scale:g} are too many")
     height, width = shrunk_size(image.shape[:2], scale)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 

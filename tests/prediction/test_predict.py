@@ -201,6 +201,9 @@ def test_scale_1_is_one_pass_and_other_settings_do_not_mix(workshop, tmp_path):
         name = f"{image_id}.png"
         assert np.array_equal(probabilities_of(out, image_id), probabilities_of(tmp_path / "same", image_id))
         assert (out / name).read_bytes() == (tmp_path / "same" / name).read_bytes()
+    halved_and_doubled = predict(workshop, tmp_path / "twice", "--probabilities", "--image-scale", 0.5, "--scales", 2)
+    assert halved_and_doubled.returncode == 0
+    assert all(np.array_equal(probabilities_of(out, i), probabilities_of(tmp_path / "twice", i)) for i in SIZES)
     # as a record was before there were scales and windows
     record = json.loads((out / "prediction.json").read_text())
     assert record["settings"].pop("scales") == [1.0] and record["settings"].pop("window") is None
@@ -492,6 +495,16 @@ def test_bad_inputs_are_named(workshop, tmp_path):
         ({}, ("--scales", "nan"), "'nan' is not a number over 0"),
         ({}, ("--scales", "inf"), "'inf' is not a number over 0"),
         ({}, ("--scales", "-1"), "'-1' is not a number over 0"),
+        (
+            {"input": "pictures/odd.png"},
+            ("--scales", "1", "1e308"),
+            "pictures/odd.png: 5 x 7 pixels scaled by 1e+308 are",
+        ),
+        (
+            {"input": "pictures/odd.png"},
+            ("--scales", "1e5"),
+            "pictures/odd.png: 5 x 7 pixels scaled by 100000 are too many",
+        ),
         ({}, ("--window", "8x9", "--overlap", "8"), "the overlap of windows of 8 x 9 is 0 to 7 pixels, not 8"),
         ({}, ("--window", "0x9"), "is not HEIGHTxWIDTH"),
         ({}, ("--overlap", "8"), "--overlap needs --window"),
