@@ -57,7 +57,7 @@ system:
 	@NAME=unknown; VERSION_ID=; [[ ! -r $(OS_RELEASE) ]] || . $(abspath $(OS_RELEASE))
 	if [[ -z "$(filter $(SYSTEM),$(SYSTEMS))" ]]; then
 	  echo "make: set-up knows $(SYSTEMS); this system is $$NAME $$VERSION_ID; what serves instead: the image of" \
-	    "'make image' (docs/docker.md), or the archive that 'make dist' makes on Debian 12 (docs/archive.md)" >&2
+	    "'make image' (docs/docker.md), or the wheel that 'make wheel' makes on Debian 12 (docs/pip.md)" >&2
 	  exit 2
 	fi
 	$(if $(filter system,$(MAKECMDGOALS)),echo "set-up knows this system: $$NAME $$VERSION_ID")
@@ -241,6 +241,8 @@ test: caffe-tests ## every test: lint, Caffe's and our C++ tests, pycaffe's, pyt
 	$(PYTHON) -m pytest $(PYTEST_ARGS) 2>&1 | tee $(LOGS)/test-pytest.log || status=1
 	echo "== the image"
 	docker/check_image.sh || status=1
+	echo "== Debian 13"
+	tests/build/check_debian_13.sh || status=1
 	exit $$status
 
 .PHONY: demo

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from renet.common.commands import COMMANDS
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDERS = ("caffe_layers", "data_prep", "docker", "docs", "prototxt", "renet", "solvers", "tests", "tools")
 # Programs that are not ours, which are taken as they stand.
-OTHERS = {"cd", "cp", "git", "ln", "mkdir", "tar", "tee", "tensorboard", "xz"}
+OTHERS = {".", "cd", "cp", "git", "ln", "mkdir", "pip", "tar", "tee", "tensorboard", "xz"}
 # Options of those (docker's above all) that a text names.
 OTHERS_OPTIONS = {
     *("--build-arg", "--gpus", "--ipc", "--mount", "--rm", "--stop-timeout", "--user", "--userns", "--help"),
@@ -148,7 +150,12 @@ def _is_ours(words: list[str]) -> bool:
     if first == "make":
         return len(words) > 1
     programs = ("caffe", "benchmark_net")
-    return _is_python(first) or _script(first) is not None or (Path(first).name in programs and len(words) > 1)
+    return (
+        first in COMMANDS
+        or _is_python(first)
+        or _script(first) is not None
+        or (Path(first).name in programs and len(words) > 1)
+    )
 
 
 def _is_python(word: str) -> bool:
@@ -167,6 +174,8 @@ def _script(word: str) -> Path | None:
 
 def _check(words: list[str], relaxed: bool) -> None:
     first = words[0]
+    if first in COMMANDS:
+        words = [COMMANDS[first], *words[1:]]
     if _is_python(first):
         if words[1:2] == ["-m"]:
             return
@@ -193,7 +202,7 @@ def _check(words: list[str], relaxed: bool) -> None:
         unknown = [word for word in words[1:] if word.startswith("--") and word not in text]
         if unknown:
             raise _Fault(f"the archive's setup knows no {unknown[0]}")
-    elif first not in OTHERS:
+    elif not {first, Path(first).name} & OTHERS:
         raise _Fault("not a command that this test knows (a block of something else names its language: ```text)")
     _check_files(words)
 

@@ -40,7 +40,7 @@ def test_continuous_integration_starts_with_what_is_listed(repository: Path, tmp
     assert (words, folder) == ("test", str(repository))
     seen = dict(line.split("=", 1) for line in lines)
     assert {name: seen.pop(name, None) for name in WANTED} == WANTED
-    assert seen.pop("RENET_CHECK_IMAGE") == "1"
+    assert [seen.pop(name) for name in ("RENET_CHECK_IMAGE", "RENET_CHECK_SYSTEMS")] == ["1", "1"]
     assert seen.keys() == {"PATH", "PWD"}  # which the shell itself sets
 
 
