@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 
 from renet.common.command_line import run
-from renet.training.packing import BEST, NEWEST, pack
+from renet.networks.trained_run import BEST, NEWEST
+from renet.training.packing import pack
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -46,9 +47,9 @@ or not at all, and never over another. renet.Predictor and the tools' --model ta
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
     parser.add_argument(
         "--weights",
-        default=NEWEST,
         metavar=f"{NEWEST}|{BEST}|FILE",
-        help=f"the {NEWEST} whole snapshot (default), the {BEST} by its test of those that are kept, or a .caffemodel",
+        help=f"the {NEWEST} whole snapshot, the {BEST} by its test of those that are kept, or a .caffemodel "
+        f"(default: the {BEST} of a run with --keep-best, else the {NEWEST})",
     )
     parser.add_argument(
         "--dataset",

@@ -15,6 +15,7 @@ from renet.data.catalog import KNOWN, find_dataset
 from renet.evaluation.voc_submission import check_is_voc2012, image_sizes, write_submission
 from renet.networks.deploy_network import add_deploy_options, deploy_options
 from renet.networks.model_folder import find_network
+from renet.networks.trained_run import BEST, NEWEST
 from renet.prediction.crf_parameters import CrfParameters, read_crf_parameters
 from renet.prediction.image_job import begin, items_of_files, items_of_split, record_time
 from renet.prediction.inference import PredictionSettings
@@ -24,8 +25,8 @@ from renet.prediction.windows import Window
 DEFAULT_CRF = Path()  # of --crf without a file
 
 EXAMPLES = """examples:
-  tools/predict.py --model runs/n_renet/deploy.prototxt --weights runs/n_renet/snapshots/n_renet_iter_5000.caffemodel \\
-      --split data/stanford_background/fold0/test --out runs/n_renet/predictions --overlay
+  tools/predict.py --model runs/n_renet --split data/stanford_background/fold0/test --out runs/n_renet/predictions \\
+      --overlay
   tools/predict.py --model deploy.prototxt --weights net.caffemodel --dataset stanford_background \\
       --input holiday/ street.jpg --out predictions --overlay --crf
   tools/predict.py --model my_model --input holiday/ --out predictions --scales 0.75 1 1.25 --flip
@@ -50,9 +51,19 @@ def build_parser() -> argparse.ArgumentParser:
         prog="predict.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--model", type=Path, required=True, metavar="FILE|DIR", help="deploy.prototxt, or a model folder of pack.py"
+        "--model",
+        type=Path,
+        required=True,
+        metavar="FILE|DIR",
+        help="deploy.prototxt, a model folder of pack.py, or a run's folder",
     )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help=".caffemodel, or .h5; a model folder has its own")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help=f".caffemodel, or .h5; a model folder has its own, and of a run this may be {NEWEST} or {BEST} (default: "
+        f"the {BEST} of a run with --keep-best, else the {NEWEST})",
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", type=Path, nargs="+", metavar="PATH", help="images, and folders of images")
     source.add_argument("--split", type=Path, metavar="SPLIT", help="a prepared split, such as data/x/test")

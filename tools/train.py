@@ -11,9 +11,10 @@ from pathlib import Path
 
 from renet.common.argument_types import whole_number
 from renet.common.command_line import run
+from renet.networks.trained_run import MEASURES, SNAPSHOTS
 from renet.runtime.builds import restart_with_gpu_build, training_asks_for_gpu
 from renet.runtime.watched_process import Work, watched
-from renet.training.run_folder import EVENTS, SNAPSHOTS
+from renet.training.run_folder import EVENTS
 from renet.training.session import TrainingSettings, death_noted, perform
 from renet.weights.initial_weights import split_names
 
@@ -33,6 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Train a network with a Caffe solver.",
         epilog=f"""examples:
   .venv/bin/python tools/train.py --solver solvers/n_renet_stanford_background.prototxt
+  .venv/bin/python tools/train.py --solver my_net/solver.prototxt --run runs/mine --keep-best mean_iou --patience 5
   .venv/bin/python tools/train.py --resume --run runs/n_renet_stanford_background
 
 A run's folder holds the prototxts as they were used, metrics.jsonl (loss, learning rate, test scores), train.log (what
@@ -54,6 +56,15 @@ resumed, but for layers that docs/training.md lists.""",
     parser.add_argument("--resume", action="store_true", help="go on from the run's newest whole snapshot")
     parser.add_argument(
         "--keep", type=whole_number(1), default=3, metavar="N", help="keep the newest N snapshots (default 3)"
+    )
+    parser.add_argument(
+        "--keep-best",
+        choices=MEASURES,
+        metavar="SCORE",
+        help=f"also keep the snapshot of the test with the best {', '.join(MEASURES[:-1])} or {MEASURES[-1]}",
+    )
+    parser.add_argument(
+        "--patience", type=whole_number(1), metavar="N", help="finish after N tests without a better --keep-best score"
     )
     parser.add_argument(
         "--tensorboard", action="store_true", help=f"also write the metrics as event files, into the run's {EVENTS}/"

@@ -16,6 +16,7 @@ from renet.common.files import write_atomically
 from renet.data.catalog import load_dataset
 from renet.networks.deploy_network import add_deploy_options, deploy_options
 from renet.networks.model_folder import find_network
+from renet.networks.trained_run import BEST, NEWEST
 from renet.runtime.worker_process import NativeCrash, run_native
 from renet.visualization.training_samples import data_layer, samples
 from renet.visualization.views import NetworkSource, filters, maps, network_files, probabilities, receptive
@@ -105,9 +106,18 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--count", type=whole_number(1), default=8, metavar="N", help="default: %(default)s")
         else:
             command.add_argument(
-                "--model", type=Path, required=True, metavar="FILE|DIR", help="deploy.prototxt, or a model folder"
+                "--model",
+                type=Path,
+                required=True,
+                metavar="FILE|DIR",
+                help="deploy.prototxt, a model folder or a run's",
             )
-            command.add_argument("--weights", type=Path, metavar="FILE", help=".caffemodel; a model folder has its own")
+            command.add_argument(
+                "--weights",
+                type=Path,
+                metavar="FILE",
+                help=f".caffemodel; a model folder has its own; of a run also {NEWEST} or {BEST}",
+            )
         if draw not in (filters, samples):
             command.add_argument(
                 "--image", type=Path, required=True, metavar="FILE|SPLIT/ID", help="the image that it sees"

@@ -13,7 +13,7 @@ from renet.common.script_command import command
 from renet.common.text_layout import aligned
 from renet.data.dataset import Dataset
 from renet.evaluation.score_table import percent
-from renet.training.run_folder import read_metadata
+from renet.networks.trained_run import read_metadata
 from renet.weights import snapshots
 
 MODELS = ("n_renet_small", "conv_small")

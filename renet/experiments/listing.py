@@ -14,7 +14,7 @@ from renet.data.split_reader import LABELS
 from renet.experiments.plan import EXPERIMENTS, Experiment, Inference, experiment_dataset
 from renet.experiments.runs import Command, Runs
 from renet.experiments.training import Settings, Training, difference
-from renet.training.run_folder import read_metadata
+from renet.networks.trained_run import read_metadata
 
 
 def check_everything(runs: Runs, experiments: Sequence[Experiment]) -> None:

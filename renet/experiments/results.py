@@ -13,7 +13,7 @@ from renet.evaluation.paper_results import PaperExperiment, paper_experiment
 from renet.experiments.plan import Experiment, Row
 from renet.experiments.runs import Result, Runs
 from renet.experiments.training import Settings, Training
-from renet.training.run_folder import read_metadata
+from renet.networks.trained_run import read_metadata
 
 MEASURES = {
     "pixel_accuracy": "pixel accuracy %",

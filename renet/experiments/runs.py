@@ -18,12 +18,13 @@ from renet.evaluation.scores import Evaluation, LabelSource, evaluate_images
 from renet.evaluation.voc_submission import ARCHIVE, SUBFOLDER, image_sizes, write_submission
 from renet.experiments.plan import Inference
 from renet.experiments.training import Settings, Training, difference, write_files
+from renet.networks.trained_run import read_metadata
 from renet.prediction.crf_parameters import CrfParameters
 from renet.prediction.image_job import RECORD, identity, items_of_split, read_record
 from renet.prediction.inference import PredictionSettings
 from renet.prediction.prediction_job import PredictionJob
 from renet.training.files import DEPLOY, SOLVER
-from renet.training.run_folder import RunFolder, read_metadata
+from renet.training.run_folder import RunFolder
 
 VGG16_HINT = "data_prep/vgg16.py makes it; --weights FILE takes another, --weights none starts from nothing"
 Command = Callable[..., None]

@@ -21,9 +21,9 @@ from renet.networks.models import MODELS
 from renet.networks.schedules import Schedule
 from renet.networks.sealed_files import edited, write_texts
 from renet.networks.spec import Options
+from renet.networks.trained_run import SNAPSHOTS
 from renet.runtime.prototxt import read_network, read_solver, upgrade_network
 from renet.training.files import SOLVER, TRAIN_VAL
-from renet.training.run_folder import SNAPSHOTS
 
 NETWORK = "network"
 SOURCES = "sources.json"

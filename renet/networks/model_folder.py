@@ -1,7 +1,7 @@
 """A trained network as one folder, read: its files, checked against the SHA-256 that model.json holds of each.
 
 `tools/pack.py` writes such a folder (renet/training/packing.py). It stands for deploy.prototxt, weights and dataset
-wherever a network is asked for.
+wherever a network is asked for; so does the folder of a training.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from renet.common.repository import shipped_file
 from renet.common.text_files import read_json_object
 from renet.data.dataset import FILE_NAME as DATASET
 from renet.data.dataset import Dataset
+from renet.networks.trained_run import BEST, NEWEST, RUN, read_metadata, weights_of_run
 
 MODEL = "model.json"
 DEPLOY, DEPLOY_CRF, WEIGHTS, CARD = "deploy.prototxt", "deploy_crf.prototxt", "weights.caffemodel", "README.md"
@@ -33,7 +34,7 @@ class TrainedNetwork:
         weights: .caffemodel, or Caffe's HDF5 file.
         dataset: names and colours of the classes, where they are known.
         deploy_crf: the prototxt with a dense CRF in the softmax's place, where there is one.
-        description: what model.json says; empty outside a model folder.
+        description: what model.json says; None outside a model folder.
     """
 
     deploy: Path
@@ -44,11 +45,17 @@ class TrainedNetwork:
 
 
 def find_network(model: Path, weights: Path | None) -> TrainedNetwork:
-    """A network as people name it: a model folder alone, or a deploy prototxt with its weights.
+    """Find a network as people name it: a model folder alone, a run's folder, or a deploy prototxt with its weights.
+
+    Args:
+        model: the folder or file.
+        weights: of a prototxt; of a run also `newest` or `best`, or None (see `weights_of_run`).
 
     Raises:
-        UserError: a file is missing or damaged, the weights are missing, or a folder is given weights.
+        UserError: a file is missing or damaged, the weights are missing, or a model folder is given weights.
     """
+    if (model / RUN).is_file():
+        return _network_of_run(model, weights)
     if model.is_dir():
         if weights is not None:
             raise UserError(f"{model}: a model folder has its own weights; leave {weights} out, or name {DEPLOY}")
@@ -57,10 +64,23 @@ def find_network(model: Path, weights: Path | None) -> TrainedNetwork:
     if not model.is_file():
         raise UserError(f"{model}: no such file or model folder")
     if weights is None:
-        raise UserError(f"{model}: needs its weights (a .caffemodel); only a model folder has them with it")
+        raise UserError(f"{model}: needs its weights (a .caffemodel); only a model folder or a run's has them with it")
     if not weights.is_file():
         raise UserError(f"{weights}: no such file")
     return TrainedNetwork(model, weights)
+
+
+def _network_of_run(run: Path, weights: Path | None) -> TrainedNetwork:
+    if not (run / DEPLOY).is_file():
+        raise UserError(f"{run / DEPLOY}: missing: the training had no {DEPLOY} beside its network")
+    if weights is None or str(weights) in (NEWEST, BEST):
+        weights = weights_of_run(run, None if weights is None else str(weights))
+    elif not weights.is_file():
+        raise UserError(f"{weights}: no such file; of a run, --weights is also {NEWEST} or {BEST}")
+    data = read_metadata(run).get("dataset")
+    described = Dataset.open(data) if isinstance(data, str) and (Path(data) / DATASET).is_file() else None
+    crf = run / DEPLOY_CRF
+    return TrainedNetwork(run / DEPLOY, weights, described, crf if crf.is_file() else None)
 
 
 def read_model_folder(folder: Path) -> TrainedNetwork:

@@ -139,8 +139,9 @@ class Predictor:
         """Load the network.
 
         Args:
-            model: a model folder (see `renet.pack`), or a deploy prototxt.
-            weights: of a prototxt: .caffemodel, or Caffe's HDF5 file.
+            model: a model folder (see `renet.pack`), a run's folder, or a deploy prototxt.
+            weights: of a prototxt: .caffemodel, or Caffe's HDF5 file; of a run also `newest` or `best`, and None: the
+                best where the training kept it (`keep_best`), else the newest.
             gpu: device number; None computes on the CPU.
             crf: sharpen the result with a dense CRF: its parameters, a prototxt that holds them, or True for the model
                 folder's own.

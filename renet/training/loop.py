@@ -8,8 +8,8 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from renet.common.errors import UserError
 from renet.common.progress import draws_bars, progress
+from renet.networks.trained_run import LOSS, SCORES, Best, best_test
 from renet.runtime.watched_process import Work
 from renet.training.files import TEST, TestNetwork, TrainingFiles
 from renet.training.run_folder import RunFolder
@@ -28,7 +29,6 @@ from renet.weights import snapshots
 
 DEFAULT_DISPLAY = 20
 WIDE_TERMINAL = 130  # columns that hold a run's name beside all that the bar tells
-SCORES = {"pixel_accuracy": "pixel accuracy", "class_accuracy": "class accuracy", "mean_iou": "mean IoU"}
 
 
 def is_finite(network: caffe.Net) -> bool:
@@ -63,6 +63,10 @@ class Training:
         work: tells when to stop.
         tested: the results that are in the metrics, by kind of the test and iteration.
         present: loss, speed and learning rate, in words.
+        keep_best: the score whose best test keeps its snapshot beside the newest; None: the newest alone stay.
+        patience: tests without a better score that end the training; None: it goes on.
+        saved: the iteration of the snapshot that was written or restored last.
+        is_out_of_patience: whether the training has ended by that.
     """
 
     files: TrainingFiles
@@ -72,6 +76,10 @@ class Training:
     work: Work
     tested: dict[str, dict[int, Mapping[str, float]]] = field(default_factory=dict)
     present: tuple[str, ...] = ()
+    keep_best: str | None = None
+    patience: int | None = None
+    saved: int | None = None
+    is_out_of_patience: bool = False
 
     def __post_init__(self) -> None:
         self.losses: list[float] = []  # of the forward passes of one iteration
@@ -86,13 +94,15 @@ class Training:
         of several the scores are of.
 
         Raises:
-            UserError: a network has fewer outputs than its dataset has classes.
+            UserError: a network has fewer outputs than its dataset has classes, or none of the score of `keep_best`.
         """
         heads = find_heads(self.solver.net, self.files.training_layers)
         notes = list(check_classes(heads, self.files.training_layers, str(self.files.training.origin)))
         for test in self.files.tests:
             _, heads_of_test = build_test(test, self.file_of(test))
             notes += check_classes(heads_of_test, test.layers, str(test.network.origin))
+            if test.kind == TEST and not heads_of_test and self.keep_best not in (None, LOSS):
+                raise UserError(f"{test.network.origin}: its test has no scores, only a loss: --keep-best {LOSS}")
             line = told(heads_of_test)
             notes += [] if line is None else [f"{test.title}: {line}"]
         for note in dict.fromkeys(notes):
@@ -106,19 +116,20 @@ class Training:
         return self.folder.path / test.network.name
 
     def run(self) -> None:
-        """Train until max_iter or a stop signal, with a snapshot of the last iteration (after max_iter unless the
-        solver wants none).
+        """Train until max_iter, the end of patience or a stop signal, with a snapshot of the last iteration (after
+        max_iter unless the solver wants none).
 
         Raises:
             UserError: the loss or a weight is no number any more, or a label is out of range.
         """
         start = self.solver.iter
+        self.note_best()
         try:
             self.iterate()
         except BrokenPipeError:
             self.work.stop = signal.SIGPIPE  # nobody reads what it says any more: as if asked to stop
         wanted = self.files.solver.snapshot_after_train or self.solver.iter < self.files.solver.max_iter
-        if self.solver.iter > start and wanted and not self.present_snapshot().state.exists():
+        if self.solver.iter > start and wanted and self.saved != self.solver.iter:
             self.snapshot()
 
     def iterate(self) -> None:
@@ -136,7 +147,9 @@ class Training:
                 for test in self.files.tests:
                     if self.test_is_due(test, iteration):
                         self.test(test, iteration, bar)
-                if iteration >= settings.max_iter or self.work.stop is not None:
+                if self.keep_best is not None and iteration in self.tested[TEST]:
+                    self.keep_the_best(iteration)
+                if iteration >= settings.max_iter or self.work.stop is not None or self.is_out_of_patience:
                     break
                 rate = self.solver.lr
                 began = time.monotonic()
@@ -178,8 +191,55 @@ class Training:
 
     def present_snapshot(self) -> snapshots.Snapshot:
         """The snapshot that belongs to the present iteration, written or not."""
-        iteration = self.solver.iter
+        return self.snapshot_at(self.solver.iter)
+
+    def snapshot_at(self, iteration: int) -> snapshots.Snapshot:
+        """The snapshot of an iteration, written or not."""
         return snapshots.Snapshot(iteration, Path(f"{self.files.solver.snapshot_prefix}_iter_{iteration}.solverstate"))
+
+    def best_kept(self) -> Best | None:
+        """The best test among those whose snapshot is there; None where none is to be kept."""
+        if self.keep_best is None:
+            return None
+        return self._best(lambda iteration: self.snapshot_at(iteration).state.exists())
+
+    def _best(self, counts: Callable[[int], bool]) -> Best | None:
+        tests = ({**line, "kind": TEST, "iteration": at} for at, line in self.tested[TEST].items() if counts(at))
+        return best_test(tests, self.keep_best)
+
+    def keep_the_best(self, iteration: int) -> None:
+        """After the test of this iteration: keep its snapshot where it is the best, and look whether patience ends.
+
+        The metrics have the test already, so that whoever goes on from this snapshot knows why it was kept.
+        """
+        best = self._best(lambda at: at == iteration or self.snapshot_at(at).state.exists())
+        if best is not None and best.iteration == iteration and self.saved != iteration:
+            self.snapshot()
+        else:
+            snapshots.prune(self.folder.snapshots, iteration, self.keep, best.iteration if best else None)
+        self.note_best()
+        if self.patience is not None and iteration < self.files.solver.max_iter:
+            self.is_out_of_patience = self.tests_in_vain() >= self.patience
+
+    def note_best(self) -> None:
+        """Say in run.json of which test the snapshot is kept."""
+        if self.keep_best is not None:
+            best = self.best_kept()
+            self.folder.note(best=None if best is None else asdict(best))
+
+    def tests_in_vain(self) -> int:
+        """How many tests came after the best of all."""
+        best = self._best(lambda _: True)
+        return sum(best is None or iteration > best.iteration for iteration in self.tested[TEST])
+
+    def reason(self) -> str:
+        """Why the training ended before max_iter, in words."""
+        best, count = self._best(lambda _: True), self.tests_in_vain()
+        tests = f"{count} test{'' if count == 1 else 's'}"
+        measure = SCORES.get(self.keep_best or "", self.keep_best)
+        if best is None:
+            return f"no {measure} in {tests}"
+        return f"no better {measure} in {tests} after {best} at iteration {best.iteration}"
 
     def test_is_due(self, test: TestNetwork, iteration: int) -> bool:
         """Whether the solver wants a test before this iteration; the last one always gets one."""
@@ -228,7 +288,9 @@ class Training:
         if fault is not None:
             snapshot.remove()  # of no use, and room for another try
             raise UserError(f"{fault} (just written: is the disk full?)")
-        snapshots.prune(self.folder.snapshots, iteration, self.keep)
+        self.saved = iteration
+        best = self.best_kept()
+        snapshots.prune(self.folder.snapshots, iteration, self.keep, None if best is None else best.iteration)
         self.folder.note(iteration=iteration)
 
     def diverged(self, iteration: int, what: str) -> UserError:

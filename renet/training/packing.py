@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,11 @@ from renet.evaluation.score_table import percent
 from renet.evaluation.scores import Evaluation
 from renet.networks.deploy_network import DeployNetwork
 from renet.networks.model_folder import CARD, DEPLOY, DEPLOY_CRF, FORMAT, MODEL, WEIGHTS
+from renet.networks.trained_run import BEST, NEWEST, read_metadata, read_metrics, weights_of_run
 from renet.runtime.worker_process import NativeCrash, run_native
-from renet.training.run_folder import SNAPSHOTS, read_metadata, read_metrics
 from renet.training.run_record import EVALUATION, PREDICTIONS
-from renet.training.run_state import best_test
 from renet.weights.weight_files import load
 
-NEWEST, BEST = "newest", "best"
 # Of run.json, what says how the training came about; no paths, which lead nowhere elsewhere.
 _KEPT = ("started", "finished", "seconds", "parameters", "commit", "versions", "machine", "threads")
 _PREDICTION_RECORD = "prediction.json"
@@ -38,7 +36,7 @@ def pack(
     run: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    weights: str | os.PathLike[str] = NEWEST,
+    weights: str | os.PathLike[str] | None = None,
     dataset: Dataset | str | os.PathLike[str] | None = None,
     scores: str | os.PathLike[str] | None = None,
 ) -> Path:
@@ -47,7 +45,8 @@ def pack(
     Args:
         run: the run's folder.
         out: the folder to make.
-        weights: `newest` snapshot, the `best` by its test among those that are kept, or a .caffemodel.
+        weights: `newest` snapshot, the `best` by its test among those that are kept, or a .caffemodel; None: the best
+            where the training kept it (`keep_best`), else the newest.
         dataset: the training's, where it does not lie any more where the run found it; or its folder.
         scores: what `evaluate.py --json` wrote; by default the run's evaluation.json, where the predictions beside it
             are of these weights.
@@ -67,7 +66,7 @@ def pack(
     if not (run / DEPLOY).is_file():
         raise UserError(f"{run / DEPLOY}: missing: the training had no {DEPLOY} beside its network")
     tests = {line["iteration"]: line for line in read_metrics(run) if line.get("kind") == "test"}
-    chosen = _weights(run, str(weights), tests.values())
+    chosen = _weights(run, None if weights is None else str(weights))
     described = dataset if isinstance(dataset, Dataset) else _dataset(run, metadata, dataset)
     classes, mean, scale = _tried(run / DEPLOY, chosen)
     if classes != len(described.classes):
@@ -106,37 +105,16 @@ def pack(
     return out
 
 
-def _weights(run: Path, wanted: str, tests: Iterable[dict[str, Any]]) -> Path:
+def _weights(run: Path, wanted: str | None) -> Path:
     """The file of the weights to pack."""
-    if wanted not in (NEWEST, BEST):
-        file = Path(wanted)
-        if not file.is_file():
-            raise UserError(f"{file}: no such file of weights")
-        if file.suffix != ".caffemodel":
-            raise UserError(f"{file}: weights to pack are a .caffemodel")
-        return file
-    from renet.runtime.prototxt import read_solver
-    from renet.weights import snapshots
-
-    solver_type = read_solver(run / "solver.prototxt").type
-    found, faults = [], []
-    for snapshot in snapshots.find(run / SNAPSHOTS):
-        fault = snapshot.fault(solver_type)
-        (faults if fault else found).append(fault or snapshot)
-        if found and wanted == NEWEST:
-            break
-    if not found:
-        raise UserError(f"{run / SNAPSHOTS}: no whole snapshot" + (f" ({faults[0]})" if faults else ""))
-    if wanted == NEWEST:
-        return found[0].weights
-    kept = {snapshot.iteration: snapshot.weights for snapshot in found}
-    best = best_test(line for line in tests if line["iteration"] in kept)
-    if best is None:
-        raise UserError(
-            f"{run}: none of the snapshots that are kept (iterations {', '.join(map(str, sorted(kept)))}) was tested; "
-            "name the weights"
-        )
-    return kept[best.iteration]
+    if wanted in (None, NEWEST, BEST):
+        return weights_of_run(run, wanted)
+    file = Path(wanted)
+    if not file.is_file():
+        raise UserError(f"{file}: no such file of weights")
+    if file.suffix != ".caffemodel":
+        raise UserError(f"{file}: weights to pack are a .caffemodel")
+    return file
 
 
 def _iteration(weights: Path) -> int | None:

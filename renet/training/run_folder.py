@@ -16,9 +16,9 @@ from typing import Any
 from renet.common.errors import UserError, naming, told
 from renet.common.files import write_atomically
 from renet.common.machine import environment
-from renet.common.text_files import read_json_object
+from renet.networks.trained_run import METRICS, RUN, SNAPSHOTS, read_metadata, read_metrics
 
-RUN, METRICS, LOG, SNAPSHOTS = "run.json", "metrics.jsonl", "train.log", "snapshots"
+LOG = "train.log"
 EVENTS = "tensorboard"
 SECONDS_OF_A_LOOK = 0.2
 
@@ -166,38 +166,6 @@ def _in_one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return told(error)
     return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, without one at the end that a killed training did not finish.
-
-    Raises:
-        UserError: another line is damaged; names it.
-    """
-    file = folder / METRICS
-    if not file.is_file():
-        return []
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    metrics: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            content = json.loads(line)
-        except ValueError:
-            content = None
-        if isinstance(content, dict) and isinstance(content.get("iteration"), int):
-            metrics.append(content)
-        elif number < len(lines):
-            raise UserError(f"{file}: line {number} is damaged")
-    return metrics
-
-
-def read_metadata(folder: Path) -> dict[str, Any]:
-    """The content of a run's run.json; empty where there is none.
-
-    Raises:
-        UserError: the file is broken.
-    """
-    return read_json_object(folder / RUN) or {}
 
 
 def write_metadata(folder: Path, metadata: dict[str, Any]) -> None:

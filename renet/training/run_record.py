@@ -10,7 +10,7 @@ from typing import Any
 from renet.common.errors import UserError
 from renet.common.text_files import read_json_object, read_text
 from renet.evaluation.scores import Evaluation
-from renet.training.run_folder import METRICS, RUN, read_metadata, read_metrics
+from renet.networks.trained_run import METRICS, RUN, read_metadata, read_metrics
 
 EVALUATION = "evaluation.json"
 PREDICTIONS = "predictions"

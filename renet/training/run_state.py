@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from renet.common.errors import UserError
-from renet.training.run_folder import (
-    LOG,
+from renet.networks.trained_run import (
     METRICS,
     RUN,
     SNAPSHOTS,
-    is_held,
-    raise_for_want_of_files,
+    Best,
+    best_test,
+    kept_measure,
     read_metadata,
     read_metrics,
 )
+from renet.training.run_folder import LOG, is_held, raise_for_want_of_files
 
 RUNNING, STOPPED, FINISHED, FAILED, UNKNOWN = "running", "stopped", "finished", "failed", "unknown"
 # What run.json says, for a run that no process holds: one that was killed could not say so.
 _STATES = {"running": STOPPED, "interrupted": STOPPED, "finished": FINISHED, "failed": FAILED}
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best test of a run: the highest mean IoU or, of a network without scores, the lowest loss.
-
-    Attributes:
-        measure: `mean_iou` (a fraction) or `loss`.
-        value: of that measure.
-        iteration: at which it was measured.
-    """
-
-    measure: str
-    value: float
-    iteration: int
 
 
 @dataclass(frozen=True)
@@ -51,10 +36,10 @@ class RunState:
             cannot be read.
         iteration: how far it is.
         iterations: how far it is to go.
-        best: of its tests.
+        best: of its tests, by the score by which the run keeps its best snapshot, else as `best_test` has it.
         seconds: that it has trained.
         written: when it last wrote something, seconds of the epoch.
-        message: why it failed, or what is damaged.
+        message: why it failed or finished early, or what is damaged.
     """
 
     folder: Path
@@ -96,10 +81,10 @@ class RunState:
             state,
             iteration,
             _whole_number(metadata.get("iterations")),
-            best_test(metrics),
+            best_test(metrics, kept_measure(metadata)),
             float(max(seconds)) if seconds else None,
             max(_modified(file) for file in (folder, folder / RUN, folder / METRICS, folder / LOG)),
-            message or (str(metadata["message"]) if state == FAILED and metadata.get("message") else None),
+            message or (str(metadata["message"]) if state in (FAILED, FINISHED) and metadata.get("message") else None),
         )
 
 
@@ -113,6 +98,7 @@ class TrainingResult:
         folder: the run's.
         weights: the .caffemodel of the last snapshot; None where the solver wants none.
         best: of its tests.
+        best_weights: the .caffemodel of that test, where the training was to keep it.
     """
 
     state: str
@@ -120,17 +106,7 @@ class TrainingResult:
     folder: Path
     weights: Path | None
     best: Best | None
-
-
-def best_test(metrics: Iterable[Mapping[str, Any]]) -> Best | None:
-    """The best of the tests among lines of metrics.jsonl; of equals the first."""
-    tests = [line for line in metrics if line.get("kind") == "test"]
-    for measure, sign in (("mean_iou", 1), ("loss", -1)):
-        scored = [line for line in tests if isinstance(line.get(measure), int | float) and math.isfinite(line[measure])]
-        if scored:
-            best = max(scored, key=lambda line: sign * line[measure])
-            return Best(measure, float(best[measure]), best["iteration"])
-    return None
+    best_weights: Path | None = None
 
 
 def is_run(folder: Path) -> bool:

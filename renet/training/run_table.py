@@ -31,14 +31,11 @@ def as_json(state: RunState) -> dict[str, Any]:
 def row(state: RunState, now: float) -> list[str]:
     """A run's cells of the table."""
     best = state.best
-    score = "-"
-    if best is not None:
-        score = f"mean IoU {100 * best.value:.1f}%" if best.measure == "mean_iou" else f"loss {best.value:.4f}"
     return [
         product_path(state.folder),
         state.state,
         f"{_count(state.iteration)}/{_count(state.iterations)}",
-        score,
+        "-" if best is None else str(best),
         "-" if best is None else f"{best.iteration:,}",
         "-" if state.seconds is None else duration(state.seconds),
         f"{duration(max(0.0, now - state.written))} ago",
@@ -60,7 +57,7 @@ def duration(seconds: float) -> str:
 
 
 def table(states: Sequence[RunState], now: float) -> str:
-    """All runs as text; below it what those that failed said."""
+    """All runs as text; below it why some failed or finished early."""
     lines = aligned([HEADER, *(row(state, now) for state in states)], left=2)
     lines += [f"{product_path(state.folder)}: {state.message}" for state in states if state.message]
     return "\n".join(lines)

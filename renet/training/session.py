@@ -17,14 +17,15 @@ from caffe.proto import caffe_pb2
 from renet.common.commands import as_typed
 from renet.common.errors import UserError, naming
 from renet.common.repository import ROOT, find_file, path_for_caffe, shipped_file
+from renet.networks.trained_run import MEASURES, best_test, read_metrics
 from renet.runtime.builds import check_gpu
 from renet.runtime.python_layers import check_python_layers
 from renet.runtime.watched_process import Work
 from renet.training.files import SOLVER, TrainingFiles
 from renet.training.loop import Training
 from renet.training.resumption import starts_again
-from renet.training.run_folder import EVENTS, LOG, RunFolder, note_death, read_metrics
-from renet.training.run_state import TrainingResult, best_test
+from renet.training.run_folder import EVENTS, LOG, RunFolder, note_death
+from renet.training.run_state import TrainingResult
 from renet.weights import initial_weights, snapshots
 
 
@@ -41,6 +42,8 @@ class TrainingSettings:
         gpu: device number; None: as the solver says.
         resume: go on from the run's newest whole snapshot.
         keep: how many snapshots stay.
+        keep_best: the score whose best test keeps its snapshot, too, of `MEASURES`; None: as the resumed run has it.
+        patience: tests without a better one that end the training; likewise.
         tensorboard: also write the metrics as event files.
     """
 
@@ -52,6 +55,8 @@ class TrainingSettings:
     gpu: int | None = None
     resume: bool = False
     keep: int = 3
+    keep_best: str | None = None
+    patience: int | None = None
     tensorboard: bool = False
 
 
@@ -181,6 +186,7 @@ def open_run(settings: TrainingSettings) -> tuple[RunFolder, TrainingFiles]:
             # Unseeded would mean: another result with each call, and after each resumption.
             files.solver.random_seed = 0
         files.solver.weights[:] = find_weights(settings, files.solver)
+    _choose_best(settings, folder, files)
     if settings.iterations is not None:
         files.solver.max_iter = settings.iterations
     if settings.gpu is not None:
@@ -196,6 +202,27 @@ def open_run(settings: TrainingSettings) -> tuple[RunFolder, TrainingFiles]:
         print(place, file=sys.stderr)
     files.write(folder.path, prefix)
     return folder, files
+
+
+def _choose_best(settings: TrainingSettings, folder: RunFolder, files: TrainingFiles) -> None:
+    """Note by which score the best snapshot is kept, and the patience, for this training and its resumptions.
+
+    Raises:
+        UserError: no such score, patience with none, or a solver without a test.
+    """
+    for name in ("keep_best", "patience"):
+        asked = getattr(settings, name)
+        if asked is not None:
+            folder.metadata[name] = asked
+    measure = folder.metadata.get("keep_best")
+    if measure is None:
+        if folder.metadata.get("patience") is not None:
+            raise UserError("--patience counts tests without a better score; name the score with --keep-best")
+        return
+    if measure not in MEASURES:
+        raise UserError(f"--keep-best {measure}: is none of {', '.join(MEASURES)}")
+    if not files.tests:
+        raise UserError(f"{files.file}: has no test (test_iter), and --keep-best {measure} is of tests")
 
 
 def trains_on_gpu(solver: caffe_pb2.SolverParameter) -> bool:
@@ -229,7 +256,17 @@ def train(
         caffe.set_mode_cpu()
     solver = build_solver(files, restore)
     folder.note(parameters=sum(blob.count for blobs in solver.net.params.values() for blob in blobs))
-    training = Training(files, folder, solver, settings.keep, work, tests_by_kind(files, metrics))
+    training = Training(
+        files,
+        folder,
+        solver,
+        settings.keep,
+        work,
+        tests_by_kind(files, metrics),
+        keep_best=folder.metadata.get("keep_best"),
+        patience=folder.metadata.get("patience"),
+        saved=restore.iteration if restore else None,
+    )
     training.check()
     with ExitStack() as stack:
         if settings.tensorboard:
@@ -257,13 +294,23 @@ def tests_by_kind(
 def finish(training: Training) -> TrainingResult:
     """Write and say how it ended."""
     folder, snapshot = training.folder, training.present_snapshot()
-    best = best_test(read_metrics(folder.path))
+    best = best_test(read_metrics(folder.path), training.keep_best)
     weights = folder.snapshots / snapshot.weights.name if snapshot.weights.exists() else None
-    if folder.iteration >= training.files.solver.max_iter:
-        folder.end("finished")
-        told = f"weights: {snapshot.weights}" if weights else "no snapshot (snapshot_after_train)"
-        print(f"finished {folder.iteration} iterations; {told}", file=sys.stderr)
-        return TrainingResult("finished", folder.iteration, folder.path, weights, best)
+    kept = training.best_kept()
+    best_weights = None if kept is None else folder.snapshots / training.snapshot_at(kept.iteration).weights.name
+    if training.is_out_of_patience or folder.iteration >= training.files.solver.max_iter:
+        told = [f"finished {folder.iteration} iterations"]
+        if training.is_out_of_patience:
+            reason = training.reason()
+            told = [f"finished early, at iteration {folder.iteration}: {reason}"]
+            folder.end("finished", message=f"finished early: {reason}")
+        else:
+            folder.end("finished")
+        told.append(f"weights: {snapshot.weights}" if weights else "no snapshot (snapshot_after_train)")
+        if kept is not None:
+            told.append(f"best: {kept} at iteration {kept.iteration}: {best_weights}")
+        print("; ".join(told), file=sys.stderr)
+        return TrainingResult("finished", folder.iteration, folder.path, weights, best, best_weights)
     folder.end("interrupted")
     stop = training.work.stop or signal.SIGTERM
     again = as_typed(f"tools/train.py --resume --run {folder.path}")
@@ -271,7 +318,7 @@ def finish(training: Training) -> TrainingResult:
         f"stopped at iteration {folder.iteration} by {signal.Signals(stop).name}; go on with: {again}",
         file=sys.stderr,
     )
-    return TrainingResult("interrupted", folder.iteration, folder.path, weights, best)
+    return TrainingResult("interrupted", folder.iteration, folder.path, weights, best, best_weights)
 
 
 def _say(text: str) -> None:

@@ -37,6 +37,8 @@ def train(
     gpu: int | None = None,
     resume: bool = False,
     keep: int = 3,
+    keep_best: str | None = None,
+    patience: int | None = None,
     tensorboard: bool = False,
     verbose: bool = False,
 ) -> TrainingResult:
@@ -53,6 +55,9 @@ def train(
         gpu: device number; None: as the solver says.
         resume: go on from the run's newest whole snapshot.
         keep: how many snapshots stay.
+        keep_best: also keep the snapshot of the test with the best `mean_iou`, `class_accuracy`, `pixel_accuracy` or
+            `loss`; a resumption goes on with it.
+        patience: finish after so many tests without a better one; likewise.
         tensorboard: also write the metrics as event files into the run's folder.
         verbose: tell the progress on stderr.
 
@@ -60,7 +65,8 @@ def train(
         UserError: wrong or missing files, a run that is there already, a training that diverges, or Caffe stopped it;
             run.json tells it, too.
     """
-    for name, value, least in (("iterations", iterations, 1), ("seed", seed, 0), ("gpu", gpu, 0), ("keep", keep, 1)):
+    numbers = (("iterations", iterations, 1), ("seed", seed, 0), ("gpu", gpu, 0), ("keep", keep, 1))
+    for name, value, least in (*numbers, ("patience", patience, 1)):
         if value is not None and value < least:
             raise UserError(f"{name} is {value}, and must be {least} or more")
     files = [weights] if isinstance(weights, str | os.PathLike) else weights
@@ -73,6 +79,8 @@ def train(
         "gpu": gpu,
         "resume": resume,
         "keep": keep,
+        "keep_best": keep_best,
+        "patience": patience,
         "tensorboard": tensorboard,
     }
     with tempfile.NamedTemporaryFile() as notes:

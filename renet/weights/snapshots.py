@@ -96,10 +96,11 @@ def newest_whole(folder: Path, solver_type: str) -> tuple[Snapshot | None, list[
     return None, faults
 
 
-def prune(folder: Path, newest: int, keep: int) -> None:
-    """Delete all but the last `keep` of the snapshots up to iteration `newest`.
+def prune(folder: Path, newest: int, keep: int, best: int | None = None) -> None:
+    """Delete all but the last `keep` of the snapshots up to iteration `newest`, and that of iteration `best`.
 
     Later ones are left alone: a resumed training found them broken, and will write them again.
     """
     for snapshot in [snapshot for snapshot in find(folder) if snapshot.iteration <= newest][keep:]:
-        snapshot.remove()
+        if snapshot.iteration != best:
+            snapshot.remove()
