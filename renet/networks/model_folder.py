@@ -48,7 +48,7 @@ def find_network(model: Path, weights: Path | None) -> TrainedNetwork:
     """Find a network as people name it: a model folder alone, a run's folder, or a deploy prototxt with its weights.
 
     Args:
-        model: the folder or file.
+        model: folder or file.
         weights: of a prototxt; of a run also `newest` or `best`, or None (see `weights_of_run`).
 
     Raises:
