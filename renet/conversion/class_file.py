@@ -40,8 +40,25 @@ class _Line:
     colour: Colour | None = None
 
 
-def read_classes(file: Path) -> tuple[list[str], np.ndarray]:
-    """Read the classes' names and colours (C x 3 uint8, RGB) from a class file.
+@dataclass(frozen=True)
+class ClassFile:
+    """Content of a class file.
+
+    Attributes:
+        names: of the classes 0, 1, ...
+        palette: C x 3 uint8, RGB.
+        coloured: the classes whose colours stand in the file; the others' were made up.
+        ignored_colours: colours of pixels to ignore.
+    """
+
+    names: list[str]
+    palette: np.ndarray
+    coloured: frozenset[int]
+    ignored_colours: tuple[Colour, ...]
+
+
+def read_classes(file: Path) -> ClassFile:
+    """Read the classes' names and colours from a class file.
 
     A line is a name, with an optional colour before or after it: `#rrggbb` or three numbers. Classes without one get
     colours that differ well from each other. Lines may carry the labels' numbers, 0, 1, ..., in front or at the end.
@@ -53,9 +70,9 @@ def read_classes(file: Path) -> tuple[list[str], np.ndarray]:
             names the file and the line.
     """
     lines = [_coloured(number, text, file) for number, text in numbered_lines(file) if not _is_comment(text)]
-    lines = _without_numbers(lines, file)
+    lines, ignored = _without_numbers(lines, file)
     if lines and lines[0].text == LABELME_IGNORED:
-        del lines[0]
+        ignored.append(lines.pop(0))
     names: list[str] = []
     for line in lines:
         name = " ".join(line.text.strip(" \t,;:").split())
@@ -72,7 +89,12 @@ def read_classes(file: Path) -> tuple[list[str], np.ndarray]:
         raise UserError(f"{file}: names no class; it holds one name a line")
     if len(names) > MOST_CLASSES:
         raise UserError(f"{file}: {len(names)} classes; at most {MOST_CLASSES} fit into 8-bit labels")
-    return names, np.array([line.colour or _colour_of(label) for label, line in enumerate(lines)], np.uint8)
+    return ClassFile(
+        names,
+        np.array([line.colour or _colour_of(label) for label, line in enumerate(lines)], np.uint8),
+        frozenset(label for label, line in enumerate(lines) if line.colour),
+        tuple(line.colour for line in ignored if line.colour),
+    )
 
 
 def _is_comment(text: str) -> bool:
@@ -110,8 +132,8 @@ def _of_numbers(texts: Sequence[str], where: str) -> Colour:
     return red, green, blue
 
 
-def _without_numbers(lines: list[_Line], file: Path) -> list[_Line]:
-    """The lines' names alone, where each line carries its class's number.
+def _without_numbers(lines: list[_Line], file: Path) -> tuple[list[_Line], list[_Line]]:
+    """The lines' names alone, where each line carries its class's number; and a line of pixels to ignore.
 
     Raises:
         UserError: the numbers are not 0, 1, ... in the order of the lines.
@@ -122,12 +144,13 @@ def _without_numbers(lines: list[_Line], file: Path) -> list[_Line]:
             continue
         numbers = [int(match[at]) for match in found if match]
         named = [replace(line, text=match[rest]) for line, match in zip(lines, found) if match]
+        ignored: list[_Line] = []
         if numbers[-1] == IGNORE_LABEL:
-            numbers, named = numbers[:-1], named[:-1]
+            numbers, named, ignored = numbers[:-1], named[:-1], [_with_colour(named[-1], file)]
         if len({line.text for line in named}) < len(named):
             continue  # "lane 0", "lane 1": the numbers belong to the names
         if numbers == list(range(len(numbers))):
-            return [line if line.colour else _coloured(line.number, line.text, file) for line in named]
+            return [_with_colour(line, file) for line in named], ignored
         if at == 1 and numbers == sorted(set(numbers)):
             last = len(numbers) - 1
             mend = (
@@ -139,7 +162,12 @@ def _without_numbers(lines: list[_Line], file: Path) -> list[_Line]:
                 f"{file}, line {named[0].number}: the number {numbers[0]} of the first class, which is label 0; write "
                 f"the names without numbers; {mend}"
             )
-    return lines
+    return lines, []
+
+
+def _with_colour(line: _Line, file: Path) -> _Line:
+    """A line whose number is gone, with the colour that stood behind it."""
+    return line if line.colour else _coloured(line.number, line.text, file)
 
 
 def _colour_of(label: int) -> Colour:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from renet.common.errors import UserError
+from renet.common.text_layout import listed
+from renet.conversion.annotated_image import AnnotatedImage
+from renet.conversion.label_formats import LabelFormat, read_annotation_file
 from renet.conversion.prepare import shuffled
 from renet.data.held_out import held_out_ids
 from renet.data.image_ids import IMAGE_ENDINGS, LABEL_ENDING, Entry, file_id, find_images, find_labels, read_list
@@ -21,11 +24,19 @@ _FOLDERS_ABOVE = 3  # a list's paths may begin this many folders above it
 
 @dataclass(frozen=True)
 class Item:
-    """Image of a user's: its id, its file, and where its label is or ought to be."""
+    """Image of a user's.
+
+    Attributes:
+        id: its id.
+        image: its file.
+        label: where its label is or ought to be.
+        annotation: its entry in `label`, where that file has the labels of many images.
+    """
 
     id: str
     image: Path
     label: Path
+    annotation: AnnotatedImage | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -34,15 +45,17 @@ class Source:
 
     Attributes:
         images: folder of the images; None where each split has its own.
-        labels: folder of the label PNGs.
+        labels: folder of the labels, or the file of all.
         image_suffix: what follows the id in images' names.
         label_suffix: what follows the id in labels' names.
+        format: of the labels.
     """
 
     images: Path | None
     labels: Path | None
     image_suffix: str = ""
     label_suffix: str = ""
+    format: LabelFormat = LabelFormat.NUMBERS
 
     @cached_property
     def found(self) -> dict[str, Item]:
@@ -52,10 +65,14 @@ class Source:
             UserError: a folder is missing, or holds no image or no label of any image.
         """
         assert self.images is not None and self.labels is not None, "the caller has folders"
-        labels = find_labels(self.labels, self.label_suffix)
+        if self.format.has_one_file:
+            return self._annotated(self.labels, find_images(self.images, self.image_suffix))
+        ending = self.format.ending
+        labels = find_labels(self.labels, self.label_suffix, ending)
         if self.label_suffix != self.image_suffix:
             images = find_images(self.images, self.image_suffix, besides=self.label_suffix)
-        elif self.images.is_dir() and self.images.samefile(self.labels):  # x.jpg and its label x.png in one folder
+        elif ending == LABEL_ENDING and self.images.is_dir() and self.images.samefile(self.labels):
+            # x.jpg and its label x.png in one folder
             images = find_images(self.images, self.image_suffix, endings=IMAGE_ENDINGS - {LABEL_ENDING})
         else:
             images = find_images(self.images, self.image_suffix)
@@ -63,13 +80,27 @@ class Source:
             first_id, first = next(iter(images.items()))
             raise UserError(
                 f"{self.labels}: no label of any image in {self.images}: that of {first.name} would be "
-                f"{first_id}{self.label_suffix}{LABEL_ENDING}, but there is {next(iter(labels.values())).name}; "
+                f"{first_id}{self.label_suffix}{ending}, but there is {next(iter(labels.values())).name}; "
                 "--image-suffix and --label-suffix say what follows the part that both names share"
             )
         return {
-            one: Item(one, image, labels.get(one, self.labels / f"{one}{self.label_suffix}{LABEL_ENDING}"))
+            one: Item(one, image, labels.get(one, self.labels / f"{one}{self.label_suffix}{ending}"))
             for one, image in images.items()
         }
+
+    def _annotated(self, file: Path, images: Mapping[str, Path]) -> dict[str, Item]:
+        """The images, with their entries in the file of all labels."""
+        entries: dict[str, AnnotatedImage] = {}
+        for entry in read_annotation_file(file, self.format):
+            other = entries.setdefault(file_id(entry.name, self.image_suffix), entry)
+            if other is not entry:
+                raise UserError(f"{file}: {entry.name} has the same id as {other.name}; ids are names without folders")
+        absent = [entry.name for one, entry in entries.items() if one not in images]
+        if len(absent) == len(entries):
+            raise UserError(f"{file}: annotates no image in {self.images}{': that of ' + absent[0] if absent else ''}")
+        if absent:
+            print(f"{file}: {len(absent)} of its {len(entries)} images are not in {self.images}: {listed(absent)}")
+        return {one: Item(one, image, file, entries.get(one)) for one, image in images.items()}
 
     def items(self) -> list[Item]:
         """List all images of the folders, in order; see `found`."""
@@ -141,8 +172,8 @@ def _from_folders(place: str, source: Source) -> list[Item]:
     """The images of IMAGES:LABELS; where a path has colons in it, the parting at which both are folders."""
     parts = place.split(":")
     pairs = [(Path(":".join(parts[:n])), Path(":".join(parts[n:]))) for n in range(1, len(parts))]
-    images, labels = next((pair for pair in pairs if pair[0].is_dir() and pair[1].is_dir()), pairs[0])
-    return Source(images, labels, source.image_suffix, source.label_suffix).items()
+    images, labels = next((pair for pair in pairs if pair[0].is_dir() and pair[1].exists()), pairs[0])
+    return replace(source, images=images, labels=labels).items()
 
 
 def _listed(file: Path, source: Source) -> list[Item]:
@@ -169,7 +200,7 @@ def _listed(file: Path, source: Source) -> list[Item]:
     for entry in entries:
         item = source.found[entry.id]
         own = entry.label and by_label.get(file_id(entry.label, source.label_suffix))
-        items.append(Item(item.id, item.image, own or item.label))
+        items.append(replace(item, label=own or item.label))
     return items
 
 

@@ -82,22 +82,23 @@ def find_images(
     return _by_id(folder, _matching(folder, is_image), suffix, "image")
 
 
-def find_labels(folder: Path, suffix: str = "") -> dict[str, Path]:
-    """Find the label PNGs of a folder by image id, sorted; where it has none of its own, those of its subfolders.
+def find_labels(folder: Path, suffix: str = "", ending: str = LABEL_ENDING) -> dict[str, Path]:
+    """Find the label files of a folder by image id, sorted; where it has none of its own, those of its subfolders.
 
     Args:
         folder: where they are.
-        suffix: what each label's name ends in before `.png`; others are left out.
+        suffix: what each label's name ends in before its ending; others are left out.
+        ending: of labels' files, with the dot, in small letters.
 
     Raises:
         UserError: no such folder, no label in it, or two labels of one image.
     """
 
     def is_label(name: str) -> bool:
-        stem, ending = os.path.splitext(name)
-        return ending.lower() == LABEL_ENDING and stem.endswith(suffix)
+        stem, own = os.path.splitext(name)
+        return own.lower() == ending and stem.endswith(suffix)
 
-    return _by_id(folder, _matching(folder, is_label), suffix, "label PNG")
+    return _by_id(folder, _matching(folder, is_label), suffix, f"label {ending[1:].upper()}")
 
 
 def read_list(file: Path, suffix: str = "") -> list[Entry]:
@@ -160,7 +161,8 @@ def _matching(folder: Path, is_meant: Callable[[str], bool]) -> list[Path]:
 def _by_id(folder: Path, files: list[Path], suffix: str, kind: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in files:
-        one = file_id(file.name, suffix)
+        # x.json and x.jpg.json are both of the image x
+        one = file_id(file.name if file.suffix.lower() in IMAGE_ENDINGS else file.stem, suffix)
         if one in found:
             other = found[one].relative_to(folder)
             raise UserError(f"{file}: has the same id as {other}; ids are names without ending and suffix")

@@ -44,6 +44,10 @@ class LabelFrame(Enum):
     STORED = "stored"  # as the image's pixels are stored, the rotation not applied
 
 
+class ColouredLabelError(UserError):
+    """Complaint about a label file that holds colours in place of numbers."""
+
+
 @dataclass(frozen=True)
 class EncodedImage:
     """Image as it goes into a database: `data` decodes to `height` x `width` x 3, 8 bits, BGR."""
@@ -183,7 +187,7 @@ def read_index_png(data: bytes, where: str) -> np.ndarray:
     except Exception as error:
         raise UserError(f"{where}: not a PNG that can be read ({first_line(error)})") from None
     if image.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
-        raise UserError(
+        raise ColouredLabelError(
             f"{where}: has colours ({image.mode}), not class numbers; "
             "a label must be a palette or grey PNG whose pixel values are the numbers of the classes"
         )

@@ -111,6 +111,9 @@ def labels_refused(place: Path) -> Iterator[str]:
     yield from (line for line in convert(place, "mask", "data_mask").stdout.splitlines() if "no pixel" in line)
     for labels in ("colours", "sevens", "short"):
         yield from last_line(convert(place, labels, f"data_{labels}"))
+    (place / "uncoloured.txt").write_text("ground #00ff00\nbox 200 0 0\n")
+    words = ("--images", "images", "--labels", "colours", "--labels-as", "colours", "--classes", "uncoloured.txt")
+    yield from last_line(call("data_prep/folder.py", *words, "--out", "data_uncoloured", cwd=place))
     shutil.rmtree(place / "lying", ignore_errors=True)
     for name in ("images", "labels"):
         (place / "lying" / name).mkdir(parents=True)
@@ -319,9 +322,10 @@ def test_other_thread_counts_differ_in_last_bits(place: Path) -> None:
     assert all(np.allclose(a, b, atol=1e-3) for a, b in zip(one, two))
 
 
-def test_the_snippet_turns_colours_into_numbers(place: Path, tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
-    shutil.copy(place / "colours/p03.png", tmp_path / "colours.png")
-    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert ran.stdout == "unknown colours: set()\n", ran.stderr
-    assert np.array_equal(read_label_map(tmp_path / "label.png"), read_label_map(place / "ok/p03.png"))
+def test_coloured_labels_are_read_by_the_class_file(place: Path) -> None:
+    (place / "coloured.txt").write_text("ground #000000\nbox 200 0 0\n")
+    words = ("--images", "images", "--labels", "colours", "--labels-as", "colours", "--classes", "coloured.txt")
+    done("data_prep/folder.py", *words, "--out", "data_by_colour", "--test-fraction", 0, cwd=place)
+    with SplitReader(place / "data_by_colour/train") as reader:
+        for number, name in enumerate(reader.ids()):
+            assert np.array_equal(reader.label(number), read_label_map(place / f"ok/{name}.png"))

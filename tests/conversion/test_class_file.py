@@ -38,14 +38,15 @@ COLOURED = {
 def test_names(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "classes.txt"
     file.write_bytes(SKY_AND_TREE[kind].encode())
-    assert read_classes(file)[0] == ["sky", "tree"]
+    assert read_classes(file).names == ["sky", "tree"]
 
 
 @pytest.mark.parametrize("kind", COLOURED)
 def test_colours(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "classes.txt"
     file.write_text(COLOURED[kind])
-    names, palette = read_classes(file)
+    found = read_classes(file)
+    names, palette = found.names, found.palette
     assert names == ["sky", "tree"]
     assert palette.tolist() == [[1, 2, 3], [255, 255, 255]]
 
@@ -53,17 +54,17 @@ def test_colours(tmp_path: Path, kind: str) -> None:
 def test_names_may_have_spaces_commas_and_digits(tmp_path: Path) -> None:
     file = tmp_path / "classes.txt"
     file.write_text("garden   gate  #fff\nroute 66\nperson, walking\n16 wheeler\nlane 0\n0\n")
-    assert read_classes(file)[0] == ["garden gate", "route 66", "person, walking", "16 wheeler", "lane 0", "0"]
+    assert read_classes(file).names == ["garden gate", "route 66", "person, walking", "16 wheeler", "lane 0", "0"]
     file.write_text("lane 0\nlane 1\n")
-    assert read_classes(file)[0] == ["lane 0", "lane 1"]
+    assert read_classes(file).names == ["lane 0", "lane 1"]
     file.write_text("__ignore__\n_background_\ncat\n")  # labelme2voc numbers them -1 (255 in the PNG), 0 and 1
-    assert read_classes(file)[0] == ["_background_", "cat"]
+    assert read_classes(file).names == ["_background_", "cat"]
 
 
 def test_classes_without_colours_get_different_ones(tmp_path: Path) -> None:
     file = tmp_path / "classes.txt"
     file.write_text("\n".join(f"class {n} of all" for n in range(30)))
-    _, palette = read_classes(file)
+    palette = read_classes(file).palette
     assert len({tuple(colour) for colour in palette.tolist()}) == 30
 
 

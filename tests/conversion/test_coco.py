@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 
 from renet.common.errors import UserError
-from renet.conversion.coco import CATEGORIES, AnnotatedImage, _compact, draw_label, read_annotations, unpack_counts
+from renet.conversion.coco import CATEGORIES, draw_label, read_voc_annotations
+from renet.conversion.coco_annotations import read_annotations
+from renet.conversion.regions import unpack_counts
 from renet.data.catalog import VOC2012
 from renet.data.dataset import Dataset
 from renet.data.split_reader import SplitReader
@@ -169,7 +172,7 @@ def test_overlaps_and_crowds(tmp_path: Path) -> None:
         instance(1, TRUCK, runs(~half), crowd=1),  # another category's crowd is background
     ]
     (tmp_path / "a.json").write_text(json.dumps(content(annotations, [1])))
-    (image,) = read_annotations(tmp_path / "a.json")
+    (image,) = read_voc_annotations(tmp_path / "a.json")
     expected = np.zeros((HEIGHT, WIDTH), int)
     expected[:20, :30], expected[20:30, :30], expected[30:60, :5] = 6, 7, 15
     expected[10:20, :30] = 255
@@ -188,12 +191,13 @@ def test_runs_as_text() -> None:
         assert np.array_equal(label_of(shape), covered * 6)
 
 
-def label_of(shape: object, **more: int) -> np.ndarray:
+def label_of(shape: object) -> np.ndarray:
     """The label of one bus of this shape."""
-    text = json.dumps(instance(1, BUS, shape, **more))
-    return draw_label(
-        AnnotatedImage(1, "1.jpg", HEIGHT, WIDTH, [json.loads(text, object_hook=_compact)]), "a.json: image 1"
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "a.json"
+        file.write_text(json.dumps(content([instance(1, BUS, shape)], [1])))
+        (image,) = read_annotations(file).images
+    return draw_label(image, "a.json: image 1")
 
 
 @pytest.mark.parametrize(
