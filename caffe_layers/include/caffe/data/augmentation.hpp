@@ -20,10 +20,10 @@ namespace caffe {
  * pure functions of (seed, sample number), so that one more kind leaves the
  * others' values as they were.
  *
- * Geometry is one resampling of the crop's own pixels, from the image as it was
- * decoded: the image bilinearly, and where it shrinks each pixel is the mean of
- * several such samples, so that fine patterns do not alias; the label from the
- * nearest pixel. A crop that is moved and flipped alone keeps its pixels' values.
+ * An image that shrinks is scaled by area, so that fine patterns do not alias.
+ * Enlarging, turning, moving and flipping are one bilinear resampling of the
+ * crop's own pixels. The label takes the nearest pixel of what was decoded. A
+ * crop that is only moved and flipped keeps its pixels' values.
  *
  * Colour is one affine map of (B, G, R), rounded and cut to 0 .. 255 once.
  *

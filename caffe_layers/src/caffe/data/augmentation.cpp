@@ -13,10 +13,6 @@ namespace caffe {
 namespace {
 
 const double RADIANS = CV_PI / 180;
-// Finer sampling than this costs more than decoding; images that shrink further
-// are close to smooth at that scale.
-const int MOST_SUBSAMPLES = 4;
-
 // Written so that NaN fails.
 void CheckRange(const std::string& layer, const char* name, double value,
     double least, double most) {
@@ -24,10 +20,14 @@ void CheckRange(const std::string& layer, const char* name, double value,
       << " given; expected " << least << " to " << most;
 }
 
-// How many samples along one axis make a pixel of an image scaled by `scale`:
-// neighbours are at most 1.5 pixels apart, so that bilinear samples miss none.
-int Subsamples(double scale) {
-  return std::min(std::max(cvRound(1 / scale), 1), MOST_SUBSAMPLES);
+// Scales by area each axis that is to be shorter; the others stay.
+cv::Mat Shrink(const cv::Mat& image, cv::Size scaled) {
+  const cv::Size size(std::min(scaled.width, image.cols),
+      std::min(scaled.height, image.rows));
+  if (size == image.size()) { return image; }
+  cv::Mat shrunk;
+  cv::resize(image, shrunk, size, 0, 0, cv::INTER_AREA);
+  return shrunk;
 }
 
 }  // namespace
@@ -92,47 +92,56 @@ void Augmentation::Warp(int64_t sample, cv::Size scaled, const cv::Rect& crop,
       AtMost(sample, SampleOrder::ROTATION, param_.rotation()) * RADIANS;
   const double cosine = std::cos(angle), sine = std::sin(angle);
   const cv::Point2d middle((crop.width - 1) / 2., (crop.height - 1) / 2.);
-  const cv::Point2d scale(static_cast<double>(scaled.width) / image->cols,
-      static_cast<double>(scaled.height) / image->rows);
-  // Where the image has what sample (x, y) of the crop shows; the crop's pixels
-  // are `parts` samples wide and high. Pixels' middles are whole numbers.
-  auto source = [&](double x, double y, cv::Size parts) {
-    const double right = ((x + 0.5) / parts.width - 0.5 - middle.x) *
-        (flip ? -1 : 1);
-    const double down = (y + 0.5) / parts.height - 0.5 - middle.y;
-    const double column = crop.x + middle.x + cosine * right + sine * down;
-    const double row = crop.y + middle.y - sine * right + cosine * down;
-    return cv::Point2d((column + 0.5) / scale.x - 0.5,
-        (row + 0.5) / scale.y - 0.5);
-  };
   const bool reflect =
       param_.padding() == SegmentationDataParameter::REFLECTION;
-  auto warp = [&](const cv::Mat& from, cv::Size parts, int interpolation,
+  // Image and label meet at one axis at any scale where that is the image's edge;
+  // unscaled, the middle of the last pixel is, as without augmentation.
+  const int reflection = scaled == image->size() ? cv::BORDER_REFLECT_101 :
+      cv::BORDER_REFLECT;
+  auto warp = [&](const cv::Mat& pixels, int interpolation,
       const cv::Scalar& beyond) {
-    const cv::Point2d origin = source(0, 0, parts);
-    const cv::Point2d across = source(1, 0, parts) - origin;
-    const cv::Point2d along = source(0, 1, parts) - origin;
+    const double scale_x = static_cast<double>(scaled.width) / pixels.cols;
+    const double scale_y = static_cast<double>(scaled.height) / pixels.rows;
+    // What pixel (x, y) of the crop shows; pixels' middles are whole numbers.
+    auto source = [&](double x, double y) {
+      const double right = flip ? middle.x - x : x - middle.x;
+      const double down = y - middle.y;
+      const double column = crop.x + middle.x + cosine * right + sine * down;
+      const double row = crop.y + middle.y - sine * right + cosine * down;
+      return cv::Point2d((column + 0.5) / scale_x - 0.5,
+          (row + 0.5) / scale_y - 0.5);
+    };
+    const cv::Point2d across = source(1, 0) - source(0, 0);
+    const cv::Point2d along = source(0, 1) - source(0, 0);
+    cv::Point2d origin = source(0, 0);
+    cv::Mat padded = pixels, warped;
+    if (reflect) {
+      // warpAffine reflects, too, but takes several times as long for pixels
+      // beyond the image. One more pixel on each side is for interpolation.
+      int left = 0, right = 0, top = 0, bottom = 0;
+      for (int corner = 0; corner < 4; ++corner) {
+        const cv::Point2d at = source(corner % 2 * (crop.width - 1),
+            corner / 2 * (crop.height - 1));
+        left = std::max(left, 1 - cvFloor(at.x));
+        right = std::max(right, cvCeil(at.x) + 2 - pixels.cols);
+        top = std::max(top, 1 - cvFloor(at.y));
+        bottom = std::max(bottom, cvCeil(at.y) + 2 - pixels.rows);
+      }
+      if (left + right + top + bottom > 0) {
+        cv::copyMakeBorder(pixels, padded, top, bottom, left, right,
+            reflection);
+        origin += cv::Point2d(left, top);
+      }
+    }
     const cv::Matx23d map(across.x, along.x, origin.x,
         across.y, along.y, origin.y);
-    cv::Mat to;
-    cv::warpAffine(from, to, map,
-        cv::Size(crop.width * parts.width, crop.height * parts.height),
-        interpolation | cv::WARP_INVERSE_MAP,
-        reflect ? cv::BORDER_REFLECT_101 : cv::BORDER_CONSTANT, beyond);
-    return to;
+    cv::warpAffine(padded, warped, map, crop.size(),
+        interpolation | cv::WARP_INVERSE_MAP, cv::BORDER_CONSTANT, beyond);
+    return warped;
   };
-  const cv::Size parts(Subsamples(scale.x), Subsamples(scale.y));
-  cv::Mat fine = warp(*image, parts, cv::INTER_LINEAR, mean_);
-  if (parts == cv::Size(1, 1)) {
-    *image = fine;
-  } else {
-    cv::Mat pixels;  // not into *image: what it was is shared
-    cv::resize(fine, pixels, crop.size(), 0, 0, cv::INTER_AREA);
-    *image = pixels;
-  }
+  *image = warp(Shrink(*image, scaled), cv::INTER_LINEAR, mean_);
   if (!label->empty()) {
-    *label = warp(*label, cv::Size(1, 1), cv::INTER_NEAREST,
-        cv::Scalar(IGNORED_LABEL));
+    *label = warp(*label, cv::INTER_NEAREST, cv::Scalar(IGNORED_LABEL));
   }
 }
 
