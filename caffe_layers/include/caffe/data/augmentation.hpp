@@ -20,9 +20,9 @@ namespace caffe {
  * pure functions of (seed, sample number), so that one more kind leaves the
  * others' values as they were.
  *
- * An image that shrinks is scaled by area, so that fine patterns do not alias.
- * Enlarging, turning, moving and flipping are one bilinear resampling of the
- * crop's own pixels. The label takes the nearest pixel of what was decoded. A
+ * An image that shrinks below two thirds is scaled by area, so that fine patterns
+ * do not alias. All else, turning, moving and flipping included, is one bilinear
+ * resampling of the crop's own pixels. The label takes the nearest pixel of what was decoded. A
  * crop that is only moved and flipped keeps its pixels' values.
  *
  * Colour is one affine map of (B, G, R), rounded and cut to 0 .. 255 once.

@@ -20,10 +20,16 @@ void CheckRange(const std::string& layer, const char* name, double value,
       << " given; expected " << least << " to " << most;
 }
 
-// Scales by area each axis that is to be shorter; the others stay.
+// The length at which an axis is resampled. Down to two thirds, bilinear samples
+// are at most 1.5 pixels apart and miss none.
+int ShrunkLength(int scaled, int length) {
+  return 3 * scaled < 2 * length ? scaled : length;
+}
+
+// Scales by area each axis that becomes much shorter; the others stay.
 cv::Mat Shrink(const cv::Mat& image, cv::Size scaled) {
-  const cv::Size size(std::min(scaled.width, image.cols),
-      std::min(scaled.height, image.rows));
+  const cv::Size size(ShrunkLength(scaled.width, image.cols),
+      ShrunkLength(scaled.height, image.rows));
   if (size == image.size()) { return image; }
   cv::Mat shrunk;
   cv::resize(image, shrunk, size, 0, 0, cv::INTER_AREA);
