@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import re
 
-# The first number that upstream left free for a layer's own parameters is 149.
-LAYER_FIELDS = (
-    "optional ReNetParameter renet_param = 149;",
-    "optional SegmentationDataParameter segmentation_data_param = 150;",
-    "optional DenseCRFParameter dense_crf_param = 151;",
-    "optional L2NormalizationParameter l2_normalization_param = 152;",
-)
+_EXTENSION = re.compile(r"^extend (\w+) \{\n(.*?)^\}\n*", re.DOTALL | re.MULTILINE)
+_FIELD = re.compile(r"^ *(?:optional|repeated) \w+ (\w+) = (\d+)", re.MULTILINE)
 
 
 class MergeError(Exception):
     """The two files do not fit together; the message is one line."""
 
 
-def merge(upstream: str, messages: list[str], fields: tuple[str, ...] = LAYER_FIELDS) -> str:
-    """Text of ``caffe.proto`` with ``fields`` added to LayerParameter and the files ``messages`` appended.
+def merge(upstream: str, messages: list[str]) -> str:
+    """Text of ``caffe.proto`` with the files ``messages`` appended; the fields of their ``extend NAME { ... }`` go into
+    Caffe's own message of that name, as if they had always been there.
 
-    Raises MergeError where there is no LayerParameter, or where a field's number or name is taken already.
+    Raises MergeError where Caffe has no such message, or where a field's number or name is taken already.
     """
-    found = re.search(r"^message LayerParameter \{\n(.*?)^\}\n", upstream, re.DOTALL | re.MULTILINE)
+    bodies = []
+    for text in messages:
+        for name, fields in _EXTENSION.findall(text):
+            upstream = _with_fields(upstream, name, fields)
+        # syntax and package may stand in a file only once, and upstream's do
+        bodies.append(re.sub(r"^(syntax|package)\b[^\n]*\n+", "", _EXTENSION.sub("", text), flags=re.MULTILINE))
+    return "\n".join([upstream, *bodies])
+
+
+def _with_fields(upstream: str, message: str, fields: str) -> str:
+    found = re.search(rf"^message {message} \{{\n(.*?)^\}}\n", upstream, re.DOTALL | re.MULTILINE)
     if not found:
-        raise MergeError("caffe.proto has no message LayerParameter")
-    for field in fields:
-        name, number = re.fullmatch(r"\w+ \w+ (\w+) = (\d+);", field).groups()
+        raise MergeError(f"caffe.proto has no message {message}")
+    for name, number in _FIELD.findall(fields):
         if re.search(rf"= {number}\b", found[1]) or re.search(rf"\b{name} =", found[1]):
-            raise MergeError(f"LayerParameter has a field {name} or number {number} already")
-    layer_fields = "".join(f"  {field}\n" for field in fields)
-    # syntax and package may stand in a file only once, and upstream's do
-    bodies = [re.sub(r"^(syntax|package)\b[^\n]*\n+", "", text, flags=re.MULTILINE) for text in messages]
+            raise MergeError(f"{message} has a field {name} or number {number} already")
     end = found.end(1)
-    return "\n".join([upstream[:end] + layer_fields + upstream[end:], *bodies])
+    return upstream[:end] + fields + upstream[end:]

@@ -33,6 +33,15 @@ message LayerParameter {
 message SwishParameter {
   optional float beta = 1;
 }
+
+message LossParameter {
+}
+
+message SolverParameter {
+}
+
+message SolverState {
+}
 """
 
 
@@ -149,23 +158,40 @@ def test_upstream_checkout_is_the_repositorys_bytes(tmp_path: Path, monkeypatch:
     fetch_source.verify(fetch_source.fetch_from_upstream(tmp_path / "clone"), manifest)
 
 
+OURS = """syntax = "proto2";
+
+package caffe;
+
+// Of Caffe's own.
+extend LayerParameter {
+  // what it is
+  optional ReNetParameter renet_param = 149;
+  repeated float weight = 150 [default = 2];
+}
+
+message ReNetParameter {
+  optional uint32 num_output = 1;
+}
+"""
+
+
 def test_merge_adds_fields_and_messages() -> None:
-    ours = 'syntax = "proto2";\n\npackage caffe;\n\nmessage ReNetParameter {\n  optional uint32 num_output = 1;\n}\n'
-    merged = merge_proto.merge(CAFFE_PROTO, [ours])
+    merged = merge_proto.merge(CAFFE_PROTO, [OURS, 'syntax = "proto2";\nmessage Other {\n}\n'])
     layer = merged[merged.index("message LayerParameter") : merged.index("message SwishParameter")]
-    assert "  optional ReNetParameter renet_param = 149;\n" in layer
-    assert "  optional SegmentationDataParameter segmentation_data_param = 150;\n" in layer
-    assert "  optional DenseCRFParameter dense_crf_param = 151;\n" in layer
+    assert "  // what it is\n  optional ReNetParameter renet_param = 149;\n  repeated float weight = 150" in layer
+    assert "extend" not in merged
     assert merged.count("syntax =") == merged.count("package caffe;") == 1
-    assert merged.endswith("message ReNetParameter {\n  optional uint32 num_output = 1;\n}\n")
+    assert merged.endswith("message ReNetParameter {\n  optional uint32 num_output = 1;\n}\n\nmessage Other {\n}\n")
 
 
-@pytest.mark.parametrize("taken", ["optional float other = 149;", "optional ReNetParameter renet_param = 160;"])
+@pytest.mark.parametrize(
+    "taken", ["optional float other = 149;", "optional ReNetParameter renet_param = 160;", "repeated int32 weight = 3;"]
+)
 def test_merge_refuses_a_taken_number_or_name(taken: str) -> None:
     with pytest.raises(merge_proto.MergeError, match="already"):
-        merge_proto.merge(CAFFE_PROTO.replace("optional string name = 1;", taken), [])
+        merge_proto.merge(CAFFE_PROTO.replace("optional string name = 1;", taken), [OURS])
     with pytest.raises(merge_proto.MergeError, match="no message LayerParameter"):
-        merge_proto.merge("message Other {\n}\n", [])
+        merge_proto.merge("message Other {\n}\n", [OURS])
 
 
 def test_prepared_tree_keeps_the_times_of_what_did_not_change(
