@@ -46,7 +46,10 @@ resumed, but for layers that docs/training.md lists.""",
     parser.add_argument("--solver", type=Path, metavar="FILE", help="solver prototxt")
     parser.add_argument("--run", type=Path, metavar="DIR", help="the run's folder (default: runs/<solver's name>)")
     parser.add_argument(
-        "--iterations", type=whole_number(1), metavar="N", help="in place of the solver's max_iter (poly follows it)"
+        "--iterations",
+        type=whole_number(1),
+        metavar="N",
+        help="in place of the solver's max_iter, which poly and cosine follow",
     )
     parser.add_argument("--seed", type=whole_number(0), metavar="N", help="of weights and samples (default: solver's)")
     parser.add_argument(

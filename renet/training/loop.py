@@ -258,7 +258,7 @@ class Training:
         Raises:
             UserError: the loss is no number, or a label is out of range.
         """
-        result = score_test(test, self.file_of(test), self.solver.net, self.work)
+        result = score_test(test, self.file_of(test), self.solver, self.work)
         if result is None:
             return
         if not math.isfinite(result["loss"]):

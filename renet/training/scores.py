@@ -170,8 +170,8 @@ def build(test: TestNetwork, file: Path) -> tuple[caffe.Net, list[Head]]:
     return network, find_heads(network, test.layers)
 
 
-def score(test: TestNetwork, file: Path, trained: caffe.Net, work: Work) -> dict[str, float] | None:
-    """Score the trained weights on the first batches of a test.
+def score(test: TestNetwork, file: Path, solver: Any, work: Work) -> dict[str, float] | None:
+    """Score a solver's weights, or their averages where it keeps some, on the first batches of a test.
 
     Every call builds the network anew, so that it always sees the same images and holds no memory in between.
 
@@ -183,7 +183,7 @@ def score(test: TestNetwork, file: Path, trained: caffe.Net, work: Work) -> dict
         UserError: a label is out of range; names the layer.
     """
     network, heads = build(test, file)
-    network.share_with(trained)
+    solver.share_weights(network)
     head = main_head(heads)
     confusion: np.ndarray | int = 0
     loss = 0.0

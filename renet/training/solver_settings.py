@@ -16,7 +16,7 @@ LEFT_TO_CAFFE = frozenset(
         *("type", "base_lr", "lr_policy", "gamma", "power", "stepsize", "stepvalue", "max_iter", "iter_size"),
         *("momentum", "momentum2", "rms_decay", "delta", "weight_decay", "regularization_type", "clip_gradients"),
         *("random_seed", "train_state", "snapshot_diff", "debug_info", "display", "layer_wise_reduce"),
-        *("average_loss", "solver_mode", "device_id"),
+        *("average_loss", "solver_mode", "device_id", "warmup_iter", "warmup_start_lr", "average_decay"),
     }
 )
 # A run's folder has files of its own for them (see TrainingFiles.write).
@@ -35,8 +35,8 @@ DONE_WITHOUT_CAFFE = frozenset(
 )
 OLD_SPELLINGS = frozenset({"solver_type"})  # read as its successor, see renet/runtime/prototxt.py
 
-SOLVERS = ("AdaDelta", "AdaGrad", "Adam", "Nesterov", "RMSProp", "SGD")
-POLICIES = ("exp", "fixed", "inv", "multistep", "poly", "sigmoid", "step")
+SOLVERS = ("AdaDelta", "AdaGrad", "Adam", "AdamW", "Nesterov", "RMSProp", "SGD")
+POLICIES = ("cosine", "exp", "fixed", "inv", "multistep", "poly", "sigmoid", "step")
 REGULARIZATIONS = ("L1", "L2")
 
 
@@ -59,9 +59,16 @@ def check(solver: caffe_pb2.SolverParameter, file: Path) -> None:
         raise UserError(f'{file}: needs base_lr and lr_policy, such as lr_policy: "fixed"')
     for field, known in (("type", SOLVERS), ("lr_policy", POLICIES), ("regularization_type", REGULARIZATIONS)):
         _check_name(file, field, getattr(solver, field), known)
-    for field, least in (("average_loss", 1), ("iter_size", 1), ("display", 0), ("snapshot", 0), ("test_interval", 0)):
+    for field, least in (
+        *(("average_loss", 1), ("iter_size", 1), ("display", 0), ("snapshot", 0), ("test_interval", 0)),
+        *(("warmup_iter", 0), ("warmup_start_lr", 0)),
+    ):
         if getattr(solver, field) < least:
             raise UserError(f"{file}: {field} is {getattr(solver, field)}, and must be {least} or more")
+    if not 0 <= solver.average_decay < 1:
+        raise UserError(f"{file}: average_decay is {solver.average_decay:g}, and must be at least 0 and below 1")
+    if solver.type == "AdamW" and solver.regularization_type == "L1":
+        raise UserError(f'{file}: type: "AdamW" has its own weight decay, which is L2: leave out regularization_type')
     if solver.lr_policy == "step" and solver.stepsize < 1:
         raise UserError(f'{file}: lr_policy: "step" needs stepsize, iterations with the same rate')
     if solver.snapshot_format == caffe_pb2.SolverParameter.HDF5:

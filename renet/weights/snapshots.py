@@ -1,6 +1,7 @@
 """Snapshots (checkpoints) of a training: finding the newest whole one, and keeping only a few.
 
-A snapshot is a pair of files, `..._iter_N.caffemodel` (weights) and `..._iter_N.solverstate` (the solver's history).
+A snapshot is a pair of files, `..._iter_N.caffemodel` (weights) and `..._iter_N.solverstate` (the solver's history,
+and, where the weights are averages, those that are trained).
 Caffe writes first the one, then the other, in place: a process killed while it writes leaves a part of a file.
 """
 
@@ -18,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 _STATE_NAME = re.compile(r".*_iter_(\d+)\.solverstate")
 # Values that a solver remembers of each weight; one where it is not named.
-_HISTORIES = {"Adam": 2, "AdaDelta": 2}
+_HISTORIES = {"Adam": 2, "AdamW": 2, "AdaDelta": 2}
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Snapshot:
         if not state.HasField("current_step") or state.iter != self.iteration:
             return f"{self.state}: only a part of a snapshot"
         weights = [blob for layer in network.layer for blob in layer.blobs]
-        for file, blobs in ((self.state, state.history), (self.weights, weights)):
+        for file, blobs in ((self.state, [*state.history, *state.weights]), (self.weights, weights)):
             for blob in blobs:
                 if len(blob.data) + len(blob.double_data) != math.prod(blob.shape.dim):
                     return f"{file}: only a part of a snapshot"

@@ -43,7 +43,7 @@ def test_every_field_is_decided_on() -> None:
     [
         ('type: "adam"', r'type: "adam" is none of AdaDelta, AdaGrad, Adam, .* SGD \(did you mean Adam\?\)'),
         ('type: "Lion"', r'type: "Lion" is none of AdaDelta, .*, SGD$'),
-        ('lr_policy: "cosine"', 'lr_policy: "cosine" is none of exp, fixed, inv, multistep, poly, sigmoid, step$'),
+        ('lr_policy: "sine"', 'lr_policy: "sine" is none of cosine, exp, fixed, inv, multistep, poly, sigmoid, step'),
         ('lr_policy: "polly"', r"did you mean poly\?"),
         ('lr_policy: "step" gamma: 0.1', "needs stepsize"),
         ('regularization_type: "L3"', 'regularization_type: "L3" is none of L1, L2'),
@@ -54,6 +54,13 @@ def test_every_field_is_decided_on() -> None:
         ("iter_size: 0", "iter_size is 0"),
         ("display: -1", "display is -1"),
         ("snapshot_format: HDF5", "snapshot_format: HDF5 is not supported: every snapshot is looked into"),
+        ("warmup_iter: -1", "warmup_iter is -1, and must be 0 or more"),
+        ("warmup_start_lr: -0.5", r"warmup_start_lr is -0\.5, and must be 0 or more"),
+        ("warmup_start_lr: nan", "warmup_start_lr is nan"),
+        ("average_decay: 1", "average_decay is 1, and must be at least 0 and below 1"),
+        ("average_decay: -0.5", r"average_decay is -0\.5"),
+        ("average_decay: inf", "average_decay is inf"),
+        ('type: "AdamW" regularization_type: "L1"', "has its own weight decay, which is L2"),
         ("test_iter: 2 test_iter: 0", "test_iter is 2, 0; a test is of 1 batch or more"),
     ],
 )

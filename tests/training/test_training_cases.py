@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import caffe
 import cv2
 import numpy as np
 import pytest
@@ -345,6 +346,91 @@ def test_an_interrupted_training_goes_on_bit_for_bit(things: Path, tmp_path: Pat
     assert resumed.returncode == 0, resumed.stderr
     assert "not bit for bit" not in resumed.stderr
     assert final(tmp_path / "run") == final(tmp_path / "unbroken")
+
+
+RULES = {
+    "cosine and warm-up": 'lr_policy: "cosine" warmup_iter: 4 warmup_start_lr: 0.01',
+    "AdamW": 'type: "AdamW" momentum2: 0.99 weight_decay: 0.1 base_lr: 0.01',
+    "average": "average_decay: 0.9",
+    "all": 'type: "AdamW" lr_policy: "cosine" warmup_iter: 4 weight_decay: 0.1 average_decay: 0.9',
+}
+
+
+def with_rule(rule: str) -> str:
+    """The solver, with these fields in place of its own."""
+    named = re.findall(r"(\w+):", rule)
+    return "\n".join([*(line for line in SOLVER.splitlines() if line.partition(":")[0] not in named), rule, TESTS])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_resumes_bit_for_bit_and_as_in_stock_caffe(things: Path, tmp_path: Path, rule: str) -> None:
+    text = with_rule(RULES[rule])
+    solver = write(tmp_path / "net", solver=text)
+    trained(things, tmp_path / "unbroken", solver)
+    run = tmp_path / "run"
+    trained(things, run, solver)
+    for file in (run / "snapshots").glob(f"*_iter_{ITERATIONS}.*"):
+        file.unlink()  # as if it had been killed after iteration 3
+    resumed = train(things, "--resume", "--run", run)
+    assert resumed.returncode == 0, resumed.stderr
+    assert final(run) == final(tmp_path / "unbroken")
+    assert lines(run, "test") == lines(tmp_path / "unbroken", "test")
+    assert [line["learning_rate"] for line in lines(run, "train")] == [
+        line["learning_rate"] for line in lines(tmp_path / "unbroken", "train")
+    ]
+
+    stock = tmp_path / "stock"
+    shutil.copytree(solver.parent, stock)
+    (stock / "solver.prototxt").write_text(f'net: "{stock}/train_val.prototxt"\n{text}snapshot_prefix: "{stock}/x"\n')
+    caffe_command = [REPOSITORY / "build/cpu/bin/caffe", "train", "-solver", stock / "solver.prototxt"]
+    done = subprocess.run(caffe_command, cwd=things, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    network = caffe_pb2.NetParameter.FromString((stock / f"x_iter_{ITERATIONS}.caffemodel").read_bytes())
+    assert [np.array(blob.data, np.float32).tobytes() for layer in network.layer for blob in layer.blobs] == final(run)
+
+
+def test_rates_of_a_warm_up_before_a_cosine(things: Path, tmp_path: Path) -> None:
+    trained(things, tmp_path / "run", write(tmp_path / "net", solver=with_rule(RULES["cosine and warm-up"])))
+    policy = [0.05 * (1 + np.cos(np.pi * i / ITERATIONS)) / 2 for i in range(ITERATIONS)]
+    expected = [0.01 + (policy[i] - 0.01) * i / 4 if i < 4 else policy[i] for i in range(ITERATIONS)]
+    assert [line["learning_rate"] for line in lines(tmp_path / "run", "train")] == pytest.approx(expected, rel=1e-5)
+
+
+def test_tests_and_snapshots_are_of_the_average(things: Path, tmp_path: Path) -> None:
+    """The weights that are trained are those of a training without one, and are in the state."""
+    runs = {}
+    for name, rule in (("plain", ""), ("average", "average_decay: 0.9")):
+        runs[name] = tmp_path / name
+        trained(things, runs[name], write(tmp_path / f"net_{name}", solver=with_rule(rule)))
+    state = caffe_pb2.SolverState.FromString(
+        (runs["average"] / f"snapshots/average_iter_{ITERATIONS}.solverstate").read_bytes()
+    )
+    assert [np.array(blob.data, np.float32).tobytes() for blob in state.weights] == final(runs["plain"])
+    assert final(runs["average"]) != final(runs["plain"])
+    losses = {name: lines(run, "train") for name, run in runs.items()}
+    assert [line["loss"] for line in losses["average"]] == [line["loss"] for line in losses["plain"]]
+
+    # the last test, anew, with the .caffemodel
+    network = caffe.Net(
+        str(runs["average"] / "train_val.prototxt"),
+        str(runs["average"] / f"snapshots/average_iter_{ITERATIONS}.caffemodel"),
+        caffe.TEST,
+    )
+    loss = np.mean([float(network.forward()["loss"]) for _ in range(2)])
+    assert lines(runs["average"], "test")[-1]["loss"] == pytest.approx(loss, rel=1e-6)
+    assert lines(runs["average"], "test")[-1]["loss"] != lines(runs["plain"], "test")[-1]["loss"]
+
+
+def test_a_state_with_broken_weights_is_no_snapshot_to_resume(things: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trained(things, run, write(tmp_path / "net", solver=with_rule("average_decay: 0.9")))
+    file = run / f"snapshots/run_iter_{ITERATIONS}.solverstate"
+    state = caffe_pb2.SolverState.FromString(file.read_bytes())
+    state.weights[0].data[0] = np.nan
+    file.write_bytes(state.SerializeToString())
+    resumed = train(things, "--resume", "--run", run)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"skipped {file}: has values that are infinite or no numbers" in resumed.stderr
 
 
 def test_what_does_not_go_on_bit_for_bit_is_told(things: Path, tmp_path: Path) -> None:
