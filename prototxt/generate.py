@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from renet.common.argument_types import crop_size, mean_bgr, positive, whole_number
+from renet.common.argument_types import crop_size, fraction, mean_bgr, part_of_size, positive, whole_number
 from renet.common.command_line import run
 from renet.common.errors import UserError
 from renet.common.repository import product_path
@@ -19,7 +19,8 @@ from renet.data.catalog import MEAN_BGR
 from renet.networks.augmentation import AUGMENTATIONS
 from renet.networks.generation import FROZEN_GROUPS, write, write_files
 from renet.networks.h_renet import VARIANTS
-from renet.networks.models import MODELS
+from renet.networks.models import MODELS, SOLVERS
+from renet.networks.schedules import POLICIES
 from renet.networks.shipped import shipped_files
 from renet.networks.spec import Options
 
@@ -41,7 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{option} is missing (or --shipped, to write the repository's own files anew)")
     written = write(**choices)
     print("\n".join(map(product_path, written.files)))
-    print(written.tests)
+    print("\n".join((written.tests, *written.notes)))
     variant = VARIANTS.get(arguments.model)
     if variant is not None:
         print(f"the recurrent layer group: {' '.join(variant.group_text().split())}")
@@ -62,6 +63,8 @@ examples:
   .venv/bin/python prototxt/generate.py --model h_renet_bn_mlfb --dataset data/voc2012 --crop 256x320 --out my_net
   .venv/bin/python prototxt/generate.py --model h_renet_bn --dataset data/voc2012 --out my_net \\
       --train-split trainvalaug data/coco/train
+  .venv/bin/python prototxt/generate.py --model n_renet --dataset data/my_data --out my_net --class-weights \\
+      median_frequency --solver adamw --schedule cosine --warmup 500 --average 0.999
 
   .venv/bin/python prototxt/generate.py --model n_renet --dataset data/my_data --augment scale rotation colour \\
       --out my_net
@@ -109,7 +112,11 @@ Any class count works: it comes from the dataset.json. The written files are pla
     parser.add_argument("--mean", type=mean_bgr, metavar="B,G,R", help="default {:g},{:g},{:g}".format(*MEAN_BGR))
     parser.add_argument("--dataset-mean", action="store_true", help="take off the dataset's own mean")
     learning = parser.add_argument_group("learning")
-    learning.add_argument("--solver", choices=("sgd", "adam"), help="the paper's SGD, or Adam for little time")
+    learning.add_argument(
+        "--solver",
+        choices=SOLVERS,
+        help="the paper's SGD, or Adam for little time, or AdamW: Adam with decoupled weight decay",
+    )
     learning.add_argument("--iterations", type=whole_number(1), metavar="N", help="default: the solver's usual")
     learning.add_argument(
         "--interval",
@@ -118,6 +125,32 @@ Any class count works: it comes from the dataset.json. The written files are pla
         help="iterations between two tests, and two snapshots (default: a tenth of all)",
     )
     learning.add_argument("--rate", type=positive, metavar="X", help="learning rate (default: the solver's usual)")
+    learning.add_argument(
+        "--schedule",
+        choices=tuple(POLICIES),
+        help="how the rate falls, to 0 with the last two (default: the solver's usual)",
+    )
+    learning.add_argument(
+        "--warmup", type=whole_number(1), metavar="N", help="the rate climbs from 0 over the first N iterations"
+    )
+    learning.add_argument(
+        "--average",
+        type=fraction,
+        metavar="DECAY",
+        help="keep a running average of the weights, of which so much stays at each iteration, such as 0.999: tests "
+        "and snapshots have it",
+    )
+    learning.add_argument(
+        "--class-weights",
+        metavar="median_frequency|inverse|FILE",
+        help="weigh rare classes more, by the training splits' pixels, or as a file says: a line for each class",
+    )
+    learning.add_argument(
+        "--hard-examples",
+        type=part_of_size,
+        metavar="FRACTION",
+        help="learn from the worst pixels of a batch alone, such as 0.25 of them",
+    )
     learning.add_argument(
         "--iter-size",
         type=whole_number(1),
@@ -128,6 +161,12 @@ Any class count works: it comes from the dataset.json. The written files are pla
     learning.add_argument("--weights", type=Path, metavar="FILE", help="what it starts from (default: the model's)")
     learning.add_argument(
         "--forget-bias", type=float, metavar="X", help=f"initial forget gate bias (default {default.forget_bias})"
+    )
+    learning.add_argument(
+        "--dropout",
+        type=fraction,
+        metavar="P",
+        help="let a share P of the values go between two recurrent groups (n_renet and its kin)",
     )
     fine = parser.add_argument_group("fcn and h_renet")
     fine.add_argument(

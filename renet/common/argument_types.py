@@ -22,7 +22,7 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 
 def part_of_size(text: str) -> float:
-    """Read a scale factor over 0 and up to 1."""
+    """Read a factor over 0 and up to 1."""
     return _number(text, lambda scale: 0 < scale <= 1, "no factor over 0 and up to 1")
 
 

@@ -89,8 +89,8 @@ def train_val_text(model: Model, name: str, data: Data, options: Options) -> str
     scores = network.last
     network.add(
         "loss",
-        L.SoftmaxWithLoss(scores, label, loss_param={"ignore_label": data.ignore_label}),
-        "Pixelwise cross entropy, all labels weighted alike (section 4); unlabelled pixels count nowhere.",
+        L.SoftmaxWithLoss(scores, label, loss_param={"ignore_label": data.ignore_label, **_loss_choices(options)}),
+        _loss_comment(options),
     )
     network.add(
         "accuracy",
@@ -134,6 +134,29 @@ def deploy_text(model: Model, name: str, classes: int, options: Options, crf: bo
     else:
         network.add("prob", L.Softmax(network.last))
     return comment_lines(model.headline) + f'name: "{name}"\n\n' + network.text()
+
+
+def _loss_choices(options: Options) -> dict[str, Any]:
+    """Choose the fields of `loss_param` beside the ignored label."""
+    weights = options.class_weights
+    return {
+        **({} if weights is None else {"class_weight": list(weights.values)}),
+        **({} if options.hard_examples == 1 else {"hard_example_fraction": options.hard_examples}),
+    }
+
+
+def _loss_comment(options: Options) -> str:
+    weights = options.class_weights
+    if weights is None:
+        lines = ["Pixelwise cross entropy, all labels weighted alike (section 4); unlabelled pixels count nowhere."]
+    else:
+        lines = [
+            "Pixelwise cross entropy, where the paper's weighs all labels alike (section 4): a weight for each class,\n"
+            f"{weights.origin}, and the mean is over the weights. Unlabelled pixels count nowhere."
+        ]
+    if options.hard_examples != 1:
+        lines.append(f"Of a batch's pixels only those with the largest losses count: {100 * options.hard_examples:g}%.")
+    return "\n".join(lines)
 
 
 def _upsample(network: Network) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 from renet.common.errors import UserError
-from renet.common.repository import product_path
+from renet.common.repository import ROOT, product_path
 from renet.data.dataset import Dataset
+from renet.networks.class_weights import chosen_class_weights
 from renet.networks.files import TRAIN_VAL, Data, network_texts, solver_file_text
-from renet.networks.models import MODELS
-from renet.networks.schedules import Schedule
+from renet.networks.models import MODELS, SOLVERS
+from renet.networks.schedules import POLICIES, Schedule
 from renet.networks.sealed_files import edited, write_texts
 from renet.networks.spec import Options
 from renet.networks.splits import affordable_test_images, chosen_data
@@ -32,11 +33,13 @@ class WrittenNetwork:
         files: paths of the networks and the solver.
         solver: the solver's path.
         tests: what the tests while training see, in a line.
+        notes: what else is to be known, a line each.
     """
 
     files: tuple[Path, ...]
     solver: Path
     tests: str
+    notes: tuple[str, ...] = ()
 
 
 def write(
@@ -51,7 +54,10 @@ def write(
     test_images: int | None = None,
     mean: tuple[float, float, float] | None = None,
     dataset_mean: bool = False,
-    solver: Literal["sgd", "adam"] | None = None,
+    solver: Literal["sgd", "adam", "adamw"] | None = None,
+    schedule: Literal["fixed", "step", "poly", "cosine"] | None = None,
+    warmup: int | None = None,
+    average: float | None = None,
     iterations: int | None = None,
     interval: int | None = None,
     rate: float | None = None,
@@ -64,6 +70,9 @@ def write(
     l2_scale: float | None = None,
     batch_norm_memory: float | None = None,
     augment: Sequence[str] = (),
+    class_weights: str | os.PathLike[str] | Sequence[float] | None = None,
+    hard_examples: float | None = None,
+    dropout: float | None = None,
     force: bool = False,
 ) -> WrittenNetwork:
     """Write a model's networks and solver for a prepared dataset, as `prototxt/generate.py` does.
@@ -81,7 +90,10 @@ def write(
         test_images: a test while training sees the first so many images.
         mean: taken off B, G and R, 0..255.
         dataset_mean: take the dataset's own mean off.
-        solver: the paper's SGD, or Adam for little time.
+        solver: the paper's SGD, or Adam for little time, or AdamW: Adam with decoupled weight decay.
+        schedule: how the rate falls.
+        warmup: first iterations, over which the rate climbs from 0.
+        average: share of the weights' running average, which tests and snapshots have, that stays at each iteration.
         iterations: of the training.
         interval: iterations between two tests, and two snapshots.
         rate: the learning rate.
@@ -94,6 +106,10 @@ def write(
         l2_scale: of L2 normalisation.
         batch_norm_memory: share of the running statistics that stays.
         augment: kinds of augmentation of the training images, of `renet.networks.augmentation.AUGMENTATIONS`.
+        class_weights: `median_frequency` or `inverse` of the training splits' pixels, a file with a line for each
+            class, or the weights.
+        hard_examples: share of a batch's pixels that the loss is of, the worst.
+        dropout: share of the values that Dropout lets go between two recurrent groups.
         force: overwrite files that a person has edited.
 
     Raises:
@@ -104,11 +120,12 @@ def write(
         close = get_close_matches(model, MODELS, 3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(MODELS)}"
         raise UserError(f"no model {model!r}; {hint}")
-    if solver not in (None, "sgd", "adam"):
-        raise UserError(f'solver is "sgd" or "adam", not {solver!r}')
+    for name, choice, known in (("solver", solver, SOLVERS), ("schedule", schedule, tuple(POLICIES))):
+        if choice is not None and choice not in known:
+            raise UserError(f"{name} is one of {', '.join(known)}, not {choice!r}")
     height, width = crop or (None, None)
     counts = {"batch": batch, "test_images": test_images, "iterations": iterations, "interval": interval}
-    counts |= {"iter_size": iter_size, "crop's height": height, "crop's width": width}
+    counts |= {"warmup": warmup, "iter_size": iter_size, "crop's height": height, "crop's width": width}
     for name, count in counts.items():
         if count is not None and (not isinstance(count, int) or count < 1):
             raise UserError(f"{name} is a whole number of at least 1, not {count!r}")
@@ -118,7 +135,22 @@ def write(
             raise UserError(f"{name} is a number over 0, not {factor!r}")
     if frozen is not None and frozen not in range(FROZEN_GROUPS):
         raise UserError(f"frozen is a whole number of 0 to {FROZEN_GROUPS - 1}, not {frozen!r}")
+    for name, share in (("average", average), ("dropout", dropout)):
+        if share is not None and not 0 <= share < 1:
+            raise UserError(f"{name} is a number of at least 0 and below 1, not {share!r}")
+    if hard_examples is not None and not 0 < hard_examples <= 1:
+        raise UserError(f"hard_examples is a number over 0 and up to 1, not {hard_examples!r}")
+    if dropout is not None and not MODELS[model].stacked:
+        stacked = ", ".join(name for name, other in MODELS.items() if other.stacked)
+        raise UserError(f"dropout stands between recurrent groups, of which {model} has no two; {stacked} have")
+    learning = MODELS[model].schedule(solver, iterations)
+    if warmup is not None and warmup >= learning.iterations:
+        raise UserError(f"warmup of {warmup} iterations in a training of {learning.iterations}")
     described = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
+    data = chosen_data(described, [train_split] if isinstance(train_split, str) else train_split, test_split)
+    weighed = None
+    if class_weights is not None:
+        weighed = chosen_class_weights(class_weights, described, [ROOT / split for split in data.train])
     options = MODELS[model].options(
         crop,
         batch,
@@ -130,19 +162,23 @@ def write(
         l2_scale=l2_scale,
         batch_norm_memory=batch_norm_memory,
         augment=tuple(augment),
+        class_weights=weighed,
+        hard_examples=hard_examples,
+        dropout=dropout,
     )
     files, tests = generated_files(
         model,
-        chosen_data(described, [train_split] if isinstance(train_split, str) else train_split, test_split),
+        data,
         options,
-        MODELS[model].schedule(solver, iterations).adjusted(rate, interval),
+        learning.adjusted(rate, interval, schedule, warmup, average or None),
         Path(out),
         iter_size=iter_size,
         test_images=test_images,
         weights=None if weights is None else Path(weights),
     )
     write_files(files, force, "another --out keeps it")
-    return WrittenNetwork(tuple(files), Path(out) / SOLVER, tests)
+    notes = (weighed.note,) if weighed is not None and weighed.note else ()
+    return WrittenNetwork(tuple(files), Path(out) / SOLVER, tests, notes)
 
 
 def write_files(files: Mapping[Path, str], force: bool, keeping: str) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 from renet.networks import h_renet, n_renet
 from renet.networks.dense_crf import PAPER_CRF, RELEASED_CRF, SCENES_CRF
-from renet.networks.schedules import Schedule, adam, h_renet_sgd, n_renet_sgd
+from renet.networks.schedules import Schedule, adam, adamw, h_renet_sgd, n_renet_sgd
 from renet.networks.spec import Network, Options
 
+SOLVERS = ("sgd", "adam", "adamw")
 PAPER = "Combining the Best of Convolutional Layers and Recurrent Layers, arXiv 1603.04871"
 
 
@@ -32,6 +33,7 @@ class Model:
         input_scale: what the image is multiplied with after its mean was taken off.
         weights: what it starts from; None: from nothing.
         batch_norm: whether it has BatchNorm layers.
+        stacked: whether it has several recurrent groups, between which Dropout may stand.
     """
 
     build: Callable[[Network, Options], None]
@@ -46,6 +48,7 @@ class Model:
     input_scale: float = 1
     weights: str | None = None
     batch_norm: bool = False
+    stacked: bool = False
 
     def options(self, crop: tuple[int, int] | None = None, batch: int | None = None, **choices: Any) -> Options:
         """Choose the network's options; what is None is the model's own (crop, batch) or `Options`' default."""
@@ -53,8 +56,11 @@ class Model:
         return Options(crop or self.crop, batch or self.batch, **given)
 
     def schedule(self, solver: str | None = None, iterations: int | None = None) -> Schedule:
-        """Choose the schedule `sgd` or `adam` (default: the model's), over so many iterations (default: the usual)."""
-        return {"sgd": self.sgd, "adam": self.adam}[solver or self.solver](iterations)
+        """Choose the schedule of `SOLVERS` (default: the model's), over so many iterations (default: the usual)."""
+        solver = solver or self.solver
+        if solver == "adamw":
+            return adamw(self.adam(iterations))
+        return {"sgd": self.sgd, "adam": self.adam}[solver](iterations)
 
 
 # ------------------------------------------------------------------------------------------------------- N-ReNet
@@ -68,6 +74,7 @@ N_RENETS = {
         f"N-ReNet: three recurrent layer groups on raw pixels.\n{PAPER}, sections 3 and 4.1.",
         (240, 320),
         10,
+        stacked=True,
     ),
     # Crops smaller than most images shift the patches' grid over them from sample to sample.
     "n_renet_quarter": _FROM_PIXELS(
@@ -76,6 +83,7 @@ N_RENETS = {
         (208, 288),
         10,
         solver="adam",
+        stacked=True,
     ),
     "n_renet_released": _FROM_PIXELS(
         n_renet.n_renet_released,
@@ -83,10 +91,12 @@ N_RENETS = {
         f"{PAPER}.",
         (240, 321),
         20,
+        stacked=True,
     ),
     "n_renet_small": _SMALL(
         n_renet.n_renet_small,
         f"N-ReNet with two small groups, for small images on a CPU.\nAfter {PAPER}, section 3.",
+        stacked=True,
     ),
     "conv_small": _SMALL(
         n_renet.conv_small,

@@ -32,7 +32,20 @@ def n_renet(network: Network, options: Options, units: tuple[int, ...] = (40, 60
             comment=comment,
             sweep_comment=sweep if first else "",
         )
+        if number < len(units):
+            _dropout(network, options, number)
     convolution(network, "score", network.classes, 1, GAUSSIAN, SCORE)
+
+
+def _dropout(network: Network, options: Options, number: int) -> None:
+    """Add Dropout after group `number`, where it is asked for; not in place, as its backward pass needs its top."""
+    if options.dropout:
+        comment = (
+            "Dropout between the groups, never within a sweep's recurrence (Zaremba et al., arXiv 1409.2329); a test\n"
+            "and a deploy network pass everything on."
+        )
+        layer = L.Dropout(network.last, dropout_param={"dropout_ratio": options.dropout})
+        network.add(f"dropout{number}", layer, comment if number == 1 else "")
 
 
 def n_renet_quarter(network: Network, options: Options) -> None:
@@ -53,6 +66,7 @@ def n_renet_released(network: Network, options: Options) -> None:
             text = "The released network mixes the channels between two groups; the paper stacks them directly."
             convolution(network, f"transition{number}", channels, 1, GAUSSIAN, text if number == 1 else "")
             network.add(f"transition{number}_tanh", L.TanH(network.last, in_place=True))
+            _dropout(network, options, number)
     convolution(network, "score", network.classes, 1, GAUSSIAN, SCORE)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,8 +13,8 @@ from renet.networks.spec import comment_lines, field_lines
 # From what is trained, over how, to what is written: the order of a solver's fields for a reader.
 SOLVER_ORDER = (
     *("net", "weights", "test_iter", "test_interval", "test_initialization"),
-    *("type", "base_lr", "lr_policy", "gamma", "stepsize", "power", "momentum", "momentum2", "delta"),
-    *("weight_decay", "clip_gradients", "iter_size", "max_iter", "display", "average_loss"),
+    *("type", "base_lr", "lr_policy", "gamma", "stepsize", "power", "warmup_iter", "momentum", "momentum2", "delta"),
+    *("weight_decay", "clip_gradients", "average_decay", "iter_size", "max_iter", "display", "average_loss"),
     *("snapshot", "snapshot_prefix", "solver_mode", "random_seed"),
 )
 
@@ -35,12 +35,55 @@ class Schedule:
     rule: Mapping[str, Any]
     comments: Mapping[str, str] = field(default_factory=dict)
 
-    def adjusted(self, rate: float | None = None, interval: int | None = None) -> Schedule:
-        """Replace the learning rate and the interval, as far as they are given."""
-        schedule = self
+    def adjusted(
+        self,
+        rate: float | None = None,
+        interval: int | None = None,
+        policy: str | None = None,
+        warmup: int | None = None,
+        average: float | None = None,
+    ) -> Schedule:
+        """Replace what is given.
+
+        Args:
+            rate: the learning rate.
+            interval: iterations between two tests, and two snapshots.
+            policy: name of `POLICIES`, by which the rate falls.
+            warmup: first iterations, over which the rate climbs from 0.
+            average: share of the weights' running average that stays at each iteration.
+        """
+        rule, comments = dict(self.rule), dict(self.comments)
         if rate is not None:
-            schedule = replace(schedule, rule={**schedule.rule, "base_lr": rate}, comments={})
-        return schedule if interval is None else replace(schedule, interval=interval)
+            rule["base_lr"] = rate
+            comments = {}
+        if policy is not None:
+            fields, comment = POLICIES[policy](self.iterations)
+            rule = {name: value for name, value in rule.items() if name not in ("gamma", "stepsize", "power")}
+            rule |= {"lr_policy": policy, **fields}
+            comments.pop("base_lr", None)
+            comments["lr_policy"] = comment
+        if warmup is not None:
+            rule["warmup_iter"] = warmup
+            comments["warmup_iter"] = "Over so many iterations the rate climbs from warmup_start_lr, 0 here."
+        if average is not None:
+            rule["average_decay"] = average
+            comments["average_decay"] = (
+                "Tests and the .caffemodel have a running average of the weights, of which this share stays at each\n"
+                "iteration."
+            )
+        return replace(self, rule=rule, comments=comments, interval=self.interval if interval is None else interval)
+
+
+# By name, for so many iterations: the fields beside lr_policy, and a comment.
+POLICIES: Mapping[str, Callable[[int], tuple[dict[str, Any], str]]] = {
+    "fixed": lambda _: ({}, "The rate stays as it is."),
+    "step": lambda iterations: (
+        {"gamma": 0.1, "stepsize": max(1, iterations // 3)},
+        "The rate is divided by 10 after each third of the iterations.",
+    ),
+    "poly": lambda _: ({"power": 0.9}, "The rate falls to 0: base_lr * (1 - iter / max_iter) ^ power, as DeepLab's."),
+    "cosine": lambda _: ({}, "The rate falls to 0 along half a cosine: base_lr * (1 + cos(pi iter / max_iter)) / 2."),
+}
 
 
 def n_renet_sgd(iterations: int | None = None) -> Schedule:
@@ -97,6 +140,19 @@ def adam(iterations: int | None = None, rate: float = 0.002) -> Schedule:
         {
             "base_lr": "A schedule for little computing time: Adam, the rate falling linearly to 0.",
             "clip_gradients": "The norm of a gradient is cut to this: after long sweeps one is huge now and then.",
+        },
+    )
+
+
+def adamw(schedule: Schedule) -> Schedule:
+    """Give a schedule of Adam decoupled weight decay: AdamW."""
+    return replace(
+        schedule,
+        rule={**schedule.rule, "type": "AdamW", "weight_decay": 0.01},
+        comments={
+            **schedule.comments,
+            "base_lr": "A schedule for little computing time: AdamW, the rate falling linearly to 0.",
+            "weight_decay": "Decoupled: what every iteration takes off a weight is rate * weight_decay of it.",
         },
     )
 

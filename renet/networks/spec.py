@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from renet.data.catalog import MEAN_BGR
+from renet.networks.class_weights import ClassWeights
 
 WIDEST_LINE = 110
 ZERO = {"type": "constant", "value": 0}
@@ -33,6 +34,9 @@ class Options:
         l2_scale: the norm that L2 normalisation gives each map.
         batch_norm_memory: the share of the running mean and variance that a BatchNorm layer keeps at each iteration.
         augment: kinds of `AUGMENTATIONS` that change the training images.
+        dropout: share of the values that Dropout lets go between two recurrent groups (N-ReNet); 0: no such layers.
+        class_weights: factors of the classes' pixels in the loss; None: 1 for all.
+        hard_examples: share of a batch's pixels that the loss is of, the worst.
     """
 
     crop: tuple[int, int]
@@ -45,6 +49,9 @@ class Options:
     l2_scale: float = 1000
     batch_norm_memory: float = 0.999
     augment: tuple[str, ...] = ()
+    dropout: float = 0
+    class_weights: ClassWeights | None = None
+    hard_examples: float = 1
 
 
 class Network:

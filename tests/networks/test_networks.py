@@ -265,6 +265,62 @@ def test_written_network_follows_the_command_line(repository: Path, dataset: Pat
     assert solver.net == "train_val.prototxt", "so that a copied folder trains its own network"
 
 
+POLICIES = {
+    "fixed": {},
+    "step": {"gamma": pytest.approx(0.1), "stepsize": 30},
+    "poly": {"power": pytest.approx(0.9)},
+    "cosine": {},
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("solver", ["sgd", "adam", "adamw"])
+def test_schedules(dataset: Path, tmp_path: Path, policy: str, solver: str) -> None:
+    command = ["--model", "n_renet", "--dataset", str(dataset), "--out", str(tmp_path), "--iterations", "90"]
+    command += ["--solver", solver, "--schedule", policy, "--warmup", "7", "--average", "0.99"]
+    assert run(main, make_parser(), command) == 0
+    found = read(tmp_path / "solver.prototxt", caffe_pb2.SolverParameter())
+    assert (found.type, found.lr_policy) == ({"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}[solver], policy)
+    fields = {field.name: value for field, value in found.ListFields() if field.name in ("gamma", "stepsize", "power")}
+    assert fields == POLICIES[policy]
+    assert (found.warmup_iter, found.warmup_start_lr, found.average_decay) == (7, 0, pytest.approx(0.99))
+    assert found.weight_decay == pytest.approx({"sgd": 0.0005, "adam": 0, "adamw": 0.01}[solver])
+    assert "linearly" not in (tmp_path / "solver.prototxt").read_text(), "of the solver's usual schedule"
+
+
+@pytest.mark.parametrize(
+    ("model", "after"),
+    [
+        ("n_renet", ["renet1_horizontal", "renet2_horizontal"]),
+        ("n_renet_quarter", ["renet1_horizontal", "renet2_horizontal"]),
+        ("n_renet_released", ["transition1", "transition2"]),
+        ("n_renet_small", ["renet1_horizontal"]),
+    ],
+)
+def test_dropout_stands_between_the_groups(dataset: Path, tmp_path: Path, model: str, after: list[str]) -> None:
+    write(model, dataset, tmp_path, dropout=0.25)
+    for file in ("train_val", "deploy"):
+        layers = read(tmp_path / f"{file}.prototxt", caffe_pb2.NetParameter()).layer
+        dropped = [layer for layer in layers if layer.type == "Dropout"]
+        assert [layer.bottom[0] for layer in dropped] == after
+        for layer in dropped:
+            assert layer.dropout_param.dropout_ratio == 0.25
+            assert layer.top[0] == layer.name, "not in place"
+            assert [bottom for other in layers for bottom in other.bottom].count(layer.top[0]) == 1
+    network = caffe.Net(str(tmp_path / "deploy.prototxt"), caffe.TEST)
+    plain_folder = tmp_path / "plain"
+    write(model, dataset, plain_folder)
+    plain = caffe.Net(str(plain_folder / "deploy.prototxt"), caffe.TEST)
+    plain.share_with(network)
+    image = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 3, 20, 24))
+    results = []
+    for each in (network, plain):
+        each.blobs["data"].reshape(*image.shape)
+        each.blobs["data"].data[...] = image
+        results.append(each.forward()["prob"].copy())
+    assert np.array_equal(*results), "a deploy network passes everything on"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
