@@ -238,6 +238,36 @@ TYPED_TEST(SegmentationDataLayerTest, TestIgnoredPadding) {
   }
 }
 
+// What turns in from beyond a whole image's corners is ignored, too.
+TYPED_TEST(SegmentationDataLayerTest, TestIgnoredCornersOfTurnedImages) {
+  typedef typename TypeParam::Dtype Dtype;
+  this->AddSource("split", vector<Scene>(1,
+      Plain(40, 40, cv::Vec3b(200, 200, 200), 4)));
+  this->data_param()->add_mean_value(100);
+  this->data_param()->set_rotation(180);
+  for (const bool ignored : {false, true}) {
+    if (ignored) {
+      this->data_param()->set_padding(SegmentationDataParameter::IGNORED);
+    }
+    Reader<Dtype> reader(this->param_);
+    int cut = 0;
+    for (int pass = 0; pass < 20; ++pass) {
+      reader.Forward();
+      EXPECT_EQ(100, reader.data.data_at(0, 0, 20, 20));
+      EXPECT_EQ(4, reader.label.data_at(0, 0, 20, 20));
+      for (const int y : {0, 39}) {
+        for (const int x : {0, 39}) {
+          const bool beyond = reader.label.data_at(0, 0, y, x) == 255;
+          cut += beyond;
+          EXPECT_EQ(beyond, reader.data.data_at(0, 0, y, x) < 50);
+        }
+      }
+    }
+    EXPECT_EQ(ignored, cut > 40);
+    EXPECT_EQ(ignored, cut > 0);
+  }
+}
+
 // --- One kind and another ---
 
 // What is switched on does not move the others' draws: geometry shows in labels.
