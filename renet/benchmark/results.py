@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from renet.benchmark.network_parts import (
 )
 from renet.benchmark.settings import CHART, Entry, Settings
 from renet.benchmark.tables import SECTIONS, machine_peaks, section
+from renet.common.document_blocks import fill_blocks
 from renet.common.errors import UserError
 from renet.common.files import write_atomically
 from renet.common.machine import environment
@@ -44,7 +44,7 @@ PARTS: dict[str, Callable[[Settings], list[Entry]]] = {
 
 DOCUMENTS = ROOT / "docs"
 RESULTS, DOCUMENT = "performance.json", "performance.md"
-BLOCK = re.compile(r"<!-- benchmark: (\w+) -->\n.*?<!-- end of benchmark -->", re.DOTALL)
+KIND = "benchmark"  # of the document's blocks
 
 
 def read_results(file: Path) -> dict[str, Any]:
@@ -128,16 +128,7 @@ def filled(document: str, results: Mapping[str, Any]) -> str:
     Raises:
         UserError: it has a block of another name, or lacks one.
     """
-    names = BLOCK.findall(document)
-    if sorted(names) != sorted(SECTIONS):
-        wrong = sorted(set(names) ^ set(SECTIONS)) or names
-        raise UserError(f"{DOCUMENT}: one block each of {', '.join(SECTIONS)} expected; look at {', '.join(wrong)}")
-
-    def block(found: re.Match[str]) -> str:
-        text = section(results, found[1], for_document=True).strip()
-        return f"<!-- benchmark: {found[1]} -->\n{text}\n<!-- end of benchmark -->"
-
-    return BLOCK.sub(block, document)
+    return fill_blocks(document, DOCUMENT, KIND, SECTIONS, lambda name: section(results, name, for_document=True))
 
 
 def write_documents(results: Mapping[str, Any], folder: Path) -> None:

@@ -16,6 +16,7 @@ from caffe.proto import caffe_pb2
 
 from renet.common.commands import as_typed
 from renet.common.errors import UserError, naming
+from renet.common.machine import gpu_name
 from renet.common.repository import ROOT, find_file, path_for_caffe, shipped_file
 from renet.networks.trained_run import MEASURES, best_test, read_metrics
 from renet.runtime.builds import check_gpu
@@ -77,6 +78,7 @@ def perform(settings: TrainingSettings, work: Work) -> TrainingResult:
             "model": files.network.name,
             "network": folder.metadata.get("network", str(files.training.origin)),
             "dataset": str(data) if data is not None else None,
+            "gpu": _device_name(files.solver),
             "seed": files.solver.random_seed,
             "iteration": folder.iteration,
             "iterations": files.solver.max_iter,
@@ -85,6 +87,13 @@ def perform(settings: TrainingSettings, work: Work) -> TrainingResult:
     with folder.failures_noted():
         training = train(settings, work, folder, files, restore, metrics)
     return finish(training)
+
+
+def _device_name(solver: caffe_pb2.SolverParameter) -> str | None:
+    """The GPU's name, or its number where nobody tells the name; None of the CPU."""
+    if not trains_on_gpu(solver):
+        return None
+    return gpu_name(solver.device_id) or f"GPU {solver.device_id}"
 
 
 def newest_snapshot(folder: RunFolder, solver_type: str) -> snapshots.Snapshot | None:

@@ -67,6 +67,7 @@ from renet.benchmark.tables import (
     triad_gigabytes,
 )
 from renet.benchmark.worker import sampled
+from renet.common.document_blocks import block_pattern
 from renet.common.errors import UserError
 from renet.gpu_check.work import FORWARD, FORWARD_BACKWARD, STEP
 
@@ -192,7 +193,9 @@ def test_documents_are_written(results: dict[str, Any], document: str, tmp_path:
     """Parts that were not measured this time stay as they were."""
     file = tmp_path / kept.DOCUMENT
     file.write_text(
-        kept.BLOCK.sub(lambda block: f"<!-- benchmark: {block[1]} -->\n<!-- end of benchmark -->", document)
+        block_pattern(kept.KIND).sub(
+            lambda block: f"<!-- benchmark: {block[1]} -->\n<!-- end of benchmark -->", document
+        )
     )
     kept.write_documents(results, tmp_path)
     assert file.read_text() == document

@@ -200,7 +200,7 @@ def test_entry_points_are_the_commands_of_the_table() -> None:
         for file in (REPOSITORY / folder).glob("*.py")
     }
     of_the_repository = {
-        f"tools/{name}.py" for name in ("benchmark", "dist", "gpu_bundle", "gpu_check", "gpu_data", "wheel")
+        f"tools/{name}.py" for name in ("benchmark", "dist", "gpu_bundle", "gpu_check", "gpu_data", "results", "wheel")
     }
     assert scripts | {"prototxt/generate.py"} == set(COMMANDS.values()) | of_the_repository
 

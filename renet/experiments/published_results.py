@@ -1,0 +1,398 @@
+"""The figures of docs/results.md: kept as docs/results.json, taken from runs, and written into the page's tables."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from renet.common.document_blocks import fill_blocks
+from renet.common.errors import UserError
+from renet.common.files import write_atomically
+from renet.common.repository import ROOT
+from renet.common.text_files import read_json_object, read_text
+from renet.common.text_layout import markdown
+from renet.evaluation.image_counts import mean_of_numbers
+from renet.evaluation.paper_results import paper_experiment, paper_results
+from renet.evaluation.scores import Evaluation
+from renet.experiments.page import NONE
+from renet.experiments.results import MEASURES
+from renet.networks.models import MODELS
+from renet.networks.trained_run import read_metadata
+from renet.prediction.image_job import RECORD
+from renet.training.files import TRAIN_VAL
+from renet.training.run_record import EVALUATION, PREDICTIONS
+
+DOCUMENTS = ROOT / "docs"
+FILE, PAGE = "results.json", "results.md"
+KIND = "results"  # of the page's blocks
+FULL = "full"
+LOSS = "loss"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Scores of one trained network on one split, and where they come from. What is not known is None.
+
+    Attributes:
+        table: of the page; None: in no table.
+        row: its row there; rows of several seeds are one.
+        run: the run's name.
+        model: of `MODELS`.
+        dataset: the prepared dataset's name.
+        fold: of it.
+        seed: of the training, or the seeds that the scores are the mean of.
+        iteration: of the weights.
+        images: that were scored.
+        pixel_accuracy: fractions, as all scores.
+        class_accuracy: see `Scores`, as all of these.
+        mean_iou: see there.
+        iou: by class.
+        loss: of the test.
+        size: `FULL`, or the scale at which the dataset was prepared or predicted.
+        flip: predictions are averaged with those of the mirrored image.
+        scales: at which images were predicted.
+        crf: parameters of the dense CRF, None where there is none.
+        device: `cpu` or `gpu`, that trained.
+        machine: its name.
+        seconds: of the training, by the clock.
+        seconds_an_image: of the prediction, the median.
+        commit: of the repository while it trained.
+        command: that trained.
+    """
+
+    table: str | None
+    row: str
+    run: str | None = None
+    model: str | None = None
+    dataset: str | None = None
+    fold: str | None = None
+    seed: int | list[int] | None = None
+    iteration: int | None = None
+    images: int | None = None
+    pixel_accuracy: float | None = None
+    class_accuracy: float | None = None
+    mean_iou: float | None = None
+    iou: dict[str, float | None] = field(default_factory=dict)
+    loss: float | None = None
+    size: str | float | None = None
+    flip: bool | None = None
+    scales: list[float] | None = None
+    crf: dict[str, float] | None = None
+    device: str | None = None
+    machine: str | None = None
+    seconds: float | None = None
+    seconds_an_image: float | None = None
+    commit: str | None = None
+    command: str | None = None
+
+    @property
+    def place(self) -> tuple[str | None, str, str]:
+        """Tell it from others."""
+        return self.table, self.row, str(self.seed)
+
+
+@dataclass(frozen=True)
+class Column:
+    """Column of a table: a measure, or the IoU of a class or the mean of several classes' IoU.
+
+    Attributes:
+        measure: a score's name of `Figure`.
+        iou: the classes, in place of a measure.
+        title: in place of the usual.
+        bold: print the highest in bold.
+    """
+
+    measure: str = ""
+    iou: list[str] = field(default_factory=list)
+    title: str = ""
+    bold: bool = False
+
+    @property
+    def heading(self) -> str:
+        """Write the column's title."""
+        return self.title or MEASURES.get(self.measure) or self.measure or ", ".join(self.iou)
+
+    def value(self, figure: Figure) -> float | None:
+        """Read a figure's value; None where it has none."""
+        if self.measure:
+            return getattr(figure, self.measure)
+        known = [figure.iou.get(name) for name in self.iou]
+        return None if None in known else float(mean_of_numbers(known))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Table of the page.
+
+    Attributes:
+        columns: after the rows' names.
+        head: title of the rows' names.
+        classes_down: a row for each column instead.
+        published: the row's name and the name among `paper_results` of what others published, below ours.
+        published_dataset: whose.
+        paper: an experiment and a row of `paper_experiment` to stand beside a row, by the row's name, as a last column.
+        paper_title: that column's title.
+    """
+
+    columns: tuple[Column, ...]
+    head: str = ""
+    classes_down: bool = False
+    published: dict[str, str] = field(default_factory=dict)
+    published_dataset: str = ""
+    paper: dict[str, list[str]] = field(default_factory=dict)
+    paper_title: str = ""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Content of docs/results.json.
+
+    Attributes:
+        tables: by name.
+        figures: in the order of the tables' rows.
+    """
+
+    tables: Mapping[str, Table]
+    figures: tuple[Figure, ...]
+
+    @classmethod
+    def read(cls, file: Path) -> Results:
+        """Read the file.
+
+        Raises:
+            UserError: missing, or something else; names the file.
+        """
+        content = read_json_object(file)
+        if content is None:
+            raise UserError(f"{file}: no such file")
+        try:
+            tables = {
+                name: Table(**{**table, "columns": tuple(Column(**column) for column in table["columns"])})
+                for name, table in content["tables"].items()
+            }
+            figures = tuple(Figure(**figure) for figure in content["figures"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{file}: no tables and figures of results ({error})") from None
+        for figure in figures:
+            if figure.table is not None and figure.table not in tables:
+                raise UserError(f"{file}: a figure of the table {figure.table!r}, which is not described")
+        return cls(tables, figures)
+
+    def write(self, file: Path) -> None:
+        """Write the file, whole or not at all: a line for each table and figure, so that changes can be read."""
+        tables = [f"  {_line(name)}: {_line(_given(table))}" for name, table in self.tables.items()]
+        figures = [f"  {_line(asdict(figure))}" for figure in self.figures]
+        parts = (' "tables": {', ",\n".join(tables), " },", ' "figures": [', ",\n".join(figures), " ]")
+        text = "\n".join(["{", *parts, "}", ""])
+        write_atomically(file, text.encode())
+
+    def with_figure(self, figure: Figure) -> Results:
+        """Add a figure; one of the same table, row and seed goes.
+
+        Raises:
+            UserError: there is no such table.
+        """
+        if figure.table is not None and figure.table not in self.tables:
+            raise UserError(f"no table {figure.table!r} in {FILE}; there are {', '.join(self.tables)}")
+        places = [each.place for each in self.figures]
+        figures = list(self.figures)
+        if figure.place in places:
+            figures[places.index(figure.place)] = figure
+        else:
+            figures.append(figure)
+        return Results(self.tables, tuple(figures))
+
+    # --------------------------------------------------------------------------------------------------- the page
+
+    def filled(self, page: str) -> str:
+        """Fill the page's blocks `<!-- results: TABLE -->` ... `<!-- end of results -->`.
+
+        Raises:
+            UserError: it has a block of another name, or lacks one.
+        """
+        return fill_blocks(page, PAGE, KIND, self.tables, self.table_text)
+
+    def table_text(self, name: str) -> str:
+        """Write a table as Markdown."""
+        table = self.tables[name]
+        rows: dict[str, list[Figure]] = {}
+        for figure in self.figures:
+            if figure.table == name:
+                rows.setdefault(figure.row, []).append(figure)
+        cells = [[row, *(_cell(column, of_row) for column in table.columns)] for row, of_row in rows.items()]
+        for number, column in enumerate(table.columns, 1):
+            values = [_mean(column, of_row) for of_row in rows.values()]
+            if column.bold and any(value is not None for value in values):
+                highest = max((value, -place) for place, value in enumerate(values) if value is not None)
+                row = cells[-highest[1]]
+                first, *seeds = row[number].split(" ", 1)
+                row[number] = " ".join([f"**{first}**", *seeds])
+        cells += [[row, *_published(table, source)] for row, source in table.published.items()]
+        cells.insert(0, [table.head, *(column.heading for column in table.columns)])
+        if table.paper:
+            cells[0].append(table.paper_title)
+            for row in cells[1:]:
+                row.append(_of_paper(table.paper.get(row[0])))
+        return markdown([list(row) for row in zip(*cells)] if table.classes_down else cells)
+
+
+def _line(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False)
+
+
+def _given(table: Table) -> dict[str, Any]:
+    """What differs from the defaults, for a file that people read."""
+
+    def changed(one: Any) -> dict[str, Any]:
+        return {each.name: value for each in fields(one) if (value := getattr(one, each.name))}
+
+    return {**changed(table), "columns": [changed(column) for column in table.columns]}
+
+
+def _text(column: Column, value: float) -> str:
+    return f"{value:.2f}" if column.measure == LOSS else f"{100 * value:.1f}"
+
+
+def _singles(column: Column, figures: Sequence[Figure]) -> list[float]:
+    values = (column.value(figure) for figure in figures if not isinstance(figure.seed, list))
+    return [value for value in values if value is not None]
+
+
+def _mean(column: Column, figures: Sequence[Figure]) -> float | None:
+    """The mean that is given as such (single figures may be rounded), else that of the single figures."""
+    given = (column.value(figure) for figure in figures if isinstance(figure.seed, list))
+    singles = _singles(column, figures)
+    return next((value for value in given if value is not None), mean(singles) if singles else None)
+
+
+def _cell(column: Column, figures: Sequence[Figure]) -> str:
+    value, singles = _mean(column, figures), _singles(column, figures)
+    if value is None:
+        return NONE
+    each = f" ({', '.join(_text(column, single) for single in singles)})" if len(singles) > 1 else ""
+    return _text(column, value) + each
+
+
+def _as_printed(percent: float | None) -> str:
+    """At least one decimal, as the source has them."""
+    return NONE if percent is None else f"{percent:.1f}" if round(percent, 1) == percent else f"{percent:g}"
+
+
+def _published(table: Table, name: str) -> list[str]:
+    paper = paper_results(table.published_dataset)
+    row = next((row for row in paper.rows if row.name == name), None) if paper else None
+    if row is None:
+        raise UserError(f"{FILE}: nothing published as {name!r} on {table.published_dataset!r}")
+    return [_as_printed(getattr(row, column.measure, None)) for column in table.columns]
+
+
+def _of_paper(place: Sequence[str] | None) -> str:
+    if place is None:
+        return NONE
+    experiment, row = place
+    paper = paper_experiment(experiment)
+    if paper is None or row not in paper.rows:
+        raise UserError(f"{FILE}: the paper has no row {row!r} of {experiment!r}")
+    return _as_printed(paper.rows[row][paper.measures.index("mean_iou")])
+
+
+# ------------------------------------------------------------------------------------------------------ from a run
+
+
+def figure_of_run(run: Path, table: str | None, row: str, evaluation: Path | None = None) -> Figure:
+    """Collect what a run's folder holds of one evaluation.
+
+    Args:
+        run: the folder.
+        table: of the page.
+        row: its row there.
+        evaluation: what `evaluate.py --json` wrote, named as the folder of the predictions beside it is
+            (evaluation_crf.json, predictions_crf); None: the run's evaluation.json.
+
+    Raises:
+        UserError: no run, no evaluation, or one of them is damaged; names the file.
+    """
+    metadata = read_metadata(run)
+    if not metadata:
+        raise UserError(f"{run}: not a run folder, or an empty one")
+    evaluation = evaluation or run / EVALUATION
+    content = read_json_object(evaluation)
+    if content is None:
+        raise UserError(f"{evaluation}: no such file; tools/evaluate.py --json writes it")
+    try:
+        scored = Evaluation.from_json(content)
+    except ValueError as error:
+        raise UserError(f"{evaluation}: {error}") from None
+    folder = evaluation.with_name(evaluation.stem.replace(Path(EVALUATION).stem, PREDICTIONS))
+    record = read_json_object(folder / RECORD) or {}
+    settings: Mapping[str, Any] = record.get("settings") or {}
+    model, folds = metadata.get("model") or "", re.findall(r"/(fold\d+)/", _network_text(run))
+    gpu, scale = metadata.get("gpu"), settings.get("image_scale")
+    return Figure(
+        table,
+        row,
+        run=metadata.get("name"),
+        model=max((name for name in MODELS if model == name or model.startswith(f"{name}_")), key=len, default=None),
+        dataset=content.get("dataset"),
+        fold=folds[0] if folds else None,
+        seed=metadata.get("seed"),
+        iteration=_iteration(record) or metadata.get("iteration"),
+        images=scored.images,
+        pixel_accuracy=scored.pixel_accuracy,
+        class_accuracy=scored.class_accuracy,
+        mean_iou=scored.mean_iou,
+        iou=scored.class_iou,
+        size=FULL if scale == 1 else scale,
+        flip=settings.get("flip"),
+        scales=settings.get("scales"),
+        crf=settings.get("crf"),
+        device=None if "gpu" not in metadata else "cpu" if gpu is None else "gpu",
+        machine=gpu or (metadata.get("machine") or {}).get("processor"),
+        seconds=metadata.get("seconds"),
+        seconds_an_image=record.get("seconds_per_image"),
+        commit=metadata.get("commit"),
+        command=_command(metadata.get("command")),
+    )
+
+
+def _network_text(run: Path) -> str:
+    file = run / TRAIN_VAL
+    return read_text(file) if file.is_file() else ""
+
+
+def _iteration(record: Mapping[str, Any]) -> int | None:
+    """Of the weights that predicted, which need not be the last."""
+    found = re.search(r"_iter_(\d+)\.caffemodel", str(record.get("weights", "")))
+    return int(found[1]) if found else None
+
+
+def _command(text: str | None) -> str | None:
+    """The command as typed in the repository's folder, whose path is of no use elsewhere."""
+    found = re.search(r"(\S+/)tools/train\.py", text or "")
+    return text if text is None or found is None else text.replace(found[1], "")
+
+
+def update(documents: Path, change: Callable[[Results], Results] = lambda results: results) -> Path:
+    """Change the JSON, and write the page from it, both or none.
+
+    Args:
+        documents: the folder of the two.
+        change: makes the new content.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: one of them is damaged, or they do not go together.
+    """
+    results = change(Results.read(documents / FILE))
+    page = documents / PAGE
+    text = results.filled(read_text(page))
+    results.write(documents / FILE)
+    write_atomically(page, text.encode())
+    return page
