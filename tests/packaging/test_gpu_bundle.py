@@ -110,7 +110,7 @@ def test_what_a_left_out_library_reads_is_told(bundle: Path, tmp_path: Path) -> 
         f'layer {{ name: "d" type: "ImageData" top: "d" top: "l" image_data_param {{ source: "{listing}" }} }}'
     )
     for name, content, words in (
-        ("map.ntf", b"NITF02.10" + bytes(400), "libgdal.so.32 is left out of this bundle"),
+        ("map.ntf", b"NITF02.10" + bytes(400), "is left out of this bundle"),
         ("broken.png", b"\x89PNG\r\n\x1a\n" + bytes(40), "Could not load"),
     ):
         (tmp_path / name).write_bytes(content)
@@ -276,7 +276,7 @@ def test_a_missing_program_is_told(tmp_path: Path) -> None:
 
 def test_wrong_compression_is_told(tmp_path: Path) -> None:
     done = call_tool("gpu_bundle.py", "--compression", "10", cwd=tmp_path)
-    assert "--compression: invalid choice: 10" in only_line(done, "gpu_bundle.py")
+    assert "--compression: invalid choice: " in only_line(done, "gpu_bundle.py")
 
 
 def test_an_archive_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
