@@ -22,6 +22,7 @@ from renet.evaluation.bootstrap import RESAMPLES, plain
 from renet.evaluation.boundaries import TOLERANCE
 from renet.evaluation.score_table import format_comparison, format_table
 from renet.evaluation.scores import Evaluation, LabelSource, evaluate_images
+from renet.evaluation.sizes import SHARES, check_shares
 from renet.evaluation.voc_submission import check_is_voc2012, image_sizes, write_submission
 
 EXAMPLES = """examples:
@@ -30,7 +31,7 @@ EXAMPLES = """examples:
   tools/evaluate.py --predictions predictions --labels VOC2012/SegmentationClass \\
       --list VOC2012/ImageSets/Segmentation/val.txt --dataset voc2012
   tools/evaluate.py --predictions runs/h_renet/predictions --compare runs/fcn/predictions --labels data/voc2012/val \
-      --dataset voc2012 --boundaries
+      --dataset voc2012 --boundaries --by-size
   tools/evaluate.py --predictions predictions --labels gtFine/val --label-suffix _gtFine_labelTrainIds \\
       --prediction-suffix _leftImg8bit --dataset data/cityscapes
   tools/evaluate.py --predictions predictions --list VOC2012/ImageSets/Segmentation/test.txt \\
@@ -81,6 +82,14 @@ def build_parser() -> argparse.ArgumentParser:
         "which they may lie so far apart, as a share of the image's diagonal (default: %(const)s)",
     )
     parser.add_argument(
+        "--by-size",
+        type=fraction,
+        nargs="*",
+        metavar="SHARE",
+        help="also score small and large regions of the truth apart; the shares of the image between the bands may "
+        f"follow (default: {' '.join(map(str, SHARES))})",
+    )
+    parser.add_argument(
         "--compare",
         type=Path,
         metavar="DIR|JSON",
@@ -117,6 +126,9 @@ def main(arguments: argparse.Namespace) -> None:
         UserError: bad input, named.
     """
     dataset = load_dataset(arguments.dataset)
+    if arguments.by_size is not None:
+        arguments.by_size = tuple(arguments.by_size or SHARES)
+        check_shares(arguments.by_size)
     if arguments.comp6:
         check_is_voc2012(dataset)
     if arguments.labels is None and not arguments.comp6:
@@ -163,9 +175,10 @@ def _score_and_tell(arguments: argparse.Namespace, dataset: Dataset, source: Lab
             found = evaluation.compared_with(other, **draws)
         except UserError as error:
             raise UserError(f"{arguments.compare}: {error}") from None
-        if evaluation.boundaries is not None and other.boundaries is None:
-            print(f"evaluate.py: boundaries are not compared: name {arguments.compare}'s predictions", file=sys.stderr)
-        print(f"\n{format_comparison(found, str(arguments.compare), arguments.resamples)}")
+        for what in ("boundaries", "sizes"):
+            if getattr(evaluation, what) is not None and getattr(other, what) is None:
+                print(f"evaluate.py: {what} are not compared: name {arguments.compare}'s predictions", file=sys.stderr)
+        print(f"\n{format_comparison(found, str(arguments.compare), arguments.resamples, arguments.by_size or ())}")
         compared = {name: difference.as_json() for name, difference in found.items()}
         content["comparison"] = {"other": str(arguments.compare), **draws, **compared}
     if arguments.json:
@@ -183,6 +196,7 @@ def _score(arguments: argparse.Namespace, predictions: Path, dataset: Dataset, s
         arguments.processes,
         suffix,
         arguments.boundaries,
+        arguments.by_size,
     )
     bar = progress(results, total=len(source.ids), description="scoring", unit="image")
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -18,6 +18,7 @@ from renet.data.split_reader import SplitReader
 from renet.data.split_view import Split
 from renet.evaluation.boundaries import check_tolerance
 from renet.evaluation.scores import Evaluation, ImageResult, LabelSource, evaluate_images
+from renet.evaluation.sizes import check_shares
 
 Labels = str | os.PathLike[str] | Split | Iterable[np.ndarray]
 
@@ -28,6 +29,7 @@ def evaluate(
     dataset: Dataset | str | os.PathLike[str],
     *,
     boundary_tolerance: float | None = None,
+    size_shares: Sequence[float] | None = None,
 ) -> Evaluation:
     """Score predictions against the truth, as `tools/evaluate.py` does.
 
@@ -38,6 +40,8 @@ def evaluate(
         dataset: gives the classes and the ignored label: a `Dataset`, its folder, or the name of a known one.
         boundary_tolerance: score the boundaries, too (`Evaluation.boundaries`): how far apart those of truth and
             prediction may lie, as a share of the image's diagonal; 0.0075 is usual.
+        size_shares: score regions of the truth by their size, too (`Evaluation.sizes`): the shares of the image between
+            the bands, such as 0.01, 0.04 and 0.16.
 
     Raises:
         UserError: the files or arrays do not belong together, or one holds something else than classes (and, in the
@@ -45,6 +49,9 @@ def evaluate(
     """
     if boundary_tolerance is not None:
         check_tolerance(boundary_tolerance)
+    if size_shares is not None:
+        check_shares(size_shares)
+    asked = (boundary_tolerance, None if size_shares is None else tuple(size_shares))
     described = dataset if isinstance(dataset, Dataset) else load_dataset(dataset)
     classes, ignored = len(described.classes), described.ignore_label
     folder = labels.folder if isinstance(labels, Split) else labels
@@ -52,10 +59,13 @@ def evaluate(
     if isinstance(predictions, str | os.PathLike):
         if source is None:
             raise UserError(f"{predictions}: names its images by their files, and the labels are arrays without names")
-        results = evaluate_images(Path(predictions), source, classes, ignored, boundary_tolerance=boundary_tolerance)
+        tolerance, shares = asked
+        results = evaluate_images(
+            Path(predictions), source, classes, ignored, boundary_tolerance=tolerance, size_shares=shares
+        )
     else:
         truths = _arrays(labels) if source is None else _truths(source)
-        results = _compared(_arrays(predictions), truths, classes, ignored, boundary_tolerance)
+        results = _compared(_arrays(predictions), truths, classes, ignored, asked)
     try:
         return Evaluation.of(results, described.classes)
     except ValueError as error:
@@ -106,7 +116,7 @@ def _compared(
     truths: Iterator[_Map],
     classes: int,
     ignore_label: int,
-    boundary_tolerance: float | None,
+    asked: tuple[float | None, tuple[float, ...] | None],
 ) -> Iterator[ImageResult]:
     for predicted, true in zip_longest(predictions, truths):
         if predicted is None or true is None:
@@ -114,6 +124,6 @@ def _compared(
             raise UserError(f"{(predicted or true).where}: there are more {more} than {fewer}")
         maps = (true.labels, predicted.labels)
         try:
-            yield ImageResult.of(true.image_id, Path(), maps, classes, ignore_label, boundary_tolerance)
+            yield ImageResult.of(true.image_id, Path(), maps, classes, ignore_label, *asked)
         except ValueError as error:
             raise UserError(f"{true.where}: {error}") from None

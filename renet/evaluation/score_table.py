@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,8 +12,10 @@ from renet.evaluation.boundaries import WIDTHS, Boundaries
 from renet.evaluation.image_counts import MEASURES
 from renet.evaluation.paper_results import PaperResults, paper_results
 from renet.evaluation.scores import Evaluation
+from renet.evaluation.sizes import Sizes, band_names
 
 TITLES = dict(zip(MEASURES, ("pixel accuracy", "class accuracy", "mean IoU", "freq. weighted IoU")))
+SIZE_TITLES = {"size_mean_iou": "mean IoU", "size_recall": "mean recall"}
 SHOWN_WIDTHS = (1, 2, 3, 5, 10, 20, 40)  # of the trimap's
 
 
@@ -65,18 +67,30 @@ def format_table(evaluation: Evaluation, dataset_name: str, intervals: Mapping[s
     lines += ["", *aligned(_overall_rows(evaluation, paper, intervals)), ""]
     if along is not None:
         lines += [*_boundary_lines(along, intervals), ""]
+    if evaluation.sizes is not None:
+        lines += [*_size_lines(evaluation.sizes, evaluation.classes, intervals), ""]
     lines.append(f"{evaluation.images} images, {truth.sum():,} pixels scored, {evaluation.ignored_pixels:,} ignored")
     return "\n".join(lines)
 
 
-def format_comparison(found: Mapping[str, Difference], other: str, resamples: int) -> str:
-    """Lay out how predictions differ from those of `other` (see `Evaluation.compared_with`), as aligned text."""
+def format_comparison(found: Mapping[str, Difference], other: str, resamples: int, shares: Sequence[float] = ()) -> str:
+    """Lay out how predictions differ from those of `other` (see `Evaluation.compared_with`), as aligned text.
+
+    Args:
+        found: the differences.
+        other: what is compared with.
+        resamples: of the images.
+        shares: between the bands of size, where sizes were compared.
+    """
     rows = [["", "this %", "other %", "difference", "95% interval", "this better %", "other better %"]]
     rows += [_comparison_row(TITLES[name], found[name]) for name in MEASURES]
     if "boundary_f" in found:
         rows.append(_comparison_row("boundary F", found["boundary_f"]))
         curve = found["trimap_mean_iou"]
         rows += [_comparison_row(f"mean IoU {_within(w)}", curve.at(WIDTHS.index(w))) for w in SHOWN_WIDTHS]
+    for name, title in SIZE_TITLES.items() if "size_recall" in found else ():
+        of_bands = enumerate(band_names(shares))
+        rows += [_comparison_row(f"{title}, regions {band}", found[name].at(place)) for place, band in of_bands]
     how = f"{resamples} resamples of the images" if found[MEASURES[0]].interval is not None else "no resamples"
     return "\n".join([f"other: {other}; paired by image, {how}", *aligned(rows)])
 
@@ -100,6 +114,21 @@ def _boundary_lines(along: Boundaries, intervals: Mapping[str, np.ndarray]) -> l
     told = f"boundary F: {'-' if np.isnan(f) else f'{100 * f:.1f}%'}{interval}, tolerance "
     told += f"{100 * along.tolerance:g}% of the diagonal"
     return [*aligned(rows), "", told]
+
+
+def _size_lines(by_size: Sizes, classes: Sequence[str], intervals: Mapping[str, np.ndarray]) -> list[str]:
+    """IoU and recall of each class by size; "-" where no region is of the size."""
+    total, scores = by_size.total, by_size.scores()
+    rows = [["IoU % (recall %) of regions by share of the image", *band_names(by_size.shares)]]
+    for index, name in enumerate(classes):
+        cells = zip(total.iou[:, index], total.recall[:, index], total.truth[:, index])
+        rows.append([name, *(f"{_known(iou)} ({_known(recall)})" if truth else "-" for iou, recall, truth in cells)])
+    means = zip(scores["size_mean_iou"], scores["size_recall"])
+    rows.append(["mean", *(f"{_known(iou)} ({_known(recall)})" for iou, recall in means)])
+    if intervals:
+        rows.append(["95% interval of the mean IoU", *map(_interval, intervals["size_mean_iou"])])
+    rows.append(["regions", *(f"{count:,}" for count in by_size.regions.sum(axis=1))])
+    return aligned(rows)
 
 
 def _within(width: int) -> str:

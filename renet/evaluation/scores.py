@@ -23,6 +23,7 @@ from renet.data.split_reader import LABELS, SplitReader
 from renet.evaluation.bootstrap import RESAMPLES, Difference, differences, intervals, plain
 from renet.evaluation.boundaries import Boundaries, ImageBoundaries, check_tolerance, score_boundaries
 from renet.evaluation.image_counts import ClassCounts, ImageCounts
+from renet.evaluation.sizes import ImageSizes, Sizes, check_shares, score_sizes
 from renet.runtime.worker_process import children_without_interrupts
 
 # Starting processes costs more than it saves below this many images for each.
@@ -199,6 +200,7 @@ class _Task:
     classes: int
     ignore_label: int
     boundary_tolerance: float | None
+    size_shares: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,7 @@ class ImageResult:
         confusion: C x C int64, rows the truth.
         ignored_pixels: pixels that the truth leaves unlabelled.
         boundaries: scores along them; None where they were not asked for.
+        sizes: scores by the size of regions; None likewise.
     """
 
     image_id: str
@@ -218,6 +221,7 @@ class ImageResult:
     confusion: np.ndarray
     ignored_pixels: int
     boundaries: ImageBoundaries | None = None
+    sizes: ImageSizes | None = None
 
     @classmethod
     def of(
@@ -227,7 +231,8 @@ class ImageResult:
         maps: tuple[np.ndarray, np.ndarray],
         classes: int,
         ignore_label: int,
-        boundary_tolerance: float | None,
+        boundary_tolerance: float | None = None,
+        size_shares: tuple[float, ...] | None = None,
     ) -> ImageResult:
         """Score the truth and the prediction in `maps`.
 
@@ -239,7 +244,10 @@ class ImageResult:
         boundaries = None
         if boundary_tolerance is not None:
             boundaries = score_boundaries(truth, predicted, classes, ignore_label, boundary_tolerance)
-        return cls(image_id, prediction, confusion, int(truth.size - confusion.sum()), boundaries)
+        sizes = None
+        if size_shares is not None:
+            sizes = score_sizes(truth, predicted, classes, ignore_label, size_shares)
+        return cls(image_id, prediction, confusion, int(truth.size - confusion.sum()), boundaries, sizes)
 
 
 def _evaluate_task(task: _Task) -> list[ImageResult]:
@@ -257,10 +265,9 @@ def _evaluate_task(task: _Task) -> list[ImageResult]:
 
 def _evaluate_image(task: _Task, image: _Image, truth: np.ndarray, where: Path) -> ImageResult:
     maps = (truth, read_label_map(image.prediction))
+    asked = (task.classes, task.ignore_label, task.boundary_tolerance, task.size_shares)
     try:
-        return ImageResult.of(
-            image.image_id, image.prediction, maps, task.classes, task.ignore_label, task.boundary_tolerance
-        )
+        return ImageResult.of(image.image_id, image.prediction, maps, *asked)
     except ValueError as error:
         message = str(error)
         raise UserError(f"{where if message.startswith('the truth') else image.prediction}: {message}") from None
@@ -274,6 +281,7 @@ def evaluate_images(
     processes: int = 1,
     suffix: str = "",
     boundary_tolerance: float | None = None,
+    size_shares: tuple[float, ...] | None = None,
 ) -> Iterator[ImageResult]:
     """Score every image of `source` against `predictions/<image id><suffix>.png`, in the order of the ids.
 
@@ -285,19 +293,22 @@ def evaluate_images(
         processes: how many may work at once; few images are done in this one.
         suffix: what the predictions' names end in after the image's id.
         boundary_tolerance: score the boundaries, too, with this tolerance (see `boundaries.TOLERANCE`).
+        size_shares: score regions by size, too, with these shares of the image between the bands (see `sizes.SHARES`).
 
     Raises:
         UserError: a missing, broken, colour-coded or wrongly sized file, or a value out of range; names the file.
     """
     if boundary_tolerance is not None:
         check_tolerance(boundary_tolerance)
+    if size_shares is not None:
+        check_shares(size_shares)
     files = predicted_files(predictions, source.ids, suffix)
     images = [_Image(image_id, source.files.get(image_id), files[image_id]) for image_id in source.ids]
     processes = min(processes, len(images) // _IMAGES_WORTH_A_PROCESS)
     chunk = 8 if processes > 1 else 1
+    asked = (classes, ignore_label, boundary_tolerance, size_shares)
     tasks = [
-        _Task(source.folder, tuple(images[start : start + chunk]), classes, ignore_label, boundary_tolerance)
-        for start in range(0, len(images), chunk)
+        _Task(source.folder, tuple(images[start : start + chunk]), *asked) for start in range(0, len(images), chunk)
     ]
     if processes <= 1:
         for task in tasks:
@@ -333,6 +344,7 @@ class Evaluation:
         scores: scores of `confusion`.
         image_counts: of the single images; None where they were not kept.
         boundaries: scores along the classes' boundaries; None where they were not asked for.
+        sizes: scores by the size of regions; None likewise.
     """
 
     classes: tuple[str, ...]
@@ -342,6 +354,7 @@ class Evaluation:
     scores: Scores
     image_counts: ImageCounts | None = None
     boundaries: Boundaries | None = None
+    sizes: Sizes | None = None
 
     @classmethod
     def of(cls, results: Iterable[ImageResult], classes: Sequence[str]) -> Evaluation:
@@ -354,6 +367,7 @@ class Evaluation:
         image_ids: list[str] = []
         table = bytearray()
         boundaries: list[ImageBoundaries] = []
+        sizes: list[ImageSizes] = []
         ignored = 0
         for result in results:
             confusion += result.confusion
@@ -361,10 +375,13 @@ class Evaluation:
             table += ClassCounts.of(result.confusion).as_bytes()
             if result.boundaries is not None:
                 boundaries.append(result.boundaries)
+            if result.sizes is not None:
+                sizes.append(result.sizes)
             ignored += result.ignored_pixels
         of_images = ImageCounts.of(image_ids, table, len(classes))
         along = Boundaries.of(image_ids, boundaries) if boundaries else None
-        return cls(tuple(classes), confusion, len(image_ids), ignored, scores(confusion), of_images, along)
+        by_size = Sizes.of(image_ids, sizes) if sizes else None
+        return cls(tuple(classes), confusion, len(image_ids), ignored, scores(confusion), of_images, along, by_size)
 
     @property
     def pixel_accuracy(self) -> float:
@@ -399,18 +416,18 @@ class Evaluation:
             seed: of the draws.
 
         Returns:
-            By the names of `Scores` and, where the boundaries were scored, of `Boundaries.measures`; nothing where
-            there is one image only, or the single images' counts were not kept.
+            By the names of `Scores` and, where they were asked for, of `Boundaries.measures` and `Sizes.measures`;
+            nothing where there is one image only, or the single images' counts were not kept.
         """
         found: dict[str, np.ndarray] = {}
-        for measured in (self.image_counts, self.boundaries):
+        for measured in (self.image_counts, self.boundaries, self.sizes):
             found |= {} if measured is None else intervals(measured, resamples, seed)
         return found
 
     def compared_with(self, other: Evaluation, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Difference]:
         """Compare with other predictions of the same images, paired by image.
 
-        The result is by the names of `Scores`, and of `Boundaries.measures` where both have boundary scores.
+        The result is by the names of `Scores`, and of `Boundaries.measures` and `Sizes.measures` where both have them.
 
         Args:
             other: may be of more images.
@@ -418,8 +435,8 @@ class Evaluation:
             seed: of the draws.
 
         Raises:
-            UserError: `other` has other classes, another truth or another tolerance, or lacks an image; or the single
-                images' counts were not kept.
+            UserError: `other` has other classes, another truth, another tolerance or other sizes, or lacks an image; or
+                the single images' counts were not kept.
         """
         if self.image_counts is None or other.image_counts is None:
             raise UserError("an evaluation without its single images' counts, so nothing can be paired by image")
@@ -435,12 +452,17 @@ class Evaluation:
             image_id = self.image_counts.image_ids[int(differ.argmax())]
             raise UserError(f"the other evaluation has another truth of {image_id!r}" + _and_more(int(differ.sum())))
         found = differences(self.image_counts, theirs, resamples, seed)
-        if self.boundaries is None or other.boundaries is None:
-            return found
-        if self.boundaries.tolerance != other.boundaries.tolerance:
-            raise UserError("the other evaluation's boundaries were scored with another tolerance")
-        along = other.boundaries.select(self.image_counts.image_ids)
-        return found | differences(self.boundaries, along, resamples, seed)
+        if self.boundaries is not None and other.boundaries is not None:
+            if self.boundaries.tolerance != other.boundaries.tolerance:
+                raise UserError("the other evaluation's boundaries were scored with another tolerance")
+            along = other.boundaries.select(self.image_counts.image_ids)
+            found |= differences(self.boundaries, along, resamples, seed)
+        if self.sizes is not None and other.sizes is not None:
+            if self.sizes.shares != other.sizes.shares:
+                raise UserError("the other evaluation's sizes were parted by other shares")
+            by_size = other.sizes.select(self.image_counts.image_ids)
+            found |= differences(self.sizes, by_size, resamples, seed)
+        return found
 
     def as_json(self, with_images: bool = False) -> dict[str, Any]:
         """Convert to what `evaluate.py --json` writes; fractions, null for a class without a score.
@@ -460,12 +482,14 @@ class Evaluation:
             "images": self.images,
             "ignored_pixels": self.ignored_pixels,
             **({} if self.boundaries is None else {"boundaries": self.boundaries.as_json(self.classes)}),
+            **({} if self.sizes is None else {"sizes": self.sizes.as_json(self.classes)}),
             **({} if of_images is None else {"per_image": of_images.as_json(self.classes)}),
         }
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Evaluation:
-        """Read what `as_json` made; the scores are computed anew from the confusion matrix, boundaries are not read.
+        """Read what `as_json` made; scores are computed anew from the confusion matrix. Boundaries and sizes are not
+        read.
 
         Raises:
             ValueError: the content is not an evaluation.
