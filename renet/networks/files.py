@@ -151,8 +151,9 @@ def _loss_comment(options: Options) -> str:
         lines = ["Pixelwise cross entropy, all labels weighted alike (section 4); unlabelled pixels count nowhere."]
     else:
         lines = [
-            "Pixelwise cross entropy, where the paper's weighs all labels alike (section 4): a weight for each class,\n"
-            f"{weights.origin}, and the mean is over the weights. Unlabelled pixels count nowhere."
+            "Pixelwise cross entropy, where the paper's weighs all labels alike (section 4). A weight for each class,\n"
+            f"in dataset.json's order: {weights.origin}.\n"
+            "The mean is weighted, too. Unlabelled pixels count nowhere."
         ]
     if options.hard_examples != 1:
         lines.append(f"Of a batch's pixels only those with the largest losses count: {100 * options.hard_examples:g}%.")
