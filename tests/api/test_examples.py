@@ -26,7 +26,7 @@ def test_the_pages_examples(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "examples.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("finished 20 Best(measure='mean_iou'")
+    assert lines[0].startswith("finished 20 mean IoU ")
     assert lines[1].endswith("(50, 70, 3)")
     assert lines[2] == "nowhere.png: no such file"
     assert lines[-3].endswith("(10, 10)") and lines[-2].startswith("[0.") and lines[-1].count("0.") >= 3
