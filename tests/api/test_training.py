@@ -115,7 +115,7 @@ def test_what_caffe_refuses_is_an_error_of_the_caller(folder: Path) -> None:
         ({"batch": 0}, "batch is a whole number of at least 1, not 0"),
         ({"crop": (0, 5)}, "crop's height is a whole number of at least 1"),
         ({"rate": -1.0}, r"rate is a number over 0, not -1\.0"),
-        ({"solver": "adagrad"}, 'solver is one of sgd, adam, adamw, not 'adagrad''),
+        ({"solver": "adagrad"}, "solver is one of sgd, adam, adamw, not 'adagrad'"),
         ({"frozen": 9}, "frozen is a whole number of 0 to 5"),
     ],
 )
