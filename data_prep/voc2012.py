@@ -28,6 +28,10 @@ examples:
   .venv/bin/python data_prep/voc2012.py --voc VOCdevkit --aug SegmentationClassAug --split trainaug=train_aug.txt \\
       --split val=val.txt --out data/voc2012
 
+  # some of the classes, others ignored
+  .venv/bin/python data_prep/voc2012.py --voc VOCdevkit --split train=train.txt --split val=val.txt \\
+      --keep-classes background cat cow dog horse sheep person --out data/voc2012_animals
+
   VOCdevkit/VOC2012/  JPEGImages/*.jpg, SegmentationClass/*.png, ImageSets/Segmentation/{train,val,trainval,test}.txt
   benchmark_RELEASE/dataset/  img/*.jpg, cls/*.mat, train.txt, val.txt
 """

@@ -11,7 +11,8 @@ from renet.data.images import LabelFrame
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every converter of source files: --out, --skip-bad, --image-scale, --label-frame."""
+    """Add the options of every converter of source files: --out, --skip-bad, --image-scale, --label-frame,
+    --keep-classes."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the prepared dataset goes")
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave bad samples out; they are listed here and in dataset.json"
@@ -32,8 +33,22 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "pixels are stored (stored), or as the label's size tells beyond doubt, and otherwise an error (by-size, the "
         "default)",
     )
+    parser.add_argument(
+        "--keep-classes",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="these classes alone, numbered in this order; pixels of the others are ignored, and images without any "
+        "of these left out",
+    )
 
 
 def output_options(arguments: argparse.Namespace) -> OutputOptions:
     """Read what `add_output_arguments` added."""
-    return OutputOptions(arguments.out, arguments.image_scale, arguments.skip_bad, LabelFrame(arguments.label_frame))
+    return OutputOptions(
+        arguments.out,
+        arguments.image_scale,
+        arguments.skip_bad,
+        LabelFrame(arguments.label_frame),
+        tuple(arguments.keep_classes),
+    )

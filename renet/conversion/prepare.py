@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from renet.common.errors import UserError
+from renet.conversion.kept_classes import kept_numbers, with_kept
 from renet.data.bad_samples import LabelAdvice
+from renet.data.catalog import KNOWN
 from renet.data.dataset import IGNORE_LABEL, Dataset, check_unedited
 from renet.data.images import LabelFrame
 from renet.data.split_writer import Sample, Settings, WrittenSplit, exclusive, write_split
@@ -24,12 +27,14 @@ class OutputOptions:
         image_scale: see `Settings`.
         skip_bad: leave bad samples out; otherwise they are errors.
         label_frame: which way up the labels of images with an EXIF rotation are.
+        keep_classes: the classes to keep, in this order; empty: all.
     """
 
     folder: Path
     image_scale: float = 1.0
     skip_bad: bool = False
     label_frame: LabelFrame = LabelFrame.BY_SIZE
+    keep_classes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -47,7 +52,7 @@ def prepare(
 
     Args:
         output: where to, and how.
-        name: the dataset's name.
+        name: the dataset's name; of a part of a known dataset's classes it is that of the folder instead.
         classes: names of the labels 0 .. C-1.
         palette: C x 3, RGB.
         splits: samples by split name.
@@ -56,9 +61,16 @@ def prepare(
         distant_context_classes: see `Dataset`.
 
     Raises:
-        UserError: bad samples, or the folder holds something else, or a dataset.json that a person has edited.
+        UserError: bad samples, or the folder holds something else, or a dataset.json that a person has edited; a class
+            to keep is none.
     """
     out = output.folder
+    if output.keep_classes:
+        numbers = kept_numbers(output.keep_classes, classes)
+        splits = {split: with_kept(samples, numbers, len(classes)) for split, samples in splits.items()}
+        distant_context_classes = [one for one in distant_context_classes if one in output.keep_classes]
+        classes, palette = output.keep_classes, np.asarray(palette)[numbers]
+        name = _name_of_part(name, out)
     with exclusive(out):
         check_unedited(out)  # before the work
         settings = Settings(classes=len(classes), ignore_label=IGNORE_LABEL, image_scale=output.image_scale)
@@ -84,6 +96,15 @@ def prepare(
         dataset.save()
     report(dataset, written)
     return dataset
+
+
+def _name_of_part(name: str, out: Path) -> str:
+    """The name where classes are missing: a known dataset's would promise all of them, and its published scores."""
+    if name not in KNOWN:
+        return name
+    if out.resolve().name == name:
+        raise UserError(f"{out}: some of the classes are no {name}; give --out another name")
+    return out.resolve().name
 
 
 def report(dataset: Dataset, written: Mapping[str, WrittenSplit]) -> None:

@@ -121,6 +121,64 @@ def test_real_samples(tmp_path: Path, shared_data: Path) -> None:
         assert label is not None and 255 in label and 0 < np.unique(label)[-2] <= 20
 
 
+def test_some_classes_of_real_samples(tmp_path: Path, shared_data: Path) -> None:
+    """In the order asked for; the others, which the samples hold, are ignored."""
+    samples = shared_data / "voc_samples"
+    if not samples.is_dir():
+        pytest.skip(f"no VOC samples in {samples}")
+    out, kept = tmp_path / "planes", ("aeroplane", "background")
+    printed = succeeded(convert(SCRIPT, "--voc", samples, "--keep-classes", *kept, "--out", out))
+    assert "dataset.json: 2 classes" in printed
+    dataset = Dataset.open(out)
+    assert (dataset.name, dataset.classes) == ("planes", kept)
+    assert dataset.palette.tolist() == VOC2012.palette[[1, 0]].tolist()
+    others = 0
+    for one, (_, label) in read_all(out / "trainval").items():
+        source = np.asarray(Image.open(samples / f"VOC2012/SegmentationClass/{one}.png"))
+        expected = np.full_like(source, 255)
+        expected[source == 1], expected[source == 0] = 0, 1
+        np.testing.assert_array_equal(label, expected)
+        others += np.count_nonzero((source > 1) & (source < 255))
+    assert others
+
+
+def test_kept_classes(devkit: Path, tmp_path: Path) -> None:
+    """Images without any of them are left out; test images, which have no labels, stay."""
+    voc, out = devkit / "VOC2012", tmp_path / "out"
+    values = np.full((HEIGHT, WIDTH), 7, np.uint8)
+    save_label(voc / "SegmentationClass" / f"{TRAIN[0]}.png", values)
+    words = ("--voc", devkit, "--out", out, "--keep-classes")
+    printed = succeeded(convert(SCRIPT, *words, "person", "cat"))
+    assert "train: 1 images left out: no pixel of the classes that are kept" in printed
+    dataset = Dataset.open(out)
+    assert {name: split.count for name, split in dataset.splits.items()} == {
+        "train": 2, "val": 2, "trainval": 4, "test": 2
+    }  # fmt: skip
+    found = read_all(out / "train")
+    assert list(found) == TRAIN[1:]
+    for seed, one in enumerate(TRAIN[1:], 1):
+        source = voc_values(seed)
+        np.testing.assert_array_equal(found[one][1], np.select([source == 15, source == 8], [0, 1], 255))
+    again = convert(SCRIPT, *words, "cat", "person")
+    assert "was prepared from other files or with other settings" in complaint(again)
+    values[0, 0] = 21
+    save_label(voc / "SegmentationClass" / f"{TRAIN[0]}.png", values)
+    wrong = convert(SCRIPT, "--voc", devkit, "--out", tmp_path / "wrong", "--keep-classes", "cat")
+    assert "label value 21 is out of range" in complaint(wrong)
+
+
+@pytest.mark.parametrize(
+    ("out", "kept", "message"),
+    [
+        ("out", ("cat", "tiger"), "--keep-classes: 'tiger' is no class; they are background, aeroplane"),
+        ("out", ("cat", "cat"), "--keep-classes: 'cat' comes twice"),
+        ("voc2012", ("cat", "dog"), "some of the classes are no voc2012; give --out another name"),
+    ],
+)
+def test_wrong_classes_to_keep(devkit: Path, tmp_path: Path, out: str, kept: tuple[str, ...], message: str) -> None:
+    assert message in complaint(convert(SCRIPT, "--voc", devkit, "--out", tmp_path / out, "--keep-classes", *kept))
+
+
 def test_vocs_own_splits(devkit: Path, tmp_path: Path) -> None:
     printed = succeeded(convert(SCRIPT, "--voc", devkit, "--out", tmp_path / "out"))
     assert "this is a part of the dataset" in printed
