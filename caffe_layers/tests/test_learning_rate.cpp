@@ -13,8 +13,12 @@
 namespace caffe {
 
 template <typename Dtype>
-class LearningRateTest : public ::testing::Test {
+class LearningRateTest : public CPUDeviceTest<Dtype> {
  protected:
+  LearningRateTest() {
+    ::testing::FLAGS_gtest_death_test_style = "threadsafe";  // a forked process cannot use the GPU
+  }
+
   // The rates of the first iterations.
   static vector<double> Rates(const string& text, int count) {
     SolverUnderTest<Dtype> solver("base_lr: 0.5 max_iter: 10 " + text);
