@@ -12,6 +12,7 @@ from renet.common.machine import gpu_name, processor_name, threads
 from renet.common.repository import commit, product_path
 from renet.common.text_layout import markdown
 from renet.evaluation.paper_results import PaperExperiment
+from renet.evaluation.sizes import SHARES, band_names
 from renet.experiments.differences import differences
 from renet.experiments.results import MEASURES, Report, class_iou, published, same_images, scored_splits, short_name
 from renet.experiments.results_json import as_json
@@ -44,6 +45,8 @@ def markdown_text(report: Report) -> str:
         parts.append(markdown(rows))
     if report.experiment.folds:
         parts.append(markdown(_fold_rows(report)))
+    if report.experiment.by_size:
+        parts.append(markdown(_size_rows(report)))
     if report.paper is not None and report.paper.class_iou:
         parts.append(markdown(_class_rows(report, report.paper)))
     parts += [f"{line}\n" for line in _tree_lines(report)]
@@ -111,6 +114,22 @@ def _fold_rows(report: Report) -> list[list[str]]:
     for position, fold in enumerate(report.experiment.folds):
         figures = [figure_text(report.rows[0].fold(position, measure), measure) for measure in measures]
         rows.append([fold, *figures])
+    row = report.rows[0]
+    rows.append(["mean of the folds", *(figure_text(row.figures(measure), measure) for measure in measures)])
+    spreads = [row.spread_of_folds(measure) for measure in measures]
+    deviations = (
+        NONE if spread is None else figure_text([spread["deviation"]], measure)
+        for spread, measure in zip(spreads, measures)
+    )
+    rows.append(["standard deviation of the folds", *deviations])
+    return rows
+
+
+def _size_rows(report: Report) -> list[list[str]]:
+    rows = [[f"{MEASURES['mean_iou']} of regions, by share of the image", *band_names(SHARES)]]
+    for each in report.rows:
+        figures = (figure_text(each.by_size(band), "mean_iou") for band in range(len(SHARES) + 1))
+        rows.append([each.row.name, *figures])
     return rows
 
 

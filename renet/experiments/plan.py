@@ -109,6 +109,7 @@ class Experiment:
         figure: what it shows, of a figure.
         tree: whether predictions are also written as a submission to the VOC server.
         folds: by the position in a row's inferences, where there are several.
+        by_size: whether scores of small and large regions are told apart.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Experiment:
     figure: Figure | None = None
     tree: bool = False
     folds: tuple[str, ...] = ()
+    by_size: bool = False
 
     def inferences(self) -> Iterator[Inference]:
         """Iterate over all that is to be predicted; of a choice, what is compared."""
@@ -432,6 +434,22 @@ def irnn(settings: Settings) -> Experiment:
     return Experiment("irnn", title, tuple(_usual_row(settings, *row) for row in rows), (note,))
 
 
+def capacity(settings: Settings) -> Experiment:
+    """Plan H-ReNet beside an FCN of its size, which the paper does not have."""
+    rows = (
+        ("baseline FCN", "", "fcn"),
+        ("FCN with as many parameters as H-ReNet", "", "fcn_deeper"),
+        ("H-ReNet", "", "h_renet"),
+    )
+    notes = (
+        "The second network has a 3 x 3 convolution of as many parameters in the place of H-ReNet's recurrent group. "
+        "What H-ReNet gains over it is for the context, not for its size.",
+        "`tools/evaluate.py --by-size --compare` tells how sure the differences are.",
+    )
+    title = "Context or capacity: H-ReNet beside an FCN of its size"
+    return Experiment("capacity", title, tuple(_usual_row(settings, *row) for row in rows), notes, by_size=True)
+
+
 def figure2(settings: Settings) -> Experiment:
     """Plan feature maps of N-ReNet."""
     fold, pair = next(iter(_folds(settings).items()))
@@ -464,7 +482,8 @@ def figure5(settings: Settings) -> Experiment:
 EXPERIMENTS: dict[str, Callable[[Settings], Experiment]] = {
     function.__name__: function
     for function in (
-        table1, table4, table5, table6, table7a, table7b, l2_scale, training_size, irnn, figure2, figure4, figure5,
+        table1, table4, table5, table6, table7a, table7b, l2_scale, training_size, irnn, capacity,
+        figure2, figure4, figure5,
     )
 }  # fmt: skip
 DATASETS = dict.fromkeys(EXPERIMENTS, "voc2012") | dict.fromkeys(("table1", "figure2"), "stanford_background")

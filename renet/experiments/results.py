@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 from renet.common.repository import ROOT, product_path
@@ -55,6 +55,30 @@ class RowResult:
         results = (of_seed[position] for of_seed in self.results.values())
         found = (None if result is None else result.measure(measure) for result in results)
         return [value for value in found if value is not None]
+
+    def spread_of_folds(self, measure: str) -> dict[str, float] | None:
+        """Compute how far apart the folds' figures lie, each the mean of its seeds; None before all are there.
+
+        Returns:
+            Their lowest, highest, and standard deviation (n - 1).
+        """
+        folds = range(max(map(len, self.results.values())))
+        values = [self.fold(position, measure) for position in folds]
+        if len(values) < 2 or not all(values):
+            return None
+        means = [mean(of_seeds) for of_seeds in values]
+        return {"lowest": min(means), "highest": max(means), "deviation": stdev(means)}
+
+    def by_size(self, band: int) -> list[float]:
+        """List the mean IoU of regions of a band of `SHARES` for all seeds in percent, means of their folds, as far as
+        they are there."""
+        found = []
+        for of_seed in self.results.values():
+            sizes = [None if each is None else (each.evaluation or {}).get("sizes") for each in of_seed]
+            values = [None if each is None else each["size_mean_iou"][band] for each in sizes]
+            if None not in values:  # an older score, or no region of the size
+                found.append(100 * mean(values))
+        return found
 
     def is_complete(self) -> bool:
         """Tell whether all of it is predicted, and scored where there is a truth."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from renet.common.machine import gpu_name, processor_name, threads
 from renet.common.repository import commit, product_path
+from renet.evaluation.sizes import SHARES
 from renet.experiments.differences import differences
 from renet.experiments.plan import Inference
 from renet.experiments.results import MEASURES, Report, RowResult, class_iou, published, same_images, short_name
@@ -63,6 +64,10 @@ def _row_json(report: Report, each: RowResult) -> dict[str, Any]:
         "row": each.row.name,
         "paper": dict(zip(paper.measures, printed)) if paper and each.row.paper else None,
         "figures": {measure: _summary(each.figures(measure)) for measure in MEASURES},
+        "folds": _folds_json(each) if report.experiment.folds else None,
+        "mean_iou_by_size": [_summary(each.by_size(band)) for band in range(len(SHARES) + 1)]
+        if report.experiment.by_size
+        else None,
         "seeds": {
             str(seed): [
                 _result_json(report, inference, result) for inference, result in zip(each.row.inferences[seed], results)
@@ -70,6 +75,10 @@ def _row_json(report: Report, each: RowResult) -> dict[str, Any]:
             for seed, results in each.results.items()
         },
     }
+
+
+def _folds_json(each: RowResult) -> dict[str, Any]:
+    return {measure: each.spread_of_folds(measure) for measure in MEASURES}
 
 
 def _summary(values: Sequence[float]) -> dict[str, float] | None:

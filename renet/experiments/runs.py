@@ -15,6 +15,7 @@ from renet.common.repository import ROOT, product_path
 from renet.data.held_out import hold_out
 from renet.data.split_reader import IMAGES, LABELS
 from renet.evaluation.scores import Evaluation, LabelSource, evaluate_images
+from renet.evaluation.sizes import SHARES
 from renet.evaluation.voc_submission import ARCHIVE, SUBFOLDER, image_sizes, write_submission
 from renet.experiments.plan import Inference
 from renet.experiments.training import Settings, Training, difference, write_files
@@ -234,7 +235,8 @@ class Runs:
             return
         source = LabelSource.open(inference.split)
         dataset = self.settings.dataset
-        results = evaluate_images(self.predictions(inference), source, len(dataset.classes), dataset.ignore_label)
+        classes, predictions = len(dataset.classes), self.predictions(inference)
+        results = evaluate_images(predictions, source, classes, dataset.ignore_label, size_shares=SHARES)
         try:
             bar = progress(results, total=len(source.ids), description="scoring", unit="image")
             evaluation = Evaluation.of(bar, dataset.classes)
@@ -247,7 +249,7 @@ class Runs:
         """Write the command that does the same as `score`."""
         words = ["tools/evaluate.py", "--predictions", product_path(self.predictions(inference))]
         words += ["--labels", product_path(inference.split), "--dataset", product_path(self.settings.dataset.folder)]
-        return (*words, "--json", product_path(self.evaluation_file(inference)))
+        return (*words, "--by-size", "--json", product_path(self.evaluation_file(inference)))
 
     def _made_by(self, inference: Inference) -> list[Any]:
         """What was predicted with what: when it changes, so may the scores."""

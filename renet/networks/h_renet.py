@@ -142,6 +142,33 @@ def fcn_rf604(network: Network, options: Options) -> None:
     fcn(network, options, Conv7(dilation=12, comment=comment))
 
 
+def channels_of_equal_size(inputs: int, units: int) -> int:
+    """Choose the channels that bring a 3x3 convolution closest to an LSTM group's count of parameters."""
+    target = group_parameters(inputs, units)
+    return min(range(1, 4 * units + 1), key=lambda channels: abs(convolution_parameters(inputs, channels) - target))
+
+
+def convolution_parameters(inputs: int, channels: int) -> int:
+    """Count the parameters of a 3x3 convolution."""
+    return (9 * inputs + 1) * channels
+
+
+def fcn_deeper(network: Network, options: Options) -> None:
+    """Add the baseline with one more convolution before conv8, as large as H-ReNet's group there: what H-ReNet gains
+    over it is not for its size."""
+    vgg16(network, options)
+    head(network, options, Conv7())
+    channels = channels_of_equal_size(CHANNELS["conv7"], UNITS)
+    comment = (
+        f"In the place of H-ReNet's recurrent layer group, and as large: {convolution_parameters(1024, channels):,}"
+        f" parameters, the\ngroup's {group_parameters(1024, UNITS):,}. It sees 3x3 positions, where the group sees all."
+    )
+    filler = {"type": "gaussian", "std": options.gaussian_std}
+    convolution(network, "conv7_2", channels, 3, filler, comment, weights_and_free_bias(options.new_rate), pad=[1])
+    network.add("relu7_2", L.ReLU(network.last, in_place=True))
+    classifier(network, options)
+
+
 # ------------------------------------------------------------------------------------------------- normalisation
 
 

@@ -158,6 +158,11 @@ H_RENETS = {
         "The baseline FCN with the receptive field of 604 pixels that section 4.2 states.",
         BASELINE_ITERATIONS,
     ),
+    "fcn_deeper": _fine_tuned(
+        h_renet.fcn_deeper,
+        "The baseline FCN with a convolution of as many parameters in the place of H-ReNet's recurrent group.",
+        PLAIN_ITERATIONS,
+    ),
     **{
         name: _fine_tuned(
             variant,

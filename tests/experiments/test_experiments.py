@@ -86,6 +86,7 @@ EXPECTED = {
         *("h_renet_bn_mlfb_256x320", "h_renet_bn_mlfb_320x400", "h_renet_bn_mlfb"),
     ],
     "irnn": ["h_renet_bn", "h_renet_bn_irnn", "h_renet_bn_gru"],
+    "capacity": ["fcn", "fcn_deeper", "h_renet"],
     "figure2": ["n_renet_fold0"],
     "figure4": ["fcn", "h_renet_bn_mlfb"],
     "figure5": ["h_renet_bn_mlfb"],
@@ -275,6 +276,43 @@ def test_seeds_give_mean_and_spread(voc: Path, tmp_path: Path) -> None:
     assert result["rows"][1]["figures"]["mean_iou"]["seeds"] == 2
     for training in EXPERIMENTS["irnn"](runs.settings).trainings().values():
         assert difference(training, tmp_path) is None
+
+
+def test_folds_give_mean_and_deviation(tmp_path: Path) -> None:
+    """By hand: of 40 pixels of each fold's image, a tenth of the second fold's are wrong."""
+    labels = np.repeat([[0, 1]], 20, axis=0).astype(np.uint8)
+    splits = {f"fold{number}/{part}": {"count": 1, "sha256": ""} for number in range(5) for part in ("train", "test")}
+    for name in splits:
+        write_split(tmp_path / "data" / name, {"one": (np.zeros((20, 2, 3), np.uint8), labels)})
+    write_dataset_json(tmp_path / "data", splits=splits)
+    scripts = Scripts()
+    scripts.wrong = {"n_renet_fold1": 4}
+    runs = Runs(settings(tmp_path / "data", tmp_path / "out"), scripts)
+    result = performed("table1", runs)
+    assert len(scripts.of("train")) == 5
+    text = page("table1", runs)
+    assert "Each figure is the mean of five folds" in text
+    assert "| fold1 | 90.0 | 90.0 | 0.250 |\n| fold2 | 100.0 |" in text
+    assert "| mean of the folds | 98.0 | 98.0 | 0.250 |" in text
+    assert "| standard deviation of the folds | 4.5 | 4.5 | 0.000 |" in text
+    spread = result["rows"][0]["folds"]["pixel_accuracy"]
+    assert spread == pytest.approx({"lowest": 90, "highest": 100, "deviation": 20**0.5})
+
+
+def test_sizes_stand_beside_where_they_are_asked_for(voc: Path, tmp_path: Path) -> None:
+    scripts = Scripts()
+    scripts.wrong = {"fcn_deeper": 30}
+    runs = Runs(settings(voc, tmp_path), scripts)
+    result = performed("capacity", runs)
+    assert "| mean IoU % of regions, by share of the image | below 1% | 1 to 4% | 4 to 16% | 16% and more |" in page(
+        "capacity", runs
+    )
+    assert "| H-ReNet | – | – | – | 100.0 |" in page("capacity", runs)
+    assert "The paper's figures" not in page("capacity", runs)
+    wrong = result["rows"][1]["mean_iou_by_size"]
+    assert wrong[:3] == [None] * 3 and wrong[3]["mean"] < 100
+    shown = page("irnn", runs) if performed("irnn", runs) else ""
+    assert "regions" not in shown
 
 
 def test_submission_tree_without_scores(voc: Path, coco: Path, tmp_path: Path) -> None:
