@@ -20,6 +20,7 @@ COMMANDS = {
     "renet-demo": "tools/demo.py",
     "renet-evaluate": "tools/evaluate.py",
     "renet-experiments": "tools/experiments.py",
+    "renet-export-onnx": "tools/export_onnx.py",
     "renet-generate": "prototxt/generate.py",
     "renet-network-cost": "tools/network_cost.py",
     "renet-pack": "tools/pack.py",

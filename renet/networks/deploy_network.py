@@ -91,8 +91,15 @@ class DeployNetwork:
     _layer: Any
 
     @classmethod
-    def read(cls, file: Path, options: DeployOptions = AS_THE_NETWORK_SAYS) -> DeployNetwork:
+    def read(
+        cls, file: Path, options: DeployOptions = AS_THE_NETWORK_SAYS, any_channels: bool = False
+    ) -> DeployNetwork:
         """Read a prototxt of any age.
+
+        Args:
+            file: the prototxt.
+            options: what it does not say of itself.
+            any_channels: the input may have other channels than an image's three.
 
         Raises:
             UserError: no network, or none for images, or it is not known which input takes them. Names the file.
@@ -103,7 +110,7 @@ class DeployNetwork:
         layer, place = _input(description, file, options.input_blob)
         shapes = layer.input_param.shape
         shape = shapes[min(place, len(shapes) - 1)].dim if shapes else ()
-        if len(shape) > 1 and shape[1] != COLOURS:
+        if len(shape) > 1 and shape[1] != COLOURS and not any_channels:
             raise UserError(f'{file}: the input "{layer.top[place]}" has {shape[1]} channels; an image has {COLOURS}')
         return cls(file, description, layer.top[place], options, layer)
 
