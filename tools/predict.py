@@ -13,8 +13,8 @@ from renet.common.command_line import run
 from renet.common.errors import UserError
 from renet.data.catalog import KNOWN, find_dataset
 from renet.evaluation.voc_submission import check_is_voc2012, image_sizes, write_submission
+from renet.exchange.onnx_file import find_network
 from renet.networks.deploy_network import add_deploy_options, deploy_options
-from renet.networks.model_folder import find_network
 from renet.networks.trained_run import BEST, NEWEST
 from renet.prediction.crf_parameters import CrfParameters, read_crf_parameters
 from renet.prediction.image_job import begin, items_of_files, items_of_split, record_time
@@ -30,6 +30,7 @@ EXAMPLES = """examples:
   tools/predict.py --model deploy.prototxt --weights net.caffemodel --dataset stanford_background \\
       --input holiday/ street.jpg --out predictions --overlay --crf
   tools/predict.py --model my_model --input holiday/ --out predictions --scales 0.75 1 1.25 --flip
+  tools/predict.py --model my_model.onnx --input holiday/ --out predictions
   tools/predict.py --model my_model --input town.tif --out predictions --window 512x512 --overlap 96
   tools/predict.py --model deploy.prototxt --weights net.caffemodel --split data/voc2012/test --out runs/x/test \
       --comp6 runs/x/submission                   # also writes runs/x/submission/results.tgz for VOC's server
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="FILE|DIR",
-        help="deploy.prototxt, a model folder of pack.py, or a run's folder",
+        help="deploy.prototxt, a model folder of pack.py, a run's folder, or an .onnx file, which onnxruntime runs",
     )
     parser.add_argument(
         "--weights",

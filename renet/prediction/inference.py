@@ -1,6 +1,6 @@
 """A trained network as a function from an image to class probabilities, in the process that calls it.
 
-Caffe is imported only where a network is loaded.
+Caffe, or onnxruntime, is imported only where a network is loaded.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import numpy as np
 
 from renet.common.errors import UserError
 from renet.data.images import resize_image
-from renet.networks.deploy_network import AS_THE_NETWORK_SAYS, DeployNetwork, DeployOptions
+from renet.exchange.onnx_file import SUFFIX
+from renet.networks.deploy_network import AS_THE_NETWORK_SAYS, DeployOptions
+from renet.prediction.caffe_engine import CaffeEngine
 from renet.prediction.crf_inference import DenseCrf
 from renet.prediction.crf_parameters import CrfParameters
+from renet.prediction.onnx_engine import OnnxEngine
 from renet.prediction.probabilities import check_probabilities
 from renet.prediction.windows import Window, blended
-from renet.runtime.builds import check_gpu
-from renet.weights.weight_files import load
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Inference:
         """Load the network; Caffe aborts the process where the prototxt does not make a network.
 
         Args:
-            model: deploy prototxt.
-            weights: .caffemodel, or Caffe's HDF5 file.
+            model: deploy prototxt, or an ONNX file, which onnxruntime runs.
+            weights: .caffemodel, or Caffe's HDF5 file; an ONNX file has its own.
             gpu: device number; None computes on the CPU.
             allow_missing: layers without weights in the file keep their initial values.
             save_memory: on the CPU, let each map go when the last layer that reads it has run.
@@ -88,20 +89,18 @@ class Inference:
         Raises:
             UserError: the model or the weights do not serve; names the file.
         """
-        self._network = DeployNetwork.read(model, options)
-        self._transform = self._network.transform
-        self._gpu = gpu
-        if gpu is not None:
-            check_gpu(gpu)
-        self._choose_device()
-        self._net = self._network.build()
-        self._output = self._network.output(self._net)
-        load(self._net, weights, not allow_missing, advice="--allow-missing keeps initial values")
-        self.classes = int(self._net.blobs[self._output].shape[1])
-        if save_memory and self._output not in self._net.outputs:
-            raise UserError(f'{model}: "{self._output}" is read by later layers, so --save-memory lets it go')
-        if save_memory:
-            self._net.release_maps()
+        self._model = model
+        self._engine: CaffeEngine | OnnxEngine
+        if model.suffix == SUFFIX:
+            if gpu is not None or allow_missing or save_memory:
+                raise UserError(
+                    f"{model}: onnxruntime runs it on the CPU as it is; leave --gpu, --allow-missing and --save-memory "
+                    "out"
+                )
+            self._engine = OnnxEngine(model, options)
+        else:
+            self._engine = CaffeEngine(model, weights, gpu, allow_missing, save_memory, options)
+        self.classes = self._engine.classes
         self._crf: DenseCrf | None = None
 
     def strips(self, image: np.ndarray, settings: PredictionSettings) -> Iterator[np.ndarray]:
@@ -141,7 +140,6 @@ class Inference:
         Raises:
             UserError: the network's output has another size than its input, or holds no probabilities.
         """
-        self._choose_device()
         result = self._at_scale(image, settings, settings.scales[0])
         for scale in settings.scales[1:]:
             result += self._at_scale(image, settings, scale)
@@ -166,16 +164,6 @@ class Inference:
             result = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in result])
         return result
 
-    def _choose_device(self) -> None:
-        """Caffe keeps mode and device for each thread."""
-        import caffe
-
-        if self._gpu is None:
-            caffe.set_mode_cpu()
-        else:
-            caffe.set_device(self._gpu)
-            caffe.set_mode_gpu()
-
     def _padded(self, image: np.ndarray, min_size: tuple[int, int]) -> np.ndarray:
         height, width = image.shape[:2]
         below, right = max(0, min_size[0] - height), max(0, min_size[1] - width)
@@ -185,12 +173,8 @@ class Inference:
 
     def _forward(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
-        given = self._net.blobs[self._network.input]
-        given.reshape(1, 3, height, width)
-        given.data[0] = self._transform.apply(image)
-        self._net.forward()
-        result = self._net.blobs[self._output].data
-        where = f'{self._network.file}: the output "{self._output}"'
+        result = self._engine.forward(self._engine.transform.apply(image))
+        where = f'{self._model}: the output "{self._engine.output}"'
         if result.shape != (1, self.classes, height, width):
             raise UserError(
                 f"{where} is {' x '.join(map(str, result.shape))} for an input of {width} x {height}, expected "

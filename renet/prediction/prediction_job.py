@@ -29,8 +29,8 @@ class PredictionJob(ImageJob):
     """Images for a network.
 
     Attributes:
-        model: deploy prototxt.
-        weights: .caffemodel.
+        model: deploy prototxt, or an ONNX file.
+        weights: .caffemodel; of an ONNX file, the same file.
         settings: how an image goes through the network.
         gpu: device number; None for the CPU.
         allow_missing: layers without weights keep their initial values.

@@ -20,8 +20,9 @@ from renet.common.text_files import read_bytes
 from renet.data.dataset import Dataset
 from renet.data.images import normalise
 from renet.data.split_reader import decode_image
+from renet.exchange.onnx_file import find_network
 from renet.networks.deploy_network import DeployOptions
-from renet.networks.model_folder import DEPLOY_CRF, TrainedNetwork, find_network
+from renet.networks.model_folder import DEPLOY_CRF, TrainedNetwork
 from renet.prediction.crf_parameters import CrfParameters, read_crf_parameters
 from renet.prediction.inference import Inference, PredictionSettings
 from renet.prediction.probabilities import Assembly
@@ -139,7 +140,8 @@ class Predictor:
         """Load the network.
 
         Args:
-            model: a model folder (see `renet.pack`), a run's folder, or a deploy prototxt.
+            model: a model folder (see `renet.pack`), a run's folder, a deploy prototxt, or an ONNX file, which
+                onnxruntime runs.
             weights: of a prototxt: .caffemodel, or Caffe's HDF5 file; of a run also `newest` or `best`, and None: the
                 best where the training kept it (`keep_best`), else the newest.
             gpu: device number; None computes on the CPU.
