@@ -17,7 +17,18 @@ from renet.data.catalog import KNOWN, find_dataset
 from renet.networks.model_folder import read_model_folder
 from renet.prediction.crf_job import CrfJob, check_probabilities_exist, perform_together, prediction_record
 from renet.prediction.crf_parameters import add_parameter_options, parameters_of
-from renet.prediction.crf_search import BEST, MEASURES, RESULTS, Result, ResultFile, open_job, search, table, write_best
+from renet.prediction.crf_search import (
+    BEST,
+    MEASURES,
+    RESULTS,
+    Result,
+    ResultFile,
+    learnt_images,
+    open_job,
+    search,
+    table,
+    write_best,
+)
 from renet.prediction.crf_search_chart import draw_search
 from renet.prediction.image_job import begin, items_of_files, items_of_split, record_time
 
@@ -36,8 +47,9 @@ iterations; then the same by smaller factors around the best. Writes into DIR:
   results.jsonl   every candidate's scores; a second call goes on with them
   best.prototxt   the best parameters, for --crf of this tool and of predict.py, or for a network's DenseCRF layer
   search.png      what each parameter is worth
-Search on images that the scores are not reported on. On images that the network was trained on its probabilities
-are surer than on new ones, and the CRF found there is weaker than the best."""
+Search on images that the scores are not reported on, and that the network was not trained on (it is told where it was):
+there its probabilities are surer than on new ones, and the CRF found is weaker than the best. data_prep/hold_out.py
+sets images aside."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -148,6 +160,13 @@ def search_parameters(arguments: argparse.Namespace) -> None:
     start = parameters_of(arguments.crf, vars(arguments))
     dataset = find_dataset(arguments.dataset, arguments.split)
     job = open_job(arguments.predictions, arguments.split, dataset, arguments.limit, arguments.processes)
+    learnt, network = learnt_images(job)
+    if learnt:
+        print(
+            f"crf.py: {network} has learnt from {learnt} of these {len(job.items)} images, where its probabilities are "
+            "surer than on others: what is found is for those; data_prep/hold_out.py sets images aside",
+            file=sys.stderr,
+        )
     arguments.out.mkdir(parents=True, exist_ok=True)
     results = ResultFile(arguments.out / RESULTS, job)
     if results.results:

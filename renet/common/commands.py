@@ -22,6 +22,7 @@ COMMANDS = {
     "renet-experiments": "tools/experiments.py",
     "renet-export-onnx": "tools/export_onnx.py",
     "renet-generate": "prototxt/generate.py",
+    "renet-hold-out": "data_prep/hold_out.py",
     "renet-network-cost": "tools/network_cost.py",
     "renet-pack": "tools/pack.py",
     "renet-picture-sheet": "tools/picture_sheet.py",

@@ -7,16 +7,21 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from caffe.proto import caffe_pb2
 
 from renet.common.errors import UserError, naming
 from renet.common.files import write_atomically
+from renet.common.repository import ROOT, find_file
 from renet.data.dataset import Dataset
 from renet.data.split_reader import SplitReader
 from renet.evaluation.scores import confusion_matrix, scores
+from renet.networks.files import TRAIN_VAL
+from renet.networks.net_state import layers_in, state_of
 from renet.prediction.crf_inference import DenseCrf
 from renet.prediction.crf_job import (
     check_probabilities_exist,
@@ -27,6 +32,7 @@ from renet.prediction.crf_job import (
 )
 from renet.prediction.crf_parameters import CrfParameters
 from renet.prediction.image_job import Item, identity, items_of_split
+from renet.runtime.prototxt import read_network
 from renet.runtime.worker_process import NativeCrash, run_native_together
 
 MEASURES = ("mean_iou", "pixel_accuracy", "class_accuracy")
@@ -94,6 +100,25 @@ def open_job(predictions: Path, split: Path, dataset: Dataset, limit: int, proce
         raise UserError(f"{split}: an empty split")
     check_probabilities_exist(predictions, items)
     return SearchJob(predictions, split, dataset, items, processes)
+
+
+def learnt_images(job: SearchJob) -> tuple[int, Path | None]:
+    """Count the job's images that the network behind the predictions has learnt from.
+
+    Returns:
+        The number, and the run's folder; 0 and None where the weights lie in no run's folder, or its data have gone.
+    """
+    run = (ROOT / prediction_record(job.predictions).get("weights", "")).parents[1]
+    file = run / TRAIN_VAL
+    if not file.is_file():
+        return 0, None
+    network = read_network(file)
+    learnt: set[str] = set()
+    for layer in layers_in(network, state_of(network, caffe_pb2.TRAIN)):
+        for source in layer.segmentation_data_param.source if layer.type == "SegmentationData" else ():
+            with suppress(UserError), SplitReader(find_file(source, file)) as reader:
+                learnt |= set(reader.ids())
+    return sum(item.image_id in learnt for item in job.items), run
 
 
 class ResultFile:

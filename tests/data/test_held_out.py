@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_prep_helpers import complaint, convert, succeeded
 from segmentation_helpers import write_dataset_json, write_split
 
 from renet.common.errors import UserError
@@ -56,6 +57,19 @@ def test_second_call_takes_over_and_other_sources_are_an_error(dataset: Dataset,
     assert {file: file.stat().st_mtime_ns for file in times} == times
     with pytest.raises(UserError, match="other files"):
         hold_out([dataset.folder / "more"], dataset, tmp_path / "out")
+
+
+def test_the_command(dataset: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ("--split", dataset.folder / "train", dataset.folder / "more", "--out", out)
+    assert succeeded(convert("hold_out.py", *words)).splitlines() == [
+        f"{out / 'train'}: 19 images",
+        f"{out / 'held_out'}: 2 images",
+    ]
+    assert Dataset.open(out).splits["held_out"].count == 2
+    write_split(tmp_path / "alone", samples(["x", "y"]))
+    for split, message in ((tmp_path / "alone", "no prepared split with a dataset.json"), (tmp_path, "no prepared")):
+        assert message in complaint(convert("hold_out.py", "--split", split, "--out", tmp_path / "other"))
 
 
 def test_choice_does_not_depend_on_order() -> None:

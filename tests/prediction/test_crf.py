@@ -150,6 +150,32 @@ def test_run_goes_on_and_keeps_settings_apart(workshop, tmp_path):
     assert (tmp_path / "files/scene1.png").read_bytes() == (out / "scene1.png").read_bytes()
 
 
+def test_search_on_images_that_were_learnt_is_told(workshop, tmp_path):
+    """The weights in a run's folder, which has learnt from two of the four images and was tested on all."""
+    run = tmp_path / "run"
+    (run / "snapshots").mkdir(parents=True)
+    weights = run / "snapshots" / "net_iter_1.caffemodel"
+    weights.write_bytes((workshop / "net.caffemodel").read_bytes())
+    write_split(tmp_path / "learnt", {f"scene{seed}": scene(seed) for seed in (1, 3)})
+    layer = 'layer {{ name: "data" type: "SegmentationData" top: "data" top: "label" include {{ phase: {} }} ' \
+        'segmentation_data_param {{ source: "{}" }} }}\n'  # fmt: skip
+    sources = {"TRAIN": tmp_path / "learnt", "TEST": workshop / "data/val"}
+    (run / "train_val.prototxt").write_text("".join(layer.format(*each) for each in sources.items()))
+    predicted = call_tool(
+        "predict.py", "--model", "deploy.prototxt", "--weights", weights, "--split", "data/val", "--probabilities",
+        "--out", run / "predictions", cwd=workshop,
+    )  # fmt: skip
+    assert predicted.returncode == 0, predicted.stderr
+    result = crf(workshop, "search", tmp_path / "search", "--rounds", 1, predictions=run / "predictions")
+    assert result.returncode == 0, result.stderr
+    told = [line for line in result.stderr.splitlines() if line.startswith("crf.py: ")]
+    assert len(told) == 1 and told[0].startswith(f"crf.py: {run} has learnt from 2 of these 4 images")
+    sources["TRAIN"] = tmp_path / "gone"
+    (run / "train_val.prototxt").write_text("".join(layer.format(*each) for each in sources.items()))
+    result = crf(workshop, "search", tmp_path / "search", "--rounds", 1, predictions=run / "predictions")
+    assert result.returncode == 0 and "has learnt" not in result.stderr
+
+
 def test_search_finds_a_better_setting_and_goes_on(workshop, tmp_path):
     out = tmp_path / "search"
     result = crf(workshop, "search", out, "--rounds", 2, "--limit", 3)
