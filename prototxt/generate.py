@@ -17,6 +17,7 @@ from renet.common.errors import UserError
 from renet.common.repository import product_path
 from renet.data.catalog import MEAN_BGR
 from renet.networks.augmentation import AUGMENTATIONS
+from renet.networks.fine_tuning import NEW_RATE
 from renet.networks.generation import FROZEN_GROUPS, write, write_files
 from renet.networks.h_renet import VARIANTS
 from renet.networks.models import MODELS, SOLVERS
@@ -65,6 +66,8 @@ examples:
       --train-split trainvalaug data/coco/train
   .venv/bin/python prototxt/generate.py --model n_renet --dataset data/my_data --out my_net --class-weights \\
       median_frequency --solver adamw --schedule cosine --warmup 500 --average 0.999
+  .venv/bin/python prototxt/generate.py --model n_renet --dataset data/my_other_data --weights-from runs/my_net \\
+      --iterations 2000 --out my_other_net
 
   .venv/bin/python prototxt/generate.py --model n_renet --dataset data/my_data --augment scale rotation colour \\
       --out my_net
@@ -160,6 +163,13 @@ Any class count works: it comes from the dataset.json. The written files are pla
     )
     learning.add_argument("--weights", type=Path, metavar="FILE", help="what it starts from (default: the model's)")
     learning.add_argument(
+        "--weights-from",
+        type=Path,
+        metavar="MODEL",
+        help="start from the same model trained for other classes: a run's folder, a model folder or a .caffemodel; "
+        "says which layers are kept (at a tenth of the usual rate) and which start anew (docs/fine_tuning.md)",
+    )
+    learning.add_argument(
         "--forget-bias", type=float, metavar="X", help=f"initial forget gate bias (default {default.forget_bias})"
     )
     learning.add_argument(
@@ -168,6 +178,13 @@ Any class count works: it comes from the dataset.json. The written files are pla
         metavar="P",
         help="let a share P of the values go between two recurrent groups (n_renet and its kin)",
     )
+    learning.add_argument(
+        "--new-rate",
+        type=positive,
+        metavar="X",
+        help="factor of the learning rate of layers that do not come from VGG-16 (fcn and h_renet; default "
+        f"{default.new_rate:g}), or from --weights-from (default {NEW_RATE:g})",
+    )
     fine = parser.add_argument_group("fcn and h_renet")
     fine.add_argument(
         "--frozen",
@@ -175,12 +192,6 @@ Any class count works: it comes from the dataset.json. The written files are pla
         choices=range(FROZEN_GROUPS),
         metavar="N",
         help=f"conv1 to convN keep their weights and are skipped in backpropagation (default {default.frozen})",
-    )
-    fine.add_argument(
-        "--new-rate",
-        type=positive,
-        metavar="X",
-        help=f"factor of the learning rate of layers that do not come from VGG-16 (default {default.new_rate:g})",
     )
     fine.add_argument(
         "--gaussian-std",

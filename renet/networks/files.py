@@ -102,7 +102,9 @@ def train_val_text(model: Model, name: str, data: Data, options: Options) -> str
         ),
         "Share of right pixels, image by image.",
     )
-    return comment_lines(model.headline) + f'name: "{name}"\n\n' + train.text() + "\n" + network.text()
+    return (
+        comment_lines(model.headline) + f'name: "{name}"\n\n' + train.text() + "\n" + network.text(options.new_layers)
+    )
 
 
 def deploy_text(model: Model, name: str, classes: int, options: Options, crf: bool = False) -> str:
@@ -133,7 +135,7 @@ def deploy_text(model: Model, name: str, classes: int, options: Options, crf: bo
         dense_crf(network, options, model.trained_crf or model.deploy_crf, learn=learned, train=False)
     else:
         network.add("prob", L.Softmax(network.last))
-    return comment_lines(model.headline) + f'name: "{name}"\n\n' + network.text()
+    return comment_lines(model.headline) + f'name: "{name}"\n\n' + network.text(options.new_layers)
 
 
 def _loss_choices(options: Options) -> dict[str, Any]:

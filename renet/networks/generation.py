@@ -14,7 +14,8 @@ from renet.common.errors import UserError
 from renet.common.repository import ROOT, product_path
 from renet.data.dataset import Dataset
 from renet.networks.class_weights import chosen_class_weights
-from renet.networks.files import TRAIN_VAL, Data, network_texts, solver_file_text
+from renet.networks.files import TRAIN_VAL, WEIGHTS_COMMENT, Data, deploy_text, network_texts, solver_file_text
+from renet.networks.fine_tuning import KEPT_SHARE, NEW_RATE, TrainedWeights, plan_start
 from renet.networks.models import MODELS, SOLVERS
 from renet.networks.schedules import POLICIES, Schedule
 from renet.networks.sealed_files import edited, write_texts
@@ -63,6 +64,7 @@ def write(
     rate: float | None = None,
     iter_size: int = 1,
     weights: str | os.PathLike[str] | None = None,
+    weights_from: str | os.PathLike[str] | None = None,
     forget_bias: float | None = None,
     frozen: int | None = None,
     new_rate: float | None = None,
@@ -99,9 +101,11 @@ def write(
         rate: the learning rate.
         iter_size: passes to an iteration.
         weights: what the training starts from.
+        weights_from: a run's folder, a model folder or weights of the same model for other classes: layers that fit are
+            kept, and learn at a tenth of the usual rate; the others start anew, at the usual one.
         forget_bias: see `Options`, as those that follow.
         frozen: convolution groups that keep their weights.
-        new_rate: factor of the learning rate of new layers.
+        new_rate: factor of the learning rate of new layers: those that do not come from VGG-16 or `weights_from`.
         gaussian_std: of the initial weights of conv6 and conv7.
         l2_scale: of L2 normalisation.
         batch_norm_memory: share of the running statistics that stays.
@@ -146,18 +150,21 @@ def write(
     learning = MODELS[model].schedule(solver, iterations)
     if warmup is not None and warmup >= learning.iterations:
         raise UserError(f"warmup of {warmup} iterations in a training of {learning.iterations}")
+    if weights is not None and weights_from is not None:
+        raise UserError("weights and weights_from both say what the training starts from; give one")
     described = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     data = chosen_data(described, [train_split] if isinstance(train_split, str) else train_split, test_split)
     weighed = None
     if class_weights is not None:
         weighed = chosen_class_weights(class_weights, described, [ROOT / split for split in data.train])
+    trained = None if weights_from is None else TrainedWeights.find(Path(weights_from))
     options = MODELS[model].options(
         crop,
         batch,
-        mean=mean or (described.mean if dataset_mean else None),
+        mean=mean or (described.mean if dataset_mean else trained.mean if trained else None),
         forget_bias=forget_bias,
         frozen=frozen,
-        new_rate=new_rate,
+        new_rate=None if trained else new_rate,
         gaussian_std=gaussian_std,
         l2_scale=l2_scale,
         batch_norm_memory=batch_norm_memory,
@@ -166,6 +173,13 @@ def write(
         hard_examples=hard_examples,
         dropout=dropout,
     )
+    start = None
+    if trained is not None:
+        deploy = deploy_text(MODELS[model], model, len(described.classes), options)
+        start = plan_start(trained, deploy, tuple(described.classes), described.name, new_rate or NEW_RATE)
+        options = replace(options, new_layers=start.new)
+        weights = start.weights
+        rate = rate or KEPT_SHARE * MODELS[model].schedule(solver, iterations).rule["base_lr"]
     files, tests = generated_files(
         model,
         data,
@@ -175,9 +189,11 @@ def write(
         iter_size=iter_size,
         test_images=test_images,
         weights=None if weights is None else Path(weights),
+        weights_comment=None if start is None else "\n".join(start.notes),
     )
     write_files(files, force, "another --out keeps it")
     notes = (weighed.note,) if weighed is not None and weighed.note else ()
+    notes += () if start is None else start.notes
     return WrittenNetwork(tuple(files), Path(out) / SOLVER, tests, notes)
 
 
@@ -212,6 +228,7 @@ def generated_files(
     iter_size: int = 1,
     test_images: int | None = None,
     weights: Path | None = None,
+    weights_comment: str | None = None,
 ) -> tuple[dict[Path, str], str]:
     """Generate a model's networks and solver for a dataset.
 
@@ -224,6 +241,7 @@ def generated_files(
         iter_size: passes to an iteration.
         test_images: at most so many images are tested while training; None: see `affordable_test_images`.
         weights: what it starts from; None: the model's own.
+        weights_comment: above it in the solver; None: what is to be said of the model's own.
 
     Returns:
         Texts by path, and a line on the tests while training.
@@ -243,6 +261,7 @@ def generated_files(
         TRAIN_VAL,
         iter_size=iter_size,
         weights=None if weights is None else product_path(weights),
+        weights_comment=weights_comment or (WEIGHTS_COMMENT if weights is None else "By the layers' names."),
     )
     return files, test_text(data, schedule, test_images is not None)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import caffe
 from caffe import layers as L
+from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
@@ -17,6 +18,25 @@ from renet.networks.class_weights import ClassWeights
 
 WIDEST_LINE = 110
 ZERO = {"type": "constant", "value": 0}
+
+
+@dataclass(frozen=True)
+class NewLayer:
+    """Change of a layer that a model writes: another name, so that weights of the first do not fill it, or the rate.
+
+    Attributes:
+        layer: the model's name of it; its top keeps that.
+        name: in the written network.
+        rate: what multiplies its learning rates.
+        blobs: how many weights it has.
+        comment: above it.
+    """
+
+    layer: str
+    name: str
+    rate: float = 1
+    blobs: int = 0
+    comment: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +57,7 @@ class Options:
         dropout: share of the values that Dropout lets go between two recurrent groups (N-ReNet); 0: no such layers.
         class_weights: factors of the classes' pixels in the loss; None: 1 for all.
         hard_examples: share of a batch's pixels that the loss is of, the worst.
+        new_layers: layers with a name or rates of their own, since the network starts from trained weights.
     """
 
     crop: tuple[int, int]
@@ -52,6 +73,7 @@ class Options:
     dropout: float = 0
     class_weights: ClassWeights | None = None
     hard_examples: float = 1
+    new_layers: tuple[NewLayer, ...] = ()
 
 
 class Network:
@@ -82,12 +104,22 @@ class Network:
         """Return the top that was added last."""
         return self.spec[self._last]
 
-    def text(self) -> str:
-        """Write the layers as prototxt, each under its comment."""
-        return "\n".join(
-            comment_lines(self._comments.get(layer.name, "")) + f"layer {{\n{field_lines(layer)}}}\n"
-            for layer in self.spec.to_proto().layer
-        )
+    def text(self, new_layers: Sequence[NewLayer] = ()) -> str:
+        """Write the layers as prototxt, each under its comment, some with a new name and rate."""
+        changes = {change.layer: change for change in new_layers}
+        texts = []
+        for layer in self.spec.to_proto().layer:
+            comment = self._comments.get(layer.name, "")
+            change = changes.get(layer.name)
+            if change is not None:
+                comment = "\n".join(filter(None, (comment, change.comment)))
+                layer.name = change.name
+                if change.rate != 1:
+                    layer.param.extend(caffe_pb2.ParamSpec() for _ in range(change.blobs - len(layer.param)))
+                    for param in layer.param:
+                        param.lr_mult *= change.rate
+            texts.append(comment_lines(comment) + f"layer {{\n{field_lines(layer)}}}\n")
+        return "\n".join(texts)
 
 
 def weights_and_free_bias(rate: float = 1) -> list[dict[str, float]]:
