@@ -167,7 +167,7 @@ Any class count works: it comes from the dataset.json. The written files are pla
         type=Path,
         metavar="MODEL",
         help="start from the same model trained for other classes: a run's folder, a model folder or a .caffemodel; "
-        "says which layers are kept (at a tenth of the usual rate) and which start anew (docs/fine_tuning.md)",
+        "says which layers are kept (at a third of the usual rate) and which start anew (docs/fine_tuning.md)",
     )
     learning.add_argument(
         "--forget-bias", type=float, metavar="X", help=f"initial forget gate bias (default {default.forget_bias})"

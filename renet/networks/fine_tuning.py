@@ -19,8 +19,7 @@ from renet.networks.spec import NewLayer
 from renet.runtime.worker_process import run_native
 from renet.weights.weight_files import Blobs, read_layers
 
-NEW_RATE = 10.0  # times the training's rate, for layers that start anew
-KEPT_SHARE = 0.1  # of the schedule's usual rate, for what has learnt already
+NEW_RATE = 3.0  # times the training's rate, for layers that start anew
 # Layers of the scores: the last convolution, and what works on the scores.
 _SCORES = "Convolution"
 # Caffe sets their rates itself, and refuses others.
@@ -118,6 +117,11 @@ def plan_start(
         name, reason = reasons[0]
         raise UserError(f"{trained.file}: no layer fits this model; it has {listed(list(stored))}; {name} {reason}")
     return Start(trained.file, tuple(kept), tuple(new), tuple(_notes(trained, kept, new, reasons, classes, new_rate)))
+
+
+def kept_rate(usual: float, new_rate: float | None) -> float:
+    """Choose a training's rate, rounded to a digit: so that layers which start anew learn at the usual one."""
+    return float(f"{usual / (new_rate or NEW_RATE):.1g}")
 
 
 def _notes(

@@ -15,7 +15,7 @@ from renet.common.repository import ROOT, product_path
 from renet.data.dataset import Dataset
 from renet.networks.class_weights import chosen_class_weights
 from renet.networks.files import TRAIN_VAL, WEIGHTS_COMMENT, Data, deploy_text, network_texts, solver_file_text
-from renet.networks.fine_tuning import KEPT_SHARE, NEW_RATE, TrainedWeights, plan_start
+from renet.networks.fine_tuning import NEW_RATE, TrainedWeights, kept_rate, plan_start
 from renet.networks.models import MODELS, SOLVERS
 from renet.networks.schedules import POLICIES, Schedule
 from renet.networks.sealed_files import edited, write_texts
@@ -102,7 +102,7 @@ def write(
         iter_size: passes to an iteration.
         weights: what the training starts from.
         weights_from: a run's folder, a model folder or weights of the same model for other classes: layers that fit are
-            kept, and learn at a tenth of the usual rate; the others start anew, at the usual one.
+            kept, and learn at a third of the usual rate; the others start anew, at the usual one.
         forget_bias: see `Options`, as those that follow.
         frozen: convolution groups that keep their weights.
         new_rate: factor of the learning rate of new layers: those that do not come from VGG-16 or `weights_from`.
@@ -179,7 +179,7 @@ def write(
         start = plan_start(trained, deploy, tuple(described.classes), described.name, new_rate or NEW_RATE)
         options = replace(options, new_layers=start.new)
         weights = start.weights
-        rate = rate or KEPT_SHARE * MODELS[model].schedule(solver, iterations).rule["base_lr"]
+        rate = rate or kept_rate(learning.rule["base_lr"], new_rate)
     files, tests = generated_files(
         model,
         data,

@@ -91,7 +91,9 @@ def load(network: Any, file: Path, every_layer: bool = False, advice: str = "") 
     stored = read_layers(file)
     present = set(network._layer_names)
     hint = (
-        "it belongs to another network" if every_layer else "a layer that is to start from scratch needs another name"
+        "it belongs to another network"
+        if every_layer
+        else "a layer that is to start from scratch needs another name (generate.py --weights-from gives it one)"
     )
     for name, blobs in stored:
         if name in present:

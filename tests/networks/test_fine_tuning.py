@@ -84,16 +84,16 @@ def test_from_eleven_classes_to_three(place: Path) -> None:
     assert done.stdout.splitlines()[-3:] == [
         "weights: run/snapshots/run_iter_6.caffemodel of 11 classes, for 3 classes",
         f"kept, 4 layers: {', '.join(GROUPS)}",
-        "starts anew at 10 times the rate: score, as score_three "
+        "starts anew at 3 times the rate: score, as score_three "
         "(score has 11 x 48 x 1 x 1 and 11 there, 3 x 48 x 1 x 1 and 3 here)",
     ]
     text = (place / "tuned/solver.prototxt").read_text()
-    assert f'weights: "{weights}"' in text and "base_lr: 0.0002" in text and "# kept, 4 layers" in text
+    assert f'weights: "{weights}"' in text and "base_lr: 0.0007" in text and "# kept, 4 layers" in text
     # the mean is the one that the weights know
     assert "mean_value: 90.0" in (place / "tuned/train_val.prototxt").read_text()
     # a training fills what is kept and says the same
     still = place / "tuned/still.prototxt"
-    still.write_text(text.replace("base_lr: 0.0002", "base_lr: 1e-12"))
+    still.write_text(text.replace("base_lr: 0.0007", "base_lr: 1e-12"))
     done = call_tool(
         "train.py", "--solver", "tuned/still.prototxt", "--run", "runs/still", "--iterations", 1, cwd=place
     )
@@ -116,7 +116,7 @@ def test_from_eleven_classes_to_three(place: Path) -> None:
 def test_rates(place: Path) -> None:
     network = written(place, "three", "usual", weights_from=place / "run")
     found = layers(network)
-    assert [param.lr_mult for param in found["score_three"].param] == [10, 20]
+    assert [param.lr_mult for param in found["score_three"].param] == [3, 6]
     assert not found["renet1_vertical"].param
     assert list(found["score_three"].top) == ["score"] and found["upsample"].bottom[0] == "score"
     assert layers(network, "deploy.prototxt").keys() >= {"score_three", "prob"}
@@ -124,7 +124,7 @@ def test_rates(place: Path) -> None:
     assert [param.lr_mult for param in layers(network)["score_three"].param] == [2, 4]
     assert solver(network).base_lr == pytest.approx(0.003)
     network = written(place, "three", "sgd", weights_from=place / "run", solver="sgd", mean=(1.0, 2.0, 3.0))
-    assert solver(network).base_lr == pytest.approx(0.005)
+    assert solver(network).base_lr == pytest.approx(0.02)
     assert list(layers(network, "deploy.prototxt")["data"].transform_param.mean_value) == [1, 2, 3]
 
 
@@ -136,8 +136,7 @@ def test_the_same_classes_keep_their_scores(place: Path, tmp_path: Path) -> None
     others = prepared(tmp_path / "others", ELEVEN[1:] + ["class 11"])
     network = written(place, str(others), "others", weights_from=place / "run")
     assert (
-        network.notes[-1]
-        == "starts anew at 10 times the rate: score, as score_others (score is of other classes there)"
+        network.notes[-1] == "starts anew at 3 times the rate: score, as score_others (score is of other classes there)"
     )
     # of weights alone nobody knows the classes, nor the mean
     weights = shutil.copy(place / "run/snapshots/run_iter_6.caffemodel", tmp_path / "alone.caffemodel")
@@ -160,9 +159,9 @@ def test_what_was_tuned_is_tuned_again(place: Path, tmp_path: Path) -> None:
     # on others of the same name: another name still
     other = prepared(tmp_path / "three", ["a", "b", "c", "d"])
     third = written(place, str(other), "third", weights_from=tmp_path / "model")
-    assert "starts anew at 10 times the rate: score (score is not there)" in third.notes
+    assert "starts anew at 3 times the rate: score (score is not there)" in third.notes
     back = written(place, "eleven", "back", weights_from=tmp_path / "model")
-    assert "starts anew at 10 times the rate: score (score is not there)" in back.notes
+    assert "starts anew at 3 times the rate: score (score is not there)" in back.notes
     assert "score" in layers(back)
 
 
@@ -174,9 +173,9 @@ def test_layers_of_vgg_and_of_batch_normalisation(place: Path, tmp_path: Path) -
     network = renet.networks.write(model, place / "three", tmp_path / "net", crop=(32, 32), weights_from=weights)
     found = layers(network)
     assert network.notes[1] == "kept, 14 layers: conv1_1 ... renet1_horizontal"
-    assert [param.lr_mult for param in found["conv8_three"].param] == [10, 20]
+    assert [param.lr_mult for param in found["conv8_three"].param] == [3, 6]
     assert [param.lr_mult for param in found["conv4_1"].param] == [1, 2]
-    assert solver(network).base_lr == pytest.approx(1e-4)
+    assert solver(network).base_lr == pytest.approx(3e-4)
     # without the normalisation's statistics these start anew, and their rates are Caffe's
     part = caffe_pb2.NetParameter.FromString(weights.read_bytes())
     kept = [layer for layer in part.layer if not re.search("_bn|_scale|renet", layer.name)]
@@ -185,8 +184,8 @@ def test_layers_of_vgg_and_of_batch_normalisation(place: Path, tmp_path: Path) -
     weights.write_bytes(part.SerializeToString())
     network = renet.networks.write(model, place / "three", tmp_path / "part", crop=(32, 32), weights_from=weights)
     found = layers(network, "deploy.prototxt")
-    assert not found["pool4_bn"].param and [param.lr_mult for param in found["pool4_scale"].param] == [10, 20]
-    assert [param.lr_mult for param in found["renet1_vertical"].param] == [10] * 6
+    assert not found["pool4_bn"].param and [param.lr_mult for param in found["pool4_scale"].param] == [3, 6]
+    assert [param.lr_mult for param in found["renet1_vertical"].param] == [3] * 6
     caffe.Net(str(network.solver.with_name("deploy.prototxt")), caffe.TEST).copy_from(str(weights))
 
 
