@@ -16,6 +16,7 @@ COMMANDS = {
     "renet-convert-synthetic-scenes": "data_prep/synthetic_scenes.py",
     "renet-convert-vgg16": "data_prep/vgg16.py",
     "renet-convert-voc2012": "data_prep/voc2012.py",
+    "renet-convert-weights": "tools/convert_weights.py",
     "renet-crf": "tools/crf.py",
     "renet-demo": "tools/demo.py",
     "renet-evaluate": "tools/evaluate.py",
