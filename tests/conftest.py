@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2  # noqa: F401  # at its import it sets LD_LIBRARY_PATH, which goes with the rest
 import pytest
 from environment import unlisted
-from onnx_engines import Engines, started_engines
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -48,13 +46,6 @@ def peer_command(repository: Path) -> list[str]:
     if not (environment / "installed.txt").is_file():
         pytest.skip(f"no PyTorch in {environment}: make bench installs it")
     return [str(environment / "bin" / "python"), str(repository / "renet" / "gpu_check" / "pytorch_peer.py"), "cpu"]
-
-
-@pytest.fixture(scope="session")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
-    """onnxruntime and OpenVINO; where pip cannot get them the test skips."""
-    with started_engines(tmp_path_factory.mktemp("engines")) as started:
-        yield started
 
 
 @pytest.fixture(scope="session")

@@ -9,14 +9,23 @@ from pathlib import Path
 
 from renet.common.command_line import run
 from renet.common.text_layout import aligned, shape_text
+from renet.exchange.name_table import find_table
 from renet.exchange.weight_tensors import READ, WRITTEN, convert_weights
 
 EXAMPLES = """examples:
   tools/convert_weights.py --weights net.caffemodel --out net.safetensors
   tools/convert_weights.py --weights net.npz --out net.caffemodel
+  tools/convert_weights.py --weights vgg16.safetensors --names vgg16_torchvision --out vgg16.caffemodel
+  tools/convert_weights.py --weights resnet.safetensors --names resnet.txt --out resnet.caffemodel
 
 The blob N of a layer is the tensor LAYER.N, float32: conv1_1.0 are the weights of conv1_1, conv1_1.1 its bias. Values
-and shapes stay as they are."""
+and shapes stay as they are.
+
+--names names the tensors of another program, such as those of a PyTorch state dict. A line is one of
+  conv1.0 = features.0.weight                                     # as it is
+  conv1.0 = features.0.weight / 58.395,57.12,57.375 reversed      # each input channel divided, R, G, B to B, G, R
+  fc6.0 = classifier.0.weight as 4096x512x7x7                     # in another shape
+  bn1.2 = 1                                                       # a number: the count of Caffe's BatchNorm"""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -25,7 +34,8 @@ def main(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: bad input, named.
     """
-    weights = convert_weights(arguments.weights, arguments.out)
+    names = None if arguments.names is None else find_table(arguments.names)
+    weights = convert_weights(arguments.weights, arguments.out, names)
     rows = [[name, shape_text(tensor.shape) or "1"] for name, tensor in weights.tensors.items()]
     print("\n".join(aligned(rows)))
     values = sum(tensor.size for tensor in weights.tensors.values())
@@ -42,6 +52,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help=f"to read: {', '.join(READ)}")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=f"to write: {', '.join(WRITTEN)}")
+    parser.add_argument(
+        "--names", metavar="FILE|NAME", help="table of the tensors' names, or the name of a shipped one"
+    )
     return parser
 
 

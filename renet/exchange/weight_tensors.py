@@ -18,6 +18,7 @@ import numpy as np
 
 from renet.common.errors import UserError, first_line
 from renet.common.files import write_atomically
+from renet.exchange.name_table import apply_table, read_table, split_name
 from renet.weights.weight_files import blob_shape, check_file, read_layers
 
 CAFFEMODEL, NPZ, SAFETENSORS = ".caffemodel", ".npz", ".safetensors"
@@ -51,8 +52,13 @@ class NamedWeights:
         return {layer: [blobs[number] for number in sorted(blobs)] for layer, blobs in found.items()}
 
 
-def convert_weights(source: Path, out: Path) -> NamedWeights:
+def convert_weights(source: Path, out: Path, names: Path | None = None) -> NamedWeights:
     """Write weights in another format; both formats are told by the files' endings.
+
+    Args:
+        source: the weights.
+        out: the file to write.
+        names: a table of what the tensors of another program become (see `name_table`); None: they are named as here.
 
     Returns:
         What was written.
@@ -64,7 +70,7 @@ def convert_weights(source: Path, out: Path) -> NamedWeights:
         raise UserError(f"{out}: weights are written as {', '.join(WRITTEN)}, told by the name's ending")
     if not out.parent.is_dir():
         raise UserError(f"{out}: there is no folder {out.parent}")
-    weights = read_weights(source)
+    weights = read_weights(source) if names is None else read_foreign(source, names)
     writers: dict[str, Callable[[NamedWeights], bytes]] = {
         CAFFEMODEL: _as_caffemodel,
         NPZ: _as_npz,
@@ -88,23 +94,28 @@ def read_weights(file: Path) -> NamedWeights:
     if file.suffix in HDF5:
         return _of_hdf5(file)
     tensors, metadata = _of_npz(file) if file.suffix == NPZ else _of_safetensors(file)
-    weights = _described(file, tensors, metadata)
+    return _numbered(_described(file, tensors, metadata), file)
+
+
+def read_foreign(file: Path, names: Path) -> NamedWeights:
+    """Read what a table says of the tensors of another program.
+
+    Raises:
+        UserError: the file is no .npz and no .safetensors, the table is damaged, or a tensor is missing or has not
+            the shape that the table needs; names the file.
+    """
+    if file.suffix not in (NPZ, SAFETENSORS):
+        raise UserError(f"{file}: a table of names goes with {NPZ} and {SAFETENSORS}")
+    check_file(file)
+    tensors, _ = _of_npz(file) if file.suffix == NPZ else _of_safetensors(file)
+    return _numbered(NamedWeights(apply_table(read_table(names), tensors, file)), names)
+
+
+def _numbered(weights: NamedWeights, file: Path) -> NamedWeights:
     for layer, names in weights.layers().items():
         if [split_name(name)[1] for name in names] != list(range(len(names))):
             raise UserError(f"{file}: the layer {layer!r} has {', '.join(names)}; its tensors are numbered from 0")
     return weights
-
-
-def split_name(name: str) -> tuple[str, int]:
-    """Take a tensor's name apart: layer and number of the blob.
-
-    Raises:
-        ValueError: it is not `layer.N`.
-    """
-    layer, _, number = name.rpartition(".")
-    if not layer or not number.isdecimal():
-        raise ValueError(f"{name!r} is not LAYER.N")
-    return layer, int(number)
 
 
 def _described(file: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> NamedWeights:
@@ -195,7 +206,7 @@ def _of_npz(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             content: dict[str, Any] = dict(arrays)
-            metadata = json.loads(str(content.pop(_METADATA, "{}")))
+        metadata = json.loads(str(content.pop(_METADATA, "{}")))
     except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(f"{file}: not NumPy's .npz of arrays, or only a part of it ({first_line(error)})") from None
     return content, metadata

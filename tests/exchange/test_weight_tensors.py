@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
+import caffe
 import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
@@ -12,7 +14,10 @@ from safetensors.numpy import load_file, save_file
 from segmentation_helpers import call_tool, only_line, write_weights
 
 from renet.common.errors import UserError
+from renet.exchange.name_table import find_table
 from renet.exchange.weight_tensors import convert_weights, read_weights
+from renet.weights.vgg16 import from_torchvision
+from renet.weights.vgg16_layers import CHANNELS
 
 RANDOM = np.random.default_rng(3)
 BLOBS = {
@@ -114,3 +119,94 @@ def test_what_cannot_be_written(out: str, message: str, tmp_path: Path) -> None:
     source = write_weights(tmp_path / "net.caffemodel", BLOBS)
     done = call_tool("convert_weights.py", "--weights", source, "--out", out, cwd=tmp_path)
     assert message in only_line(done, "convert_weights.py")
+
+
+def test_torchvisions_vgg16_becomes_what_the_converter_makes(tmp_path: Path) -> None:
+    state, arrays = {}, {}
+    places = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+    for number, (place, (outputs, inputs)) in enumerate(zip(places, CHANNELS.values(), strict=True)):
+        kernels = RANDOM.normal(size=(outputs, inputs, 3, 3)).astype(np.float32)
+        biases = RANDOM.normal(size=outputs).astype(np.float32)
+        state |= {f"features.{place}.weight": kernels, f"features.{place}.bias": biases}
+        arrays[f"Conv_{number}"] = {"kernel": kernels.transpose(2, 3, 1, 0), "bias": biases}
+    save_file(state, tmp_path / "vgg16.safetensors")
+    weights = convert_weights(
+        tmp_path / "vgg16.safetensors", tmp_path / "vgg16.caffemodel", find_table("vgg16_torchvision")
+    )
+    expected = from_torchvision(arrays, "arrays")
+    assert len(weights.tensors) == 2 * len(expected)
+    for name, (kernels, biases) in expected.items():
+        np.testing.assert_allclose(weights.tensors[f"{name}.0"], kernels, rtol=1e-6)
+        np.testing.assert_array_equal(weights.tensors[f"{name}.1"], biases)
+
+
+def test_network_of_another_program_gives_its_values_in_caffe(tmp_path: Path) -> None:
+    """Convolution, batch normalisation, matrix on R, G, B of 0..1, as PyTorch has them."""
+    state = {
+        "conv.weight": RANDOM.normal(size=(4, 3, 1, 1)),
+        "bn.running_mean": RANDOM.normal(size=4),
+        "bn.running_var": RANDOM.uniform(1, 2, 4),
+        "bn.weight": RANDOM.normal(size=4),
+        "bn.bias": RANDOM.normal(size=4),
+        "head.weight": RANDOM.normal(size=(5, 4 * 2 * 3)),
+        "head.bias": RANDOM.normal(size=5),
+        "bn.num_batches_tracked": np.array(7),
+    }
+    np.savez(tmp_path / "net.npz", **state)
+    (tmp_path / "names.txt").write_text(
+        "c.0 = conv.weight / 58.395,57.12,57.375 reversed  # B, G, R\nb.0 = bn.running_mean\nb.1 = bn.running_var\n"
+        "b.2 = 1\n\ns.0 = bn.weight\ns.1 = bn.bias\nh.0 = head.weight as 5x4x2x3\nh.1 = head.bias\n"
+    )
+    done = call_tool(
+        *("convert_weights.py", "--weights", "net.npz", "--names", "names.txt", "--out", "net.caffemodel"), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "net.prototxt").write_text(
+        'input: "data" input_shape { dim: 1 dim: 3 dim: 2 dim: 3 } '
+        'layer { name: "c" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 4 '
+        'kernel_size: 1 bias_term: false } } layer { name: "b" type: "BatchNorm" bottom: "c" top: "b" } '
+        'layer { name: "s" type: "Scale" bottom: "b" top: "s" scale_param { bias_term: true } } '
+        'layer { name: "h" type: "Convolution" bottom: "s" top: "h" convolution_param { num_output: 5 kernel_h: 2 '
+        "kernel_w: 3 } }"
+    )
+    net = caffe.Net(str(tmp_path / "net.prototxt"), str(tmp_path / "net.caffemodel"), caffe.TEST)
+    rgb = RANDOM.integers(0, 256, (3, 2, 3))
+    mean, deviation = (np.array(each).reshape(3, 1, 1) for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    net.blobs["data"].data[0] = (rgb - 255 * mean)[::-1]
+    values = np.einsum("oc,chw->ohw", state["conv.weight"][:, :, 0, 0], (rgb / 255 - mean) / deviation)
+    column = {name: state[f"bn.{name}"].reshape(4, 1, 1) for name in ("running_mean", "running_var", "weight", "bias")}
+    values = (values - column["running_mean"]) / np.sqrt(column["running_var"] + 1e-5)
+    values = values * column["weight"] + column["bias"]
+    expected = state["head.weight"] @ values.ravel() + state["head.bias"]
+    np.testing.assert_allclose(net.forward()["h"].ravel(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("c.0 conv", "names.txt:1: expected LAYER.N = TENSOR"),
+        ("# none", "has no line"),
+        ("\nc.x = conv", "names.txt:2: 'c.x' is not LAYER.N"),
+        ("c.0 = conv\nc.0 = conv", "names.txt:2: 'c.0' is there twice"),
+        ("c.0 = conv / 1,0,1", "division by 0"),
+        ("c.0 = other", "net.npz: c.0: there is no tensor 'other'"),
+        ("c.0 = conv / 1,2", "net.npz: c.0: 'conv' is 4 x 3 x 1 x 1, which has not 2 input channels"),
+        ("c.0 = bias reversed", "net.npz: c.0: 'bias' is 4, which has no input channels"),
+        ("c.0 = conv as 4x4", "net.npz: c.0: cannot reshape"),
+        ("c.1 = bias", "names.txt: the layer 'c' has c.1; its tensors are numbered from 0"),
+    ],
+    ids=str,
+)
+def test_bad_tables(table: str, message: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "net.npz", conv=np.ones((4, 3, 1, 1)), bias=np.ones(4))
+    (tmp_path / "names.txt").write_text(table)
+    with pytest.raises(UserError, match=re.escape(message)):
+        convert_weights(tmp_path / "net.npz", tmp_path / "out.caffemodel", tmp_path / "names.txt")
+
+
+def test_a_table_needs_tensors_and_must_be_there(tmp_path: Path) -> None:
+    source = write_weights(tmp_path / "net.caffemodel", BLOBS)
+    with pytest.raises(UserError, match=r"goes with \.npz and \.safetensors"):
+        convert_weights(source, tmp_path / "out.npz", find_table("vgg16_torchvision"))
+    with pytest.raises(UserError, match=r"nothing: no such file, nor one of the shipped tables \(vgg16_torchvision\)"):
+        find_table("nothing")

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from onnx_engines import installed_engines
 from segmentation_helpers import CLASSES, call_tool, only_line, write_dataset_json, write_weights
 
+import renet
 from renet.data.dataset import Dataset
 from renet.exchange.onnx_export import OnnxExport, perform
 from renet.exchange.onnx_file import read_metadata
@@ -63,6 +64,18 @@ def test_onnx_and_caffe_predict_alike(more: tuple[str, ...], network: Path, monk
         labels = [cv2.imread(str(network / out / f"{name}.png")) for out in "ab"]
         np.testing.assert_array_equal(*labels)
     assert json.loads((network / "b" / "prediction.json").read_text())
+
+
+def test_predictor_takes_it(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(installed_engines()))
+    image = network / "images" / "odd.png"
+    with (
+        renet.Predictor(network / "net.onnx") as other,
+        renet.Predictor(network / "deploy.prototxt", network / "net.caffemodel") as caffe,
+    ):
+        assert other.classes == tuple(CLASSES)
+        ours, theirs = (each.predict(image, probabilities=True).probabilities for each in (caffe, other))
+    np.testing.assert_allclose(theirs, ours, atol=1e-4)
 
 
 def test_the_classes_travel_with_the_file(network: Path) -> None:
