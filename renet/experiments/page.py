@@ -86,16 +86,19 @@ def paper_text(value: float | None, measure: str = "mean_iou") -> str:
 
 
 def table_rows(report: Report) -> list[list[str]]:
-    """Lay out the table's cells: ours beside the paper's, then the paper's other rows."""
+    """Lay out the table's cells: ours beside the paper's, then the paper's other rows; ours alone where it has none."""
     paper = report.paper
-    measures = paper.measures if paper else ("mean_iou",)
+    if paper is None:
+        figures = [[each.row.name, figure_text(each.figures("mean_iou"), "mean_iou")] for each in report.rows]
+        return [["", MEASURES["mean_iou"]], *figures]
+    measures = paper.measures
     rows = [["", *(text for measure in measures for text in (MEASURES[measure], "the paper's"))]]
     for each in report.rows:
         printed = published(paper, each.row.paper, measures)
         ours = [figure_text(each.figures(measure), measure) for measure in measures]
         rows.append([each.row.name, *(text for pair in zip(ours, map(paper_text, printed, measures)) for text in pair)])
     used = {each.row.paper for each in report.rows}
-    for name in paper.rows if paper else ():
+    for name in paper.rows:
         if name not in used:
             printed = published(paper, name, measures)
             rows.append([f"*{name}*", *(text for pair in zip(printed, measures) for text in ("", paper_text(*pair)))])

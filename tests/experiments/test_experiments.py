@@ -309,6 +309,7 @@ def test_sizes_stand_beside_where_they_are_asked_for(voc: Path, tmp_path: Path) 
     )
     assert "| H-ReNet | – | – | – | 100.0 |" in page("capacity", runs)
     assert "The paper's figures" not in page("capacity", runs)
+    assert "| H-ReNet | 100.0 |\n" in page("capacity", runs)
     wrong = result["rows"][1]["mean_iou_by_size"]
     assert wrong[:3] == [None] * 3 and wrong[3]["mean"] < 100
     shown = page("irnn", runs) if performed("irnn", runs) else ""
