@@ -13,6 +13,7 @@ from pathlib import Path
 
 import caffe
 import numpy as np
+import onnx
 import pytest
 
 from renet.common.files import write_atomically
@@ -119,6 +120,7 @@ def compare(
     weights, out = folder / "net.caffemodel", folder / "net.onnx"
     net.save(str(weights))
     (exported,) = perform(OnnxExport(deploy, weights, out, deploy=options))
+    onnx.checker.check_model(out, full_check=True)
     names = list(net.outputs)
     assert len(exported.outputs) == len(names)
     found = engines.run(out, runs)

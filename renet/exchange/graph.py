@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 OPSET = 17  # the last one in which every reduction but a sum has its axes as an attribute, as older programs want them
 IR_VERSION = 8
@@ -69,7 +69,7 @@ class Graph:
 
     reserved: frozenset[str] = frozenset()
     nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: dict[str, TensorProto] = field(default_factory=dict)
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
     fixed_by: str | None = None
     _prefix: str = ""
     _names: set[str] = field(default_factory=set)
@@ -90,11 +90,11 @@ class Graph:
         """Add an array, float32 unless it is of integers (int64); equal ones are kept once."""
         array = np.asarray(values)
         wanted = kind or (np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32)
-        array = np.array(array, wanted, order="C")
+        array = np.asarray(array, wanted, order="C")  # a layer's weights stay where they are
         key = (array.shape, array.dtype.str, hashlib.sha256(array.reshape(-1).view(np.uint8)).digest())
         if key not in self._known:
             name = self._unique(f"{self._prefix}/constant")
-            self.constants[name] = numpy_helper.from_array(array, name)
+            self.constants[name] = array
             self._known[key] = name
         return self._known[key]
 

@@ -176,6 +176,7 @@ def export(folder: Path, *more: object, end: str = SOFTMAX) -> tuple[dict[str, o
     done = call_tool("export_onnx.py", *command, cwd=folder)
     assert done.returncode == 0, done.stderr
     network = onnx.load(folder / "net.onnx")
+    onnx.checker.check_model(network, full_check=True)
     return {each.key: json.loads(each.value) for each in network.metadata_props}, network, done.stdout
 
 
