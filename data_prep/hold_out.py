@@ -20,7 +20,8 @@ example:
   .venv/bin/python data_prep/hold_out.py --split data/voc2012/trainaug --out data/voc2012_held_out
 
   train on data/voc2012_held_out/train, predict data/voc2012_held_out/held_out with --probabilities, and search there:
-  tools/crf.py search --split data/voc2012_held_out/held_out
+  .venv/bin/python tools/crf.py search --predictions runs/x/held_out --split data/voc2012_held_out/held_out \\
+      --out runs/x/crf_search
 """
 
 

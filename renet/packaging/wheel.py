@@ -13,7 +13,14 @@ from pathlib import Path
 from renet.common.errors import UserError
 from renet.common.repository import ROOT, VERSION, commit, version
 from renet.packaging.archive import copy_licences
-from renet.packaging.libraries import SAME_AS_OPENBLAS, Closure, check_size, make_forwarder, make_stand_in
+from renet.packaging.libraries import (
+    SAME_AS_OPENBLAS,
+    Closure,
+    cache_entry,
+    check_size,
+    make_forwarder,
+    make_stand_in,
+)
 
 LIMIT_MB = 60
 LAID_BESIDE = "wheel"  # folder of a build whose content is installed beside tools/ and prototxt/
@@ -81,11 +88,16 @@ def write_wheel(folder: Path, build: Path, source: Path) -> str:
         The wheel's name and size, as text.
 
     Raises:
-        UserError: there is no build, a step failed, or the wheel is larger than `LIMIT_MB`.
+        UserError: there is no build, or it is another repository's; a step failed, or the wheel is larger than
+            `LIMIT_MB`.
     """
     extensions = list(build.glob("python/caffe/_caffe*.so"))
     if not extensions:
         raise UserError(f"{build}: there is no whole build; make it first (make caffe)")
+    # of another one it would become this one's
+    sources = cache_entry(build, "CMAKE_HOME_DIRECTORY")
+    if sources != str(ROOT / "caffe_layers"):
+        raise UserError(f"{build}: is made of {sources}, not of this repository; make one of its own (make caffe)")
     closure = Closure(extensions)
     describe(build, closure, source)
     logs = build.parent / "logs"

@@ -171,17 +171,18 @@ def _read_hdf5(file: Path) -> list[tuple[str, Blobs]]:
             if not isinstance(layers, h5py.Group) or not all(isinstance(one, h5py.Group) for one in layers.values()):
                 raise UserError(f"{file}: HDF5, but not of Caffe's weights: no group {_HDF5_LAYERS!r} of layers")
             return [
-                (name, {_blob_number(number, name, file): StoredBlob(blob.shape) for number, blob in layer.items()})
+                (name, dict(_stored_hdf5(number, blob, name, file) for number, blob in layer.items()))
                 for name, layer in layers.items()
             ]
     except (OSError, KeyError, RuntimeError) as error:
         raise UserError(f"{file}: not HDF5 that can be read, or only a part of it ({error})") from None
 
 
-def _blob_number(text: str, layer: str, file: Path) -> int:
-    if not text.isdecimal():
-        raise UserError(f"{file}: HDF5, but not of Caffe's weights: the layer {layer!r} has a blob {text!r}")
-    return int(text)
+def _stored_hdf5(number: str, blob: Any, layer: str, file: Path) -> tuple[int, StoredBlob]:
+    # a layer with a slash in its name is a group in a group
+    if not number.isdecimal() or not hasattr(blob, "shape"):
+        raise UserError(f"{file}: HDF5, but not of Caffe's weights: the layer {layer!r} has a blob {number!r}")
+    return int(number), StoredBlob(blob.shape)
 
 
 def _check_layer(network: Any, name: str, blobs: Blobs, file: Path, hint: str) -> None:

@@ -224,3 +224,14 @@ def test_only_installations_name_commands_otherwise(monkeypatch: pytest.MonkeyPa
 def test_without_a_build_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no whole build; make it first \(make caffe\)"):
         write_wheel(tmp_path, tmp_path / "build", tmp_path)
+
+
+def test_the_build_of_another_repository_is_left_alone(tmp_path: Path) -> None:
+    build = tmp_path / "build"
+    (build / "python/caffe").mkdir(parents=True)
+    (build / "python/caffe/_caffe.so").touch()
+    cache = build / "CMakeCache.txt"
+    cache.write_text("CMAKE_HOME_DIRECTORY:INTERNAL=/elsewhere/caffe_layers\n")
+    with pytest.raises(UserError, match=r"is made of /elsewhere/caffe_layers, not of this repository"):
+        write_wheel(tmp_path / "dist", build, tmp_path)
+    assert sorted(tmp_path.rglob("*.*")) == [cache, build / "python/caffe/_caffe.so"]

@@ -231,6 +231,7 @@ def test_broken_files_are_told(network: caffe.Net, tmp_path: Path) -> None:
         ("cut.h5", (tmp_path / "whole.h5").read_bytes()[:-100], "not HDF5 that can be read, or only a part of it"),
         ("other.h5", hdf5(tmp_path, "images"), "HDF5, but not of Caffe's weights: no group 'data' of layers$"),
         ("flat.h5", hdf5(tmp_path, "data/conv1"), "HDF5, but not of Caffe's weights: no group 'data' of layers$"),
+        ("group.h5", hdf5(tmp_path, "data/block/0/0"), "HDF5, .* the layer 'block' has a blob '0'$"),
         ("named.h5", hdf5(tmp_path, "data/conv1/kernel"), "HDF5, .* the layer 'conv1' has a blob 'kernel'$"),
     ):
         (tmp_path / name).write_bytes(content)
