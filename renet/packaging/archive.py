@@ -212,6 +212,11 @@ def fill_repository(folder: Path, made_from: str | None) -> None:
     (folder / "setup").chmod(0o755)
     install = (ROOT / INSTALL).read_text(encoding="utf-8").replace("](", "](docs/")  # its links are to its neighbours
     (folder / "INSTALL.md").write_text(install, encoding="utf-8")
+    write_version(folder, made_from)
+
+
+def write_version(folder: Path, made_from: str | None) -> None:
+    """Write VERSION of what is packed: the version, and the commit that it was made from where that is known."""
     (folder / VERSION).write_text(f"{version()}\n" + (f"commit {made_from}\n" if made_from else ""), encoding="utf-8")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from renet.common.errors import UserError
-from renet.common.repository import ROOT, VERSION, commit, version
-from renet.packaging.archive import copy_licences
+from renet.common.repository import ROOT, commit
+from renet.packaging.archive import copy_licences, write_version
 from renet.packaging.libraries import (
     SAME_AS_OPENBLAS,
     Closure,
@@ -64,14 +65,9 @@ def describe(build: Path, closure: Closure, source: Path) -> None:
     """
     beside = build / LAID_BESIDE
     beside.mkdir(exist_ok=True)
-    made_from = commit()
-    text = f"{version()}\n" + (f"commit {made_from}\n" if made_from else "")
-    (beside / VERSION).write_text(text, encoding="utf-8")
+    write_version(beside, commit())
     licences = beside / "licences"
-    if licences.is_dir():
-        for file in licences.iterdir():
-            file.unlink()
-        licences.rmdir()
+    shutil.rmtree(licences, ignore_errors=True)
     taken = [place for name, place in closure.bundled.items() if name not in SAME_AS_OPENBLAS]
     copy_licences(licences, taken, source)
 
