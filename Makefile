@@ -250,7 +250,7 @@ demo: caffe ## the whole path on drawn scenes: data, training, prediction, score
 	@$(PYTHON) tools/demo.py $(DEMO_ARGS)
 
 .PHONY: bench
-bench: caffe ## speed and memory of all that is computed beside PyTorch, stock Caffe and pydensecrf; BENCH_ARGS="--only networks"
+bench: caffe ## speed and memory of all that is computed beside PyTorch, stock Caffe, pydensecrf and ONNX engines; BENCH_ARGS="--only networks"
 	@$(BEGIN)
 	$(CONFIGURE)
 	configured build/stock "stock Caffe" configure-stock -DSTOCK=ON

@@ -1,4 +1,4 @@
-"""Measure speed and memory on this machine's processor beside PyTorch, stock Caffe and pydensecrf."""
+"""Measure speed and memory on this machine's processor beside PyTorch, stock Caffe, pydensecrf and ONNX engines."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EXAMPLES = """examples:
   tools/benchmark.py --docs                        # and write docs/performance.md, its JSON and its chart
   tools/benchmark.py --show --docs                 # the same from results that are there
 
-PyTorch and pydensecrf are installed into build/bench-venv at the first call. `make bench` also builds stock Caffe, into
+The other libraries are installed into build/bench-venv at the first call. `make bench` also builds stock Caffe, into
 build/stock; without it its column is missing."""
 
 
@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="of every library (default: %(default)s: OMP_NUM_THREADS or all)",
     )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it works, not how fast it is")
-    parser.add_argument("--without-pytorch", action="store_true", help="leave out PyTorch and pydensecrf")
+    parser.add_argument("--without-pytorch", action="store_true", help="leave out all of build/bench-venv")
     parser.add_argument(
         "--build", type=Path, metavar="DIR", help="a build folder of ours (default: the one .venv imports)"
     )

@@ -73,9 +73,9 @@ def time_loading(settings: Settings, augmented: bool = False) -> dict[str, Any]:
             job["names"] = list(reader.ids())
         sides = {CAFFE: Side("caffe", "data_tasks.CaffeLoading", settings.python, job, caffe=settings.build)}
         if settings.peer and not augmented:
-            sides[PYTORCH] = Side("torch", "data_tasks.PyTorchLoading", settings.peer, job)
-        check = partial(check_results, tolerance=DECODERS_TOLERANCE)
-        measured = compare(sides, settings.runs, settings.threads, check)
+            check = partial(check_results, tolerance=DECODERS_TOLERANCE)
+            sides[PYTORCH] = Side("torch", "data_tasks.PyTorchLoading", settings.peer, job, check=check)
+        measured = compare(sides, settings.runs, settings.threads)
     what = "augmented loading" if augmented else "loading"
     return {"what": what, "images": BATCH * scale.loaded, **measured}
 
@@ -87,8 +87,11 @@ def time_evaluation(settings: Settings) -> dict[str, Any]:
         draw_files(Path(scratch), count, settings.scale.image)
         job = {"folder": scratch, "dataset": "voc2012", "class_count": len(VOC2012.classes)}
         tasks = {CAFFE: "Evaluation", NUMPY: "NumPyEvaluation"}
-        sides = {name: Side("numpy", f"data_tasks.{task}", settings.python, job) for name, task in tasks.items()}
-        measured = compare(sides, settings.runs, settings.threads, partial(check_results, tolerance=0))
+        check = partial(check_results, tolerance=0)
+        sides = {
+            name: Side("numpy", f"data_tasks.{task}", settings.python, job, check=check) for name, task in tasks.items()
+        }
+        measured = compare(sides, settings.runs, settings.threads)
     return {"what": "evaluation", "images": count, **measured}
 
 

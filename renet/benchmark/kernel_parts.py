@@ -56,8 +56,10 @@ def time_crf(settings: Settings, shape: Sequence[int]) -> dict[str, Any]:
         sides = network_sides(settings._replace(peer=None), crf_text(shape), "", Path(scratch), FORWARD, alone=True)
         if settings.peer:
             job = {"values": scratch, "shape": list(shape)}
-            sides[PYDENSECRF] = Side("pydensecrf.densecrf", "kernel_tasks.Pydensecrf", settings.peer, job)
-        return {"shape": list(shape), **compare(sides, settings.runs, settings.threads, check_agreement)}
+            sides[PYDENSECRF] = Side(
+                "pydensecrf.densecrf", "kernel_tasks.Pydensecrf", settings.peer, job, check=check_agreement
+            )
+        return {"shape": list(shape), **compare(sides, settings.runs, settings.threads)}
 
 
 def crf_entries(settings: Settings) -> list[Entry]:

@@ -16,7 +16,7 @@ from google.protobuf import text_format
 
 from renet.benchmark.network_tasks import DECAY, MOMENTUM, RATE
 from renet.benchmark.settings import CAFFE, DIRECT, PLAIN, PYTORCH, RELEASING, STOCK, Entry, Settings
-from renet.benchmark.sides import Side, Worker, check_results, compare, in_turn, started
+from renet.benchmark.sides import Check, Side, Worker, check_results, compare, in_turn, started
 from renet.common.repository import ROOT
 from renet.gpu_check.entries import VOC_CLASSES, group_text
 from renet.gpu_check.work import FORWARD, FORWARD_BACKWARD, STEP
@@ -77,7 +77,14 @@ def inputs_of(fed: Any) -> str:
 
 
 def network_sides(
-    settings: Settings, text: str, inputs: str, folder: Path, passes: str, stock: bool = False, alone: bool = False
+    settings: Settings,
+    text: str,
+    inputs: str,
+    folder: Path,
+    passes: str,
+    stock: bool = False,
+    alone: bool = False,
+    check: Check = check_results,
 ) -> dict[str, Side]:
     """The sides that there are: ours, ours with release_maps, ours without oneDNN, stock Caffe, PyTorch.
 
@@ -89,6 +96,7 @@ def network_sides(
         passes: FORWARD, FORWARD_BACKWARD or STEP.
         stock: whether stock Caffe has all layers of the network.
         alone: leave out what only explains: ours in other ways.
+        check: of the results.
     """
     model, solver = folder / "net.prototxt", folder / "solver.prototxt"
     model.write_text(text)
@@ -100,7 +108,7 @@ def network_sides(
     job |= {"draw": False, "release": False}
 
     def side(variables: Mapping[str, str], build: Path | None = settings.build, **changes: bool) -> Side:
-        return Side("caffe", "network_tasks.CaffeNetwork", settings.python, job | changes, variables, build)
+        return Side("caffe", "network_tasks.CaffeNetwork", settings.python, job | changes, variables, build, check)
 
     sides = {CAFFE: side({}, draw=True)}
     if passes == FORWARD and not alone:
@@ -110,7 +118,7 @@ def network_sides(
     if stock and settings.stock:
         sides[STOCK] = side({}, settings.stock)
     if settings.peer:
-        sides[PYTORCH] = Side("torch", "network_tasks.PyTorchNetwork", settings.peer, job)
+        sides[PYTORCH] = Side("torch", "network_tasks.PyTorchNetwork", settings.peer, job, check=check)
     return sides
 
 
@@ -137,8 +145,9 @@ def time_network(
     with TemporaryDirectory() as scratch:
         fed = network(model, passes, shape)
         text, stock = text_format.MessageToString(fed), model == SCORES and not alone
-        sides = network_sides(settings, text, inputs_of(fed), Path(scratch), passes, stock, alone)
-        measured = compare(sides, runs, settings.threads, partial(check_results, branching=True))
+        check = partial(check_results, branching=True)
+        sides = network_sides(settings, text, inputs_of(fed), Path(scratch), passes, stock, alone, check)
+        measured = compare(sides, runs, settings.threads)
     return {"model": model, "pass": passes, "shape": list(shape), **measured}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from renet.benchmark.charts import growth_chart
 from renet.benchmark.data_parts import data_entries
+from renet.benchmark.engine_parts import engine_entries
 from renet.benchmark.kernel_parts import crf_entries, machine_entries
 from renet.benchmark.network_parts import (
     accuracy_entries,
@@ -35,6 +36,7 @@ PARTS: dict[str, Callable[[Settings], list[Entry]]] = {
     "groups": group_entries,
     "crf": crf_entries,
     "networks": network_entries,
+    "engines": engine_entries,
     "layers": layer_entries,
     "accuracy": accuracy_entries,
     GROWTH: growth_entries,

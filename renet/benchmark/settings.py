@@ -13,6 +13,7 @@ from renet.gpu_check.entries import SHAPES
 CAFFE, RELEASING, PLAIN = "caffe", "caffe with release_maps", "caffe without oneDNN"
 DIRECT, STOCK, PYTORCH = "caffe without winograd", "stock caffe", "pytorch"
 PYDENSECRF, NUMPY = "pydensecrf", "numpy"
+ONNXRUNTIME, OPENVINO, OPENVINO_BFLOAT16 = "onnxruntime", "openvino", "openvino in bfloat16"
 SIDE_TITLES = {
     CAFFE: "Caffe",
     RELEASING: "maps released",
@@ -22,6 +23,9 @@ SIDE_TITLES = {
     PYTORCH: "PyTorch",
     PYDENSECRF: "pydensecrf",
     NUMPY: "NumPy loop",
+    ONNXRUNTIME: "onnxruntime",
+    OPENVINO: "OpenVINO",
+    OPENVINO_BFLOAT16: "OpenVINO in bfloat16",
 }
 
 CHART = "images/speed_growth.svg"  # beside a document or results
@@ -95,7 +99,7 @@ class Settings(NamedTuple):
         python: the Python that imports Caffe.
         build: our build's folder; None for the one that `python` imports by itself.
         stock: stock Caffe's build folder, or None.
-        peer: the Python that has PyTorch and pydensecrf, or None.
+        peer: the Python that has PyTorch, pydensecrf, onnxruntime and OpenVINO, or None.
         onednn: whether our build computes by oneDNN.
     """
 

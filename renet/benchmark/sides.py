@@ -19,9 +19,45 @@ from renet.gpu_check.conversation import Conversation, Died, last_words
 from renet.gpu_check.work import BRANCHING_TOLERANCE, FLOAT32, GRADIENT, largest_difference
 
 PEER_ENVIRONMENT = ROOT / "build" / "bench-venv"  # PyTorch is no part of the product, so it stays out of .venv
-PEER_REQUIREMENTS = ("torch==2.13.0", "numpy==2.4.6", "pillow==13.0.0", "pydensecrf2==1.1")
+PEER_REQUIREMENTS = (
+    *("torch==2.13.0", "numpy==2.4.6", "pillow==13.0.0", "pydensecrf2==1.1"),
+    *("onnxruntime==1.32.0", "openvino==2026.4.1"),
+)
 PAUSE_SECONDS = 0.25  # idle threads of one library spin for a while, at the cost of the other's next run
 TOLERANCE = 1e-3  # of results, relative to the largest value; the sides add in other orders
+
+
+Check = Callable[[Mapping[str, list[float]], Mapping[str, list[float]]], float]
+
+
+def check_results(
+    ours: Mapping[str, list[float]],
+    theirs: Mapping[str, list[float]],
+    tolerance: float = TOLERANCE,
+    branching: bool = False,
+) -> float:
+    """The largest difference of two sides' results, relative to the largest value of each.
+
+    Args:
+        ours: samples by name.
+        theirs: likewise.
+        tolerance: the difference that is allowed.
+        branching: rounding decides some ReLUs and maxima the other way: gradients may differ by BRANCHING_TOLERANCE,
+            and do not count.
+
+    Raises:
+        UserError: a result is on one side alone, or differs by more.
+    """
+    if ours.keys() != theirs.keys():
+        raise UserError(f"the two sides do not give the same: {sorted(ours.keys() ^ theirs.keys())} on one side alone")
+    worst = 0.0
+    for name in ours:
+        may_branch = branching and name.endswith(GRADIENT)
+        difference = largest_difference(ours[name], theirs[name])
+        if difference > (BRANCHING_TOLERANCE[FLOAT32] if may_branch else tolerance):
+            raise UserError(f"the two sides do not come to the same: {name} differs by {difference:.1e} of its largest")
+        worst = worst if may_branch else max(worst, difference)
+    return worst
 
 
 class Side(NamedTuple):
@@ -34,6 +70,7 @@ class Side(NamedTuple):
         job: what the task needs to know; it becomes JSON.
         variables: more of its environment.
         caffe: the build folder that has Caffe, where that is not the Python's own.
+        check: tells the largest difference of the first side's results and this one's, or raises UserError.
     """
 
     library: str
@@ -42,6 +79,7 @@ class Side(NamedTuple):
     job: Mapping[str, Any]
     variables: Mapping[str, str] = {}
     caffe: Path | None = None
+    check: Check = check_results
 
 
 class Worker(Conversation):
@@ -97,47 +135,13 @@ def in_turn(workers: Mapping[str, Worker], runs: int) -> Iterator[tuple[str, Wor
                 yield name, worker, milliseconds
 
 
-Check = Callable[[Mapping[str, list[float]], Mapping[str, list[float]]], float]
-
-
-def check_results(
-    ours: Mapping[str, list[float]],
-    theirs: Mapping[str, list[float]],
-    tolerance: float = TOLERANCE,
-    branching: bool = False,
-) -> float:
-    """The largest difference of two sides' results, relative to the largest value of each.
-
-    Args:
-        ours: samples by name.
-        theirs: likewise.
-        tolerance: the difference that is allowed.
-        branching: rounding decides some ReLUs and maxima the other way: gradients may differ by BRANCHING_TOLERANCE,
-            and do not count.
-
-    Raises:
-        UserError: a result is on one side alone, or differs by more.
-    """
-    if ours.keys() != theirs.keys():
-        raise UserError(f"the two sides do not give the same: {sorted(ours.keys() ^ theirs.keys())} on one side alone")
-    worst = 0.0
-    for name in ours:
-        may_branch = branching and name.endswith(GRADIENT)
-        difference = largest_difference(ours[name], theirs[name])
-        if difference > (BRANCHING_TOLERANCE[FLOAT32] if may_branch else tolerance):
-            raise UserError(f"the two sides do not come to the same: {name} differs by {difference:.1e} of its largest")
-        worst = worst if may_branch else max(worst, difference)
-    return worst
-
-
-def compare(sides: Mapping[str, Side], runs: int, thread_count: int, check: Check = check_results) -> dict[str, Any]:
+def compare(sides: Mapping[str, Side], runs: int, thread_count: int) -> dict[str, Any]:
     """Time all sides in turn, after one run of each that is not counted.
 
     Args:
         sides: by name; the first one's results are those that the others' are held to.
         runs: timed runs of each.
         thread_count: threads for every library.
-        check: tells the largest difference of two sides' results (the first side's come first), or raises UserError.
 
     Returns:
         `sides`: by name, milliseconds of every run, peak_mib, version and onednn; `differences`: by name of each side
@@ -156,7 +160,7 @@ def compare(sides: Mapping[str, Side], runs: int, thread_count: int, check: Chec
             for name, worker in workers.items()
         }
     first, *others = results
-    differences = {name: check(results[first]["values"], results[name]["values"]) for name in others}
+    differences = {name: sides[name].check(results[first]["values"], results[name]["values"]) for name in others}
     return {"sides": measured, "differences": differences}
 
 

@@ -15,6 +15,9 @@ from renet.benchmark.settings import (
     CHART,
     DIRECT,
     NUMPY,
+    ONNXRUNTIME,
+    OPENVINO,
+    OPENVINO_BFLOAT16,
     PLAIN,
     PYDENSECRF,
     PYTORCH,
@@ -129,9 +132,10 @@ def memory_cell(entry: Mapping[str, Any], side: str) -> str:
     return f"{entry['sides'][side]['peak_mib']:.0f}" if side in entry["sides"] else "-"
 
 
-def difference_cell(entry: Mapping[str, Any]) -> str:
-    """The largest difference to any side's results."""
-    return f"{max(entry['differences'].values()):.0e}" if entry["differences"] else "-"
+def difference_cell(entry: Mapping[str, Any], *sides: str) -> str:
+    """The largest difference to the results of any side, or of these."""
+    found = [value for side, value in entry["differences"].items() if not sides or side in sides]
+    return f"{max(found):.0e}" if found else "-"
 
 
 def share_cell(value: float, peak: float) -> str:
@@ -248,6 +252,22 @@ def network_table(part: Mapping[str, Any]) -> Table:
         *times(sides),
         *memory(sides),
         ("difference", difference_cell),
+    )
+
+
+def engine_table(part: Mapping[str, Any]) -> Table:
+    """Exported networks in other engines."""
+    entries = part["entries"].values()
+    sides = present(entries, (CAFFE, ONNXRUNTIME, OPENVINO, OPENVINO_BFLOAT16))
+    return entry_table(
+        entries,
+        2,
+        ("network", lambda entry: MODEL_TITLES[entry["model"]]),
+        ("images", lambda entry: size_text(entry["shape"])),
+        *times(sides),
+        *memory(sides),
+        ("difference in float32", lambda entry: difference_cell(entry, ONNXRUNTIME, OPENVINO)),
+        ("in bfloat16", lambda entry: difference_cell(entry, OPENVINO_BFLOAT16)),
     )
 
 
@@ -377,7 +397,7 @@ def _entry_title(part: str, entry: Mapping[str, Any]) -> str:
         return f"ReNet group {', '.join(map(str, entry['shape']))}, {entry['pass']}"
     if part == "crf":
         return f"DenseCRF, {entry['shape'][-1]} iterations"
-    if part == "networks":
+    if part in ("networks", "engines"):
         return f"{MODEL_TITLES[entry['model']]}, {PASS_TITLES[entry['pass']]}"
     return entry["what"]
 
@@ -389,6 +409,7 @@ TABLES = {
     "groups": (group_table,),
     "crf": (crf_table,),
     "networks": (network_table, overhead_table),
+    "engines": (engine_table,),
     "layers": (layer_table,),
     "accuracy": (accuracy_table,),
     "growth": (growth_table,),
@@ -404,7 +425,7 @@ def described(part: Mapping[str, Any]) -> str:
     versions: dict[str, str] = {}
     for entry in part["entries"].values():
         for name, side in entry.get("sides", {}).items():
-            if name in (CAFFE, PYTORCH, PYDENSECRF) and entry.get("what") not in WITHOUT_CAFFE:
+            if name in (CAFFE, PYTORCH, PYDENSECRF, ONNXRUNTIME, OPENVINO) and entry.get("what") not in WITHOUT_CAFFE:
                 versions[SIDE_TITLES[name]] = side["version"]
     loads = [entry["load"] for entry in part["entries"].values() if "load" in entry]
     words = [

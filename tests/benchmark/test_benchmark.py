@@ -19,6 +19,7 @@ from caffe.proto import caffe_pb2
 from renet.benchmark import results as kept
 from renet.benchmark.charts import growth_chart, point
 from renet.benchmark.data_parts import draw_files, time_conversion, time_evaluation, time_loading
+from renet.benchmark.engine_parts import BFLOAT16_TOLERANCE, time_engines
 from renet.benchmark.kernel_parts import time_crf
 from renet.benchmark.kernel_tasks import PRODUCT_SIZE, TRIAD_SIZE, Triad
 from renet.benchmark.network_parts import (
@@ -35,6 +36,9 @@ from renet.benchmark.settings import (
     CAFFE,
     CHART,
     NUMPY,
+    ONNXRUNTIME,
+    OPENVINO,
+    OPENVINO_BFLOAT16,
     PYDENSECRF,
     PYTORCH,
     QUICK,
@@ -58,6 +62,7 @@ from renet.benchmark.tables import (
     NOT_MEASURED,
     SECTIONS,
     described,
+    engine_table,
     group_flops,
     group_table,
     machine_peaks,
@@ -359,6 +364,15 @@ def test_a_network_is_the_same_on_all_sides(settings: Settings, passes: str) -> 
 def test_the_recurrent_network_beside_pytorchs(with_peer: Settings) -> None:
     found = grown(with_peer, "h_renet_bn_mlfb", "batch", (2, 3, 32, 40))
     assert found["axis"] == "batch" and found["differences"][PYTORCH] < 1e-4
+
+
+def test_an_exported_network_in_both_engines(with_peer: Settings) -> None:
+    found = time_engines(with_peer, "h_renet", (1, 3, 32, 40))
+    assert list(found["sides"]) == [CAFFE, ONNXRUNTIME, OPENVINO, OPENVINO_BFLOAT16]
+    assert found["differences"][ONNXRUNTIME] < 1e-4 and found["differences"][OPENVINO] < 1e-4
+    assert 0 < found["differences"][OPENVINO_BFLOAT16] < BFLOAT16_TOLERANCE
+    row = dict(zip(*engine_table({"entries": {"h_renet": found}}).rows, strict=True))
+    assert row["network"] == "H-ReNet" and "-" not in (row["difference in float32"], row["in bfloat16"])
 
 
 def test_layer_by_layer(settings: Settings) -> None:

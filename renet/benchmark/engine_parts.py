@@ -1,0 +1,49 @@
+"""The part of the benchmark that exports networks as ONNX, and runs them in onnxruntime and OpenVINO beside Caffe."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from google.protobuf import text_format
+
+from renet.benchmark.network_parts import inputs_of, network, network_sides
+from renet.benchmark.network_tasks import WEIGHTS
+from renet.benchmark.settings import CAFFE, ONNXRUNTIME, OPENVINO, OPENVINO_BFLOAT16, Entry, Settings
+from renet.benchmark.sides import Side, check_results, compare, started
+from renet.exchange.onnx_export import OnnxExport, export_onnx
+from renet.gpu_check.work import FORWARD
+
+EXPORTED = ("fcn", "h_renet", "h_renet_bn_mlfb")
+BFLOAT16_TOLERANCE = 0.1  # of results, relative to the largest value; it has 8 bits
+
+
+def time_engines(settings: Settings, model: str, shape: tuple[int, int, int, int]) -> dict[str, Any]:
+    """A network's forward pass in Caffe, and in the engines that its ONNX file runs in."""
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        fed = network(model, FORWARD, shape)
+        inputs, text = inputs_of(fed), text_format.MessageToString(fed)
+        own = settings._replace(peer=None)
+        sides = {CAFFE: network_sides(own, text, inputs, folder, FORWARD, alone=True)[CAFFE]}
+        if settings.peer:
+            with started(sides, settings.threads):
+                pass  # it has drawn weights and inputs when it is ready
+            file = folder / "net.onnx"
+            export_onnx(OnnxExport(folder / "net.prototxt", folder / WEIGHTS, file))
+            job = {"onnx": str(file), "values": scratch, "inputs": inputs, "precision": "f32"}
+            sides[ONNXRUNTIME] = Side("onnxruntime", "engine_tasks.OnnxRuntime", settings.peer, job)
+            sides[OPENVINO] = Side("openvino", "engine_tasks.OpenVino", settings.peer, job)
+            sides[OPENVINO_BFLOAT16] = sides[OPENVINO]._replace(
+                job=job | {"precision": "bf16"}, check=partial(check_results, tolerance=BFLOAT16_TOLERANCE)
+            )
+        measured = compare(sides, settings.runs, settings.threads)
+    return {"model": model, "pass": FORWARD, "shape": list(shape), **measured}
+
+
+def engine_entries(settings: Settings) -> list[Entry]:
+    """The FCN and the H-ReNets."""
+    shape = (1, 3, *settings.scale.image)
+    return [Entry(model, partial(time_engines, settings, model, shape)) for model in EXPORTED]
