@@ -164,7 +164,7 @@ def write(
         mean=mean or (described.mean if dataset_mean else trained.mean if trained else None),
         forget_bias=forget_bias,
         frozen=frozen,
-        new_rate=None if trained else new_rate,
+        new_rate=1 if trained else new_rate,
         gaussian_std=gaussian_std,
         l2_scale=l2_scale,
         batch_norm_memory=batch_norm_memory,

@@ -57,8 +57,8 @@ FROZEN_COMMENT = (
 )
 
 
-def vgg16(network: Network, options: Options, stages: int = 5) -> None:
-    """Add conv1_1 to pool4 or pool5: the part with pretrained weights."""
+def vgg16(network: Network, options: Options, stages: int = 5, last_relu: bool = True) -> None:
+    """Add conv1_1 to pool4 or pool5: the part with pretrained weights; `last_relu`: whether conv5_3 has a ReLU."""
     for stage in STAGES[:stages]:
         frozen = stage.number <= options.frozen
         for index in range(1, stage.depth + 1):
@@ -76,31 +76,40 @@ def vgg16(network: Network, options: Options, stages: int = 5) -> None:
                 pad=[stage.dilation],
                 **({"dilation": [stage.dilation]} if stage.dilation > 1 else {}),
             )
-            network.add(f"relu{stage.number}_{index}", L.ReLU(network.last, in_place=True))
+            if last_relu or (stage.number, index) != (5, 3):
+                network.add(f"relu{stage.number}_{index}", L.ReLU(network.last, in_place=True))
         window = {"kernel_size": 2, "stride": 2} if stage.halves else {"kernel_size": 3, "stride": 1, "pad": 1}
         network.add(
             f"pool{stage.number}",
             L.Pooling(network.last, pooling_param={"pool": caffe_pb2.PoolingParameter.MAX, **window}),
-            STAGE_COMMENTS[4] if stage.number == 4 else "",
+            STAGE_COMMENTS[4]
+            if stage.number == 4
+            else "The authors' release has no ReLU between conv5_3 and this."
+            if stage.number == 5 and not last_relu
+            else "",
         )
 
 
 @dataclass(frozen=True)
-class Conv7:
-    """Layer that Table 2 and the text's receptive field of 604 pixels disagree about.
+class Head:
+    """What Table 2, the text and the authors' release disagree about in conv6 and conv7.
 
     Attributes:
-        kernel: height and width.
-        dilation: of the kernel.
+        kernel: height and width of conv7's.
+        dilation: of conv7's kernel.
         comment: says why.
+        dropout: share of conv6's values that Dropout lets go; 0: no such layer.
+        last_relu: whether conv7 has a ReLU.
     """
 
     kernel: int = 3
     dilation: int = 1
     comment: str = "Table 2: 3x3, not dilated."
+    dropout: float = 0
+    last_relu: bool = True
 
 
-def head(network: Network, options: Options, conv7: Conv7) -> None:
+def head(network: Network, options: Options, choice: Head) -> None:
     """Add conv6 and conv7 with their ReLUs, on top of pool5."""
     std = options.gaussian_std
     filler = {"type": "gaussian", "std": std}
@@ -113,11 +122,15 @@ def head(network: Network, options: Options, conv7: Conv7) -> None:
     rates = weights_and_free_bias(options.new_rate)
     convolution(network, "conv6", 1024, 3, filler, comment, rates, pad=[12], dilation=[12])
     network.add("relu6", L.ReLU(network.last, in_place=True))
-    more = {"pad": [conv7.dilation * (conv7.kernel // 2)]} if conv7.kernel > 1 else {}
-    if conv7.dilation > 1:
-        more["dilation"] = [conv7.dilation]
-    convolution(network, "conv7", CHANNELS["conv7"], conv7.kernel, filler, conv7.comment, rates, **more)
-    network.add("relu7", L.ReLU(network.last, in_place=True))
+    if choice.dropout:
+        dropout = L.Dropout(network.last, in_place=True, dropout_param={"dropout_ratio": choice.dropout})
+        network.add("drop6", dropout, "In the authors' release; the text does not mention it.")
+    more = {"pad": [choice.dilation * (choice.kernel // 2)]} if choice.kernel > 1 else {}
+    if choice.dilation > 1:
+        more["dilation"] = [choice.dilation]
+    convolution(network, "conv7", CHANNELS["conv7"], choice.kernel, filler, choice.comment, rates, **more)
+    if choice.last_relu:
+        network.add("relu7", L.ReLU(network.last, in_place=True))
 
 
 def classifier(network: Network, options: Options) -> None:
@@ -126,10 +139,10 @@ def classifier(network: Network, options: Options) -> None:
     convolution(network, "conv8", network.classes, 1, CLASSIFIER, comment, weights_and_free_bias(options.new_rate))
 
 
-def fcn(network: Network, options: Options, conv7: Conv7 = Conv7()) -> None:
+def fcn(network: Network, options: Options, choice: Head = Head()) -> None:
     """Add the baseline of Table 2."""
     vgg16(network, options)
-    head(network, options, conv7)
+    head(network, options, choice)
     classifier(network, options)
 
 
@@ -139,7 +152,7 @@ def fcn_rf604(network: Network, options: Options) -> None:
         "Table 2 has no dilation here, and a receptive field of 428 x 428 pixels; with dilation 12 it is the\n"
         "604 x 604 of section 4.2."
     )
-    fcn(network, options, Conv7(dilation=12, comment=comment))
+    fcn(network, options, Head(dilation=12, comment=comment))
 
 
 def channels_of_equal_size(inputs: int, units: int) -> int:
@@ -157,7 +170,7 @@ def fcn_deeper(network: Network, options: Options) -> None:
     """Add the baseline with one more convolution before conv8, as large as H-ReNet's group there: what H-ReNet gains
     over it is not for its size."""
     vgg16(network, options)
-    head(network, options, Conv7())
+    head(network, options, Head())
     channels = channels_of_equal_size(CHANNELS["conv7"], UNITS)
     comment = (
         f"In the place of H-ReNet's recurrent layer group, and as large: {convolution_parameters(1024, channels):,}"
@@ -230,20 +243,22 @@ class HReNet:
         normalisation: of each input, a key of NORMALISATIONS; empty: none.
         unit: kind of recurrent unit; other kinds than LSTM get the d that keeps the number of parameters.
         units: d of the LSTM.
-        conv7: its kernel.
+        head: of conv6 and conv7.
+        conv5_relu: whether conv5_3 has a ReLU.
     """
 
     inputs: Sequence[str] = ("conv7",)
     normalisation: str = ""
     unit: Unit = LSTM
     units: int = UNITS
-    conv7: Conv7 = Conv7()
+    head: Head = Head()
+    conv5_relu: bool = True
 
     def __call__(self, network: Network, options: Options) -> None:
         """Add the layers between `data` and the scores."""
-        vgg16(network, options, 4 if tuple(self.inputs) == ("pool4",) else 5)
+        vgg16(network, options, 4 if tuple(self.inputs) == ("pool4",) else 5, self.conv5_relu)
         if "conv7" in self.inputs:
-            head(network, options, self.conv7)
+            head(network, options, self.head)
         tops = []
         for name in self.inputs:
             if self.normalisation:
@@ -309,6 +324,12 @@ VARIANTS = {
         MLFB,
         "batch norm, ReLU",
         units=RELEASED_UNITS,
-        conv7=Conv7(kernel=1, comment="1x1 in the authors' release, 3x3 in Table 2."),
+        head=Head(
+            kernel=1,
+            comment="1x1 in the authors' release, 3x3 in Table 2, and without a ReLU before its normalisation.",
+            dropout=0.5,
+            last_relu=False,
+        ),
+        conv5_relu=False,
     ),
 }

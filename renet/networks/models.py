@@ -34,6 +34,7 @@ class Model:
         weights: what it starts from; None: from nothing.
         batch_norm: whether it has BatchNorm layers.
         stacked: whether it has several recurrent groups, between which Dropout may stand.
+        new_rate: what multiplies the learning rate of layers without pretrained weights.
     """
 
     build: Callable[[Network, Options], None]
@@ -49,11 +50,12 @@ class Model:
     weights: str | None = None
     batch_norm: bool = False
     stacked: bool = False
+    new_rate: float = 1
 
     def options(self, crop: tuple[int, int] | None = None, batch: int | None = None, **choices: Any) -> Options:
         """Choose the network's options; what is None is the model's own (crop, batch) or `Options`' default."""
         given = {name: value for name, value in choices.items() if value is not None}
-        return Options(crop or self.crop, batch or self.batch, **given)
+        return Options(crop or self.crop, batch or self.batch, **{"new_rate": self.new_rate, **given})
 
     def schedule(self, solver: str | None = None, iterations: int | None = None) -> Schedule:
         """Choose the schedule of `SOLVERS` (default: the model's), over so many iterations (default: the usual)."""
@@ -148,7 +150,7 @@ _HEADLINES = {
     "h_renet_bn_from_pool4": "H-ReNet whose recurrent group sees pool4; without conv5 to conv7 (Table 5).",
     "h_renet_bn_from_pool5": "H-ReNet whose recurrent group sees pool5; without conv6 and conv7 (Table 5).",
     "h_renet_bn_conv7_pool5": "H-ReNet whose recurrent group sees conv7 and pool5 (Table 5).",
-    "h_renet_released": "H-ReNet as in the authors' release: d = 160, conv7 of 1x1, ReLU after normalisation.",
+    "h_renet_released": "H-ReNet as in the authors' release: d = 160, conv7 of 1x1, ReLU after the normalisation.",
 }
 
 H_RENETS = {
@@ -173,6 +175,6 @@ H_RENETS = {
         for name, variant in h_renet.VARIANTS.items()
     },
 }
-H_RENETS["h_renet_released"] = replace(H_RENETS["h_renet_released"], deploy_crf=RELEASED_CRF)
+H_RENETS["h_renet_released"] = replace(H_RENETS["h_renet_released"], deploy_crf=RELEASED_CRF, new_rate=10)
 
 MODELS: dict[str, Model] = {**N_RENETS, **H_RENETS}

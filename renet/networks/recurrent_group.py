@@ -88,18 +88,19 @@ def renet_group(
         patch: side of the square patches that the vertical layer sees; the horizontal one sees single positions.
         unit: kind of recurrent unit.
         forget_bias: added to the forget gates' biases at initialisation (LSTM).
-        rate: learning rate multiplier.
+        rate: learning rate multiplier of the weights; other than 1, the biases learn at twice it and do not decay.
         comment: above the vertical layer.
         sweep_comment: above the horizontal layer.
     """
-    blobs = 2 * 3  # of both scans: W_x, b, W_h
+    weights, bias = {"lr_mult": rate, "decay_mult": 1}, {"lr_mult": 2 * rate, "decay_mult": 0}
     for name, direction, side, text in (
         ("vertical", VERTICAL, patch, comment),
         ("horizontal", HORIZONTAL, 1, sweep_comment),
     ):
         layer = getattr(L, unit.layer)(
             network.last,
-            **({} if rate == 1 else {"param": [{"lr_mult": rate}] * blobs}),
+            # Of both scans: W_x, b, W_h
+            **({} if rate == 1 else {"param": [weights, bias, weights] * 2}),
             renet_param={
                 "num_output": units,
                 "direction": direction,

@@ -12,7 +12,6 @@ from renet.data.dataset import IGNORE_LABEL
 from renet.networks.files import TRAIN_VAL, Data, network_texts, solver_file_text
 from renet.networks.models import AFTER_COCO_ITERATIONS, BEST, COCO_ITERATIONS, COCO_STEP, H_RENETS, MODELS
 from renet.networks.schedules import Schedule, adam, h_renet_sgd
-from renet.networks.spec import Options
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Shipped:
     def files(self) -> dict[Path, str]:
         """Write the texts by absolute path."""
         model = MODELS[self.model]
-        options = Options(self.crop or model.crop, model.batch)
+        options = model.options(self.crop)
         networks = network_texts(model, f"{self.model}_{self.data.name}", self.data, options)
         solver = solver_file_text(
             self.name,

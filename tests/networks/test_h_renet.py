@@ -287,6 +287,42 @@ def test_released_network(repository: Path) -> None:
     assert crf.max_iter == 5
 
 
+def test_released_network_has_the_authors_activations_and_rates(repository: Path) -> None:
+    """No ReLU before pool5 and before conv7's normalisation, Dropout after conv6, new layers at 10 and 20."""
+    layers = list(network(repository, "h_renet_released", "train_val.prototxt").layer)
+    for top, expected in {
+        "conv5_2": ["Convolution", "ReLU"],
+        "conv5_3": ["Convolution"],
+        "conv6": ["Convolution", "ReLU", "Dropout"],
+        "conv7": ["Convolution"],
+        "conv7_bn": ["BatchNorm", "ReLU"],
+    }.items():
+        assert [layer.type for layer in layers if list(layer.top) == [top]] == expected
+    assert next(layer for layer in layers if layer.type == "Dropout").dropout_param.dropout_ratio == 0.5
+    rates = {layer.name: [(param.lr_mult, param.decay_mult) for param in layer.param] for layer in layers}
+    for name in ("conv6", "conv7", "conv8"):
+        assert rates[name] == [(10, 1), (20, 0)]
+    for name in ("renet1_vertical", "renet1_horizontal"):
+        assert rates[name] == [(10, 1), (20, 0), (10, 1)] * 2
+    assert rates["conv5_3"] == [(1, 1), (2, 0)]
+
+
+def test_the_new_rate_gives_the_group_biases_twice_as_much(repository: Path, dataset: Path, tmp_path: Path) -> None:
+    for model, rate, expected in (
+        ("h_renet_bn", None, []),
+        ("h_renet_bn", 4, [(4, 1), (8, 0), (4, 1)] * 2),
+        ("h_renet_released", 1, []),
+    ):
+        out = tmp_path / f"{model}_{rate}"
+        asked = () if rate is None else ("--new-rate", rate)
+        done = generate(repository, "--model", model, "--dataset", dataset, "--out", out, *asked)
+        assert done.returncode == 0, done.stderr
+        group = next(
+            layer for layer in parsed((out / "train_val.prototxt").read_text()).layer if layer.type == "ReNetLSTM"
+        )
+        assert [(param.lr_mult, param.decay_mult) for param in group.param] == expected
+
+
 @pytest.mark.parametrize("model", ["fcn", "h_renet_bn", "h_renet_bn_mlfb"])
 def test_table_4_with_the_crf(repository: Path, model: str) -> None:
     last = network(repository, model, "deploy_crf.prototxt").layer[-1]
@@ -420,7 +456,7 @@ def test_options_reach_the_files(repository: Path, dataset: Path, tmp_path: Path
     assert layers["conv6"].convolution_param.weight_filler.std == pytest.approx(0.1)
     assert [p.lr_mult for p in layers["conv6"].param] == [10, 20]
     assert [p.lr_mult for p in layers["conv1_1"].param] == [1, 2]
-    assert [p.lr_mult for p in layers["renet1_vertical"].param] == [10] * 6
+    assert [p.lr_mult for p in layers["renet1_vertical"].param] == [10, 20, 10] * 2
     found = text_format.Parse((out / "solver.prototxt").read_text(), caffe_pb2.SolverParameter())
     assert (found.iter_size, found.max_iter, found.stepsize) == (5, 100, 50)
     assert (found.test_interval, found.snapshot) == (30, 30)
