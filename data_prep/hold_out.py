@@ -12,6 +12,7 @@ from pathlib import Path
 
 from renet.common.command_line import run
 from renet.common.errors import UserError
+from renet.common.parts import add_part_argument, chosen_part
 from renet.data.dataset import Dataset
 from renet.data.held_out import HELD_OUT, LEARN, hold_out
 
@@ -34,9 +35,9 @@ def main(arguments: argparse.Namespace) -> None:
     dataset = Dataset.of_split(arguments.split[0])
     if dataset is None:
         raise UserError(f"{arguments.split[0]}: no prepared split with a dataset.json above it")
-    made = hold_out(arguments.split, dataset, arguments.out)
+    made = hold_out(arguments.split, dataset, arguments.out, chosen_part(arguments))
     for name in (LEARN, HELD_OUT):
-        print(f"{arguments.out / name}: {made.splits[name].count} images")
+        print(f"{made.folder / name}: {made.splits[name].count} images")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -51,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help=f"gets dataset.json and the splits {LEARN}, {HELD_OUT}"
     )
+    add_part_argument(parser, "copy this share of both splits alone, into a folder of its own; merge.py joins them")
     return parser
 
 

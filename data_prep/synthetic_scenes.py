@@ -21,6 +21,8 @@ from pathlib import Path
 
 from renet.common.argument_types import whole_number
 from renet.common.command_line import run
+from renet.common.parts import add_part_argument, chosen_part
+from renet.conversion.options import PART_HELP
 from renet.conversion.synthetic_scenes import LARGEST, SMALLEST, convert
 
 EXAMPLE = """\
@@ -31,7 +33,8 @@ example:
 
 def main(arguments: argparse.Namespace) -> None:
     """Draw and write the scenes as the command line says."""
-    convert(arguments.out, arguments.seed, arguments.train, arguments.test, arguments.size)
+    part = chosen_part(arguments)
+    convert(arguments.out, arguments.seed, arguments.train, arguments.test, arguments.size, part)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -49,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train", type=whole_number(1), default=600, metavar="N", help="training scenes (default 600)")
     parser.add_argument("--test", type=whole_number(1), default=100, metavar="N", help="test scenes (default 100)")
     parser.add_argument("--size", type=_size, default=(96, 128), metavar="HxW", help="of a scene (default 96x128)")
+    add_part_argument(parser, PART_HELP)
     return parser
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from renet.common.errors import UserError, naming
 
 def write_atomically(file: Path, content: bytes) -> None:
     """Write `file` so that at any moment it is the old one or the new one, also after a power cut."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    # Machines that share a folder may have processes of one number.
+    beside = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:
         with naming(file), open(beside, "wb") as stream:
             stream.write(content)

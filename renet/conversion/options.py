@@ -6,13 +6,16 @@ import argparse
 from pathlib import Path
 
 from renet.common.argument_types import part_of_size
+from renet.common.parts import add_part_argument, chosen_part
 from renet.conversion.prepare import OutputOptions
 from renet.data.images import LabelFrame
+
+PART_HELP = "prepare this share of each split alone, into a folder of its own; merge.py joins the parts"
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of every converter of source files: --out, --skip-bad, --image-scale, --label-frame,
-    --keep-classes."""
+    --keep-classes, --part."""
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the prepared dataset goes")
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave bad samples out; they are listed here and in dataset.json"
@@ -41,6 +44,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         help="these classes alone, numbered in this order; pixels of the others are ignored, and images without any "
         "of these left out",
     )
+    add_part_argument(parser, PART_HELP)
 
 
 def output_options(arguments: argparse.Namespace) -> OutputOptions:
@@ -51,4 +55,5 @@ def output_options(arguments: argparse.Namespace) -> OutputOptions:
         arguments.skip_bad,
         LabelFrame(arguments.label_frame),
         tuple(arguments.keep_classes),
+        chosen_part(arguments),
     )

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from renet.common.errors import UserError
+from renet.common.parts import WHOLE, Part
 from renet.conversion.kept_classes import kept_numbers, with_kept
 from renet.data.bad_samples import LabelAdvice
 from renet.data.catalog import KNOWN
-from renet.data.dataset import IGNORE_LABEL, Dataset, check_unedited
+from renet.data.dataset import IGNORE_LABEL, Dataset, DatasetPart, check_unedited
+from renet.data.dataset_parts import place_of
 from renet.data.images import LabelFrame
-from renet.data.split_writer import Sample, Settings, WrittenSplit, exclusive, write_split
+from renet.data.split_writer import Sample, Settings, WrittenSplit, exclusive, mean_of, write_split
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class OutputOptions:
         skip_bad: leave bad samples out; otherwise they are errors.
         label_frame: which way up the labels of images with an EXIF rotation are.
         keep_classes: the classes to keep, in this order; empty: all.
+        part: the share of each split that is prepared, into a folder of its own (see `dataset_parts.place_of`).
     """
 
     folder: Path
@@ -35,6 +38,7 @@ class OutputOptions:
     skip_bad: bool = False
     label_frame: LabelFrame = LabelFrame.BY_SIZE
     keep_classes: tuple[str, ...] = ()
+    part: Part = WHOLE
 
 
 def prepare(
@@ -71,27 +75,27 @@ def prepare(
         distant_context_classes = [one for one in distant_context_classes if one in output.keep_classes]
         classes, palette = output.keep_classes, np.asarray(palette)[numbers]
         name = _name_of_part(name, out)
-    with exclusive(out):
-        check_unedited(out)  # before the work
+    place = place_of(out, output.part)
+    with exclusive(place):
+        check_unedited(place)  # before the work
         settings = Settings(classes=len(classes), ignore_label=IGNORE_LABEL, image_scale=output.image_scale)
         written = {
-            split: write_split(out / split, samples, settings, output.skip_bad, label_advice)
+            split: write_split(place / split, samples, settings, output.skip_bad, label_advice, output.part)
             for split, samples in splits.items()
         }
-        trained_on = [written[split] for split in training]
-        sums = np.sum([split.channel_sums for split in trained_on], axis=0)
-        blue, green, red = (round(float(s) / sum(split.pixels for split in trained_on), 4) for s in sums)
+        training = tuple(training)
         dataset = Dataset(
             name=name,
             classes=tuple(classes),
             palette=np.asarray(palette, np.uint8),
-            mean=(blue, green, red),
+            mean=mean_of([written[split] for split in training]),
             ignore_label=IGNORE_LABEL,
             splits={split: result.summary for split, result in written.items()},
-            folder=out,
+            folder=place,
             image_scale=output.image_scale,
             distant_context_classes=tuple(distant_context_classes),
             skipped={split: result.skipped for split, result in written.items()},
+            part=None if output.part == WHOLE else DatasetPart(output.part, training),
         )
         dataset.save()
     report(dataset, written)
@@ -114,7 +118,7 @@ def report(dataset: Dataset, written: Mapping[str, WrittenSplit]) -> None:
         for reason, count in result.left_out.items():
             print(f"{dataset.folder / split}: {count} images left out: {reason}")
         absent = [name for name, pixels in zip(dataset.classes, result.label_pixels) if not pixels]
-        if absent:
+        if absent and dataset.part is None:
             print(f"{dataset.folder / split}: no pixel is labelled {', '.join(absent)}")
     for split, lines in dataset.skipped.items():
         for line in lines:

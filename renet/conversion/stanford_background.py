@@ -12,6 +12,7 @@ import numpy as np
 
 from renet.common.errors import UserError
 from renet.common.fetch import fetch
+from renet.common.parts import WHOLE
 from renet.common.progress import progress
 from renet.common.text_files import decode_text
 from renet.conversion.prepare import OutputOptions, file_fingerprint, framed, prepare, shuffled
@@ -250,10 +251,12 @@ def convert(
         seed: of the random folds.
 
     Raises:
-        UserError: see `open_source`, `image_ids`, `listed_fold` and `prepare`.
+        UserError: a part of what is to be fetched; see `open_source`, `image_ids`, `listed_fold` and `prepare`.
     """
     if fold_lists is not None and not fold_lists.is_dir():
         raise UserError(f"{fold_lists}: no such folder")
+    if output.part != WHOLE and archive is None and root is None:
+        raise UserError("--part needs --archive or --root: several parts would fetch the archive at once")
     source = open_source(archive, root, output.folder)
     ids = image_ids(source)
     splits = random_folds(ids, folds, seed) if fold_lists is None else listed_fold(ids, fold_lists)

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from renet.common.parts import WHOLE, Part
 from renet.conversion.prepare import OutputOptions, prepare
 from renet.data.catalog import SYNTHETIC_SCENES
 from renet.data.dataset import Dataset
@@ -349,14 +350,14 @@ def make_samples(seed: int, split: int, count: int, size: tuple[int, int]) -> li
     ]
 
 
-def convert(out: Path, seed: int, train: int, test: int, size: tuple[int, int]) -> Dataset:
+def convert(out: Path, seed: int, train: int, test: int, size: tuple[int, int], part: Part = WHOLE) -> Dataset:
     """Draw `train` and `test` scenes of `size` (height, width) and prepare them as splits of these names.
 
     Raises:
         UserError: see `prepare`.
     """
     return prepare(
-        OutputOptions(out),
+        OutputOptions(out, part=part),
         name=SYNTHETIC_SCENES.name,
         classes=SYNTHETIC_SCENES.classes,
         palette=SYNTHETIC_SCENES.palette,

@@ -14,6 +14,7 @@ import numpy as np
 
 from renet.common.errors import UserError
 from renet.common.files import write_atomically
+from renet.common.parts import Part
 from renet.common.text_files import read_json
 from renet.data.split_view import Split
 
@@ -38,6 +39,19 @@ class SplitSummary:
 
 
 @dataclass(frozen=True)
+class DatasetPart:
+    """What a part of a dataset has to be told of, so that all parts can be joined.
+
+    Attributes:
+        part: which it is.
+        training: the splits whose pixels give the mean of the whole; none where the mean is that of another dataset.
+    """
+
+    part: Part
+    training: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Prepared dataset.
 
@@ -52,6 +66,7 @@ class Dataset:
         image_scale: factor by which the source's images and labels were shrunk.
         distant_context_classes: classes that only what lies far away in the image tells apart; often empty.
         skipped: by split, one line for each sample left out with `--skip-bad`.
+        part: of a part of a dataset, which; its mean is that of its own pixels.
     """
 
     name: str
@@ -64,6 +79,7 @@ class Dataset:
     image_scale: float = 1.0
     distant_context_classes: tuple[str, ...] = ()
     skipped: dict[str, list[str]] = field(default_factory=dict)
+    part: DatasetPart | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Dataset:
@@ -140,6 +156,7 @@ class Dataset:
             image_scale=image_scale,
             distant_context_classes=distant,
             skipped={name: list(lines) for name, lines in content.get("skipped", {}).items()},
+            part=_part(content["part"]) if "part" in content else None,
         )
 
     def save(self) -> None:
@@ -163,6 +180,9 @@ class Dataset:
             content["distant_context_classes"] = list(self.distant_context_classes)
         if any(self.skipped.values()):
             content["skipped"] = {name: lines for name, lines in self.skipped.items() if lines}
+        if self.part is not None:
+            part = self.part.part
+            content["part"] = {"number": part.number, "count": part.count, "training": list(self.part.training)}
         content[_CHECKSUM] = _checksum(content)
         text = json.dumps(content, indent=2, ensure_ascii=False)
         # Lists of numbers (colours, the mean) on one line each, for the person who opens the file.
@@ -192,6 +212,11 @@ class Dataset:
         colours[: len(self.classes)] = self.palette
         colours[self.ignore_label] = 255
         return colours.reshape(-1).tolist()
+
+
+def _part(content: dict[str, Any]) -> DatasetPart:
+    part = Part(int(content["number"]), int(content["count"]))
+    return DatasetPart(part, tuple(map(str, content["training"])))
 
 
 def folder_of_split(split: Path) -> Path | None:

@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from renet.common.errors import UserError
-from renet.data.dataset import Dataset
+from renet.common.parts import WHOLE, Part
+from renet.data.dataset import Dataset, DatasetPart
+from renet.data.dataset_parts import place_of
 from renet.data.images import EncodedImage
 from renet.data.split_reader import SplitReader
 from renet.data.split_writer import Pair, Sample, Settings, exclusive, write_split
@@ -31,7 +33,7 @@ def held_out_ids(ids: Sequence[str], part: float = PART) -> frozenset[str]:
     return frozenset(ordered[: held_out_count(len(ids), part)])
 
 
-def hold_out(splits: Sequence[Path], dataset: Dataset, out: Path) -> Dataset:
+def hold_out(splits: Sequence[Path], dataset: Dataset, out: Path, part: Part = WHOLE) -> Dataset:
     """Copy the images of prepared splits into two new ones, `train` and `held_out`, of a dataset in `out`.
 
     Each is there whole or not at all, and a second call takes it over.
@@ -40,6 +42,7 @@ def hold_out(splits: Sequence[Path], dataset: Dataset, out: Path) -> Dataset:
         splits: what is parted, read as one.
         dataset: their classes.
         out: the new dataset's folder.
+        part: copy this share of both alone (see `dataset_parts.place_of`).
 
     Raises:
         UserError: a split is missing, damaged, without labels or too small, an id comes twice, or `out` holds something
@@ -56,9 +59,17 @@ def hold_out(splits: Sequence[Path], dataset: Dataset, out: Path) -> Dataset:
             HELD_OUT: [sample for sample in samples if sample.id in chosen],
         }
         settings = Settings(len(dataset.classes), dataset.ignore_label)
-        stack.enter_context(exclusive(out))
-        written = {name: write_split(out / name, part, settings).summary for name, part in parts.items()}
-        result = replace(dataset, name=f"{dataset.name}_held_out", splits=written, folder=out, skipped={})
+        place = place_of(out, part)
+        stack.enter_context(exclusive(place))
+        written = {name: write_split(place / name, of, settings, part=part).summary for name, of in parts.items()}
+        result = replace(
+            dataset,
+            name=f"{dataset.name}_held_out",
+            splits=written,
+            folder=place,
+            skipped={},
+            part=None if part == WHOLE else DatasetPart(part, ()),
+        )
         result.save()
     return result
 

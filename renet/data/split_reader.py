@@ -147,17 +147,31 @@ class SplitReader:
             raise UserError(f"{environment.path()}: record {key}: {error}") from None
 
 
-def records_sha256(reader: SplitReader) -> str:
-    """Compute the SHA-256 over key, image record and label record of each sample in order, each led by its length in 8
-    bytes.
+class RecordDigest:
+    """SHA-256 over key, image record and label record of each sample in order, each led by its length in 8 bytes.
 
     LMDB's own file is no measure: its pages depend on how the transactions were cut.
     """
-    digest = hashlib.sha256()
-    for record in reader.records():
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, *record: bytes) -> None:
+        """Go on with the next sample."""
         for part in record:
-            digest.update(len(part).to_bytes(8, "big"))
-            digest.update(part)
+            self._digest.update(len(part).to_bytes(8, "big"))
+            self._digest.update(part)
+
+    def hexdigest(self) -> str:
+        """The checksum so far, in hexadecimal."""
+        return self._digest.hexdigest()
+
+
+def records_sha256(reader: SplitReader) -> str:
+    """Compute the `RecordDigest` of a whole split."""
+    digest = RecordDigest()
+    for record in reader.records():
+        digest.add(*record)
     return digest.hexdigest()
 
 

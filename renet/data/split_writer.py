@@ -25,16 +25,27 @@ import numpy as np
 
 from renet.common.errors import UserError
 from renet.common.files import sync_folder, write_json
+from renet.common.parts import WHOLE, Part
 from renet.common.progress import progress
 from renet.data.bad_samples import BadSamples, LabelAdvice, LabelRangeError, SampleError
 from renet.data.dataset import SplitSummary
 from renet.data.datum import pack_encoded
 from renet.data.images import EncodedImage, encode_png, shrink_image, shrink_label
-from renet.data.split_reader import IMAGES, LABELS, SplitReader, decode_image, make_key, records_sha256
+from renet.data.split_reader import (
+    IMAGES,
+    LABELS,
+    RecordDigest,
+    SplitReader,
+    decode_image,
+    id_of_key,
+    make_key,
+    records_sha256,
+)
 
 STATE = "split.json"
 FORMAT = 1  # to be raised when the same source would give other records
 SAMPLES_PER_BATCH = 32
+RECORDS_PER_COPY = 256
 FIRST_MAP_SIZE = 16 * 2**20
 LONGEST_KEY = 511  # LMDB's limit, in bytes
 # Limits of the process or the machine: no sample is bad for them.
@@ -86,7 +97,10 @@ class Settings:
 
 @dataclass
 class _State:
-    """How far a split is. `chain` is a hash over the first `done` samples; `sha256` is set when all is verified."""
+    """How far a split is. `chain` is a hash over the first `done` samples; `sha256` is set when all is verified.
+
+    Of a part, `done` counts its own samples, and `part` says of what it is a part (see `_whole`).
+    """
 
     settings: dict[str, Any]
     chain: str = ""
@@ -98,6 +112,7 @@ class _State:
     pixels: int = 0
     channel_sums: list[int] = field(default_factory=lambda: [0, 0, 0])
     label_pixels: list[int] = field(default_factory=list)
+    part: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         write_json(folder / STATE, asdict(self))
@@ -130,6 +145,7 @@ def write_split(
     settings: Settings,
     skip_bad: bool | None = None,
     label_advice: LabelAdvice | None = None,
+    part: Part = WHOLE,
 ) -> WrittenSplit:
     """Write `samples` in their order to the split `folder`, or take over what is already there.
 
@@ -140,6 +156,7 @@ def write_split(
         skip_bad: leave bad samples out and list them; otherwise all of them are told and nothing is put in place. None
             where the caller has no such option, which is not advised then.
         label_advice: what the caller offers where labels have numbers that are no class.
+        part: write this part's share of the samples, which may come to no image (see `joined_split`).
 
     Raises:
         UserError: bad samples; an id twice; or `folder` holds something else.
@@ -147,17 +164,14 @@ def write_split(
     _check_ids(samples, folder)
     databases = _databases(samples)
     chains = _chains(samples)
+    of = _whole(part, chains)
+    start, stop = part.bounds(len(samples))
+    samples, chains = samples[start:stop], chains[start : stop + 1]
     may_skip, skip_bad = skip_bad is not None, bool(skip_bad)
     if folder.exists():
-        return _take_over(folder, settings, chains, skip_bad)
-    partial = folder.with_name(f".{folder.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    state = _State.load(partial)
-    if state is None or not _fits(state, settings, chains, skip_bad):
-        shutil.rmtree(partial)
-        partial.mkdir()
-        state = _State(asdict(settings), chain=chains[0])
-        state.save(partial)
+        return _take_over(folder, settings, chains, of, skip_bad)
+    fresh = _State(asdict(settings), chain=chains[0], part=of)
+    partial, state = _begun(folder, fresh, lambda state: _fits(state, settings, chains, of, skip_bad))
     if not state.sha256:
         bad = BadSamples(len(samples), settings.classes, label_advice, may_skip)
         try:
@@ -165,13 +179,142 @@ def write_split(
             _verify(partial, folder, databases, settings, state)
         except lmdb.Error as error:
             raise UserError(f"{partial}: {_cause(error, partial)}") from None
+    _put_in_place(partial, folder, databases)
+    return _written(state)
+
+
+def joined_split(folder: Path, parts: Sequence[Path]) -> WrittenSplit:
+    """Write the records of all parts of a split to one, or take over what is already there.
+
+    It is what `write_split` writes of the whole, so that a converter takes it over, too.
+
+    Args:
+        folder: the split's place.
+        parts: the splits of parts 1 to N.
+
+    Raises:
+        UserError: a part is missing, damaged, or of another whole; there is no image at all; or `folder` holds
+            something else.
+    """
+    states = [_finished_part(part) for part in parts]
+    for part, state in zip(parts, states):
+        if (state.settings, state.part) != (states[0].settings, states[0].part | {"number": state.part["number"]}):
+            raise UserError(
+                f"{part}: is a part of something else than {parts[0]}: its source's files (their names, sizes or "
+                "times), or the options, differ"
+            )
+    whole = _sum(states)
+    if not whole.written:
+        raise UserError(f"{folder}: the split would hold no image")
+    if folder.exists():
+        present = _State.load(folder)
+        if present is None or asdict(present) | {"sha256": ""} != asdict(whole):
+            raise UserError(f"{folder}: exists and is not what the parts give; move it away")
+        return _written(present)
+    databases = [name for name in (IMAGES, LABELS) if (parts[0] / name).is_dir()]
+    fresh = _State(whole.settings, part={"joined": [state.sha256 for state in states]})
+    partial, state = _begun(folder, fresh, lambda state: state.part == fresh.part)
+    try:
+        _copy_records(partial, folder, databases, parts, states, state)
+        with SplitReader(partial) as reader:
+            whole.sha256 = records_sha256(reader)
+    except lmdb.Error as error:
+        raise UserError(f"{partial}: {_cause(error, partial)}") from None
+    whole.save(partial)
+    _put_in_place(partial, folder, databases)
+    return _written(whole)
+
+
+def _finished_part(folder: Path) -> _State:
+    state = _State.load(folder)
+    if state is None or not state.sha256 or not state.part:
+        raise UserError(f"{folder}: no split of a part, or not finished")
+    return state
+
+
+def _sum(states: Sequence[_State]) -> _State:
+    """The state of the whole, but for its checksum."""
+    whole = _State(states[0].settings, states[0].part["chain"])
+    for state in states:
+        whole.done += state.done
+        whole.written += state.written
+        whole.skipped += state.skipped
+        for reason, count in state.left_out.items():
+            whole.left_out[reason] = whole.left_out.get(reason, 0) + count
+        whole.pixels += state.pixels
+        whole.channel_sums = [a + b for a, b in zip(whole.channel_sums, state.channel_sums)]
+        before = whole.label_pixels or [0] * len(state.label_pixels)
+        whole.label_pixels = [a + b for a, b in zip(before, state.label_pixels)]
+    return whole
+
+
+def _copy_records(
+    partial: Path,
+    place: Path,
+    databases: Sequence[str],
+    parts: Sequence[Path],
+    states: Sequence[_State],
+    state: _State,
+) -> None:
+    """Go on copying after the first `state.written` records, with new numbers in the keys."""
+    with ExitStack() as stack:
+        outputs = [stack.enter_context(_Database(partial / name, state.written)) for name in databases]
+        total = sum(part.written for part in states)
+        bar = stack.enter_context(progress(total=total, description=f"{place.parent.name}/{place.name}", unit="image"))
+        number = 0
+        for part, of_part in zip(parts, states):
+            digest = RecordDigest()
+            batch: list[tuple[bytes, tuple[bytes, bytes]]] = []
+
+            def put(batch: list[tuple[bytes, tuple[bytes, bytes]]]) -> None:
+                for place, output in enumerate(outputs):
+                    output.put([(key, values[place]) for key, values in batch])
+                state.written += len(batch)
+                state.save(partial)
+
+            with SplitReader(part) as reader:
+                for key, image, label in reader.records():
+                    digest.add(key, image, label)
+                    if number >= state.written + len(batch):
+                        batch.append((make_key(number, id_of_key(key.decode())).encode(), (image, label)))
+                    number += 1
+                    bar.update()
+                    if len(batch) == RECORDS_PER_COPY:
+                        put(batch)
+                        batch = []
+            if batch:
+                put(batch)
+            if digest.hexdigest() != of_part.sha256:
+                raise UserError(f"{part}: its records are not those that were written; copy or prepare it anew")
+
+
+def _begun(folder: Path, fresh: _State, fits: Callable[[_State], bool]) -> tuple[Path, _State]:
+    """The folder of a split in the making and how far it is: what an earlier call left there, where that fits."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    state = _State.load(partial)
+    if state is None or not fits(state):
+        shutil.rmtree(partial)
+        partial.mkdir()
+        state = fresh
+        state.save(partial)
+    return partial, state
+
+
+def _put_in_place(partial: Path, folder: Path, databases: Sequence[str]) -> None:
     for database in databases:
         (partial / database / "lock.mdb").unlink(missing_ok=True)  # of no use in a split that never changes
         sync_folder(partial / database)
     sync_folder(partial)
     partial.rename(folder)
     sync_folder(folder.parent)
-    return _written(state)
+
+
+def mean_of(splits: Sequence[WrittenSplit]) -> tuple[float, float, float]:
+    """Compute the mean of the splits' pixels: B, G, R, 0..255; 0 where there is no pixel, as a part may have none."""
+    pixels = max(1, sum(split.pixels for split in splits))
+    blue, green, red = (round(float(sum(channel)) / pixels, 4) for channel in zip(*(s.channel_sums for s in splits)))
+    return blue, green, red
 
 
 @contextmanager
@@ -240,23 +383,33 @@ def _chains(samples: Sequence[Sample]) -> list[str]:
     return chains
 
 
-def _fits(state: _State, settings: Settings, chains: Sequence[str], skip_bad: bool) -> bool:
+def _whole(part: Part, chains: Sequence[str]) -> dict[str, Any]:
+    """Which part it is of what: all samples' number and chain; nothing of a whole."""
+    if part == WHOLE:
+        return {}
+    return {"number": part.number, "count": part.count, "samples": len(chains) - 1, "chain": chains[-1]}
+
+
+def _fits(state: _State, settings: Settings, chains: Sequence[str], of: dict[str, Any], skip_bad: bool) -> bool:
     return (
         state.settings == asdict(settings)
+        and state.part == of
         and state.done < len(chains)
         and state.chain == chains[state.done]
         and (skip_bad or not state.skipped)
     )
 
 
-def _take_over(folder: Path, settings: Settings, chains: Sequence[str], skip_bad: bool) -> WrittenSplit:
+def _take_over(
+    folder: Path, settings: Settings, chains: Sequence[str], of: dict[str, Any], skip_bad: bool
+) -> WrittenSplit:
     """The split that is there already, if it is the one wanted."""
     state = _State.load(folder)
     if state is None or not state.sha256:
         raise UserError(f"{folder}: exists and is no prepared split; move it away or choose another --out")
     if state.skipped and not skip_bad:
         raise UserError(f"{folder}: was prepared with --skip-bad and lacks samples; delete it to prepare it anew")
-    if state.done != len(chains) - 1 or not _fits(state, settings, chains, skip_bad):
+    if state.done != len(chains) - 1 or not _fits(state, settings, chains, of, skip_bad):
         raise UserError(
             f"{folder}: was prepared from other files or with other settings; delete it or choose another --out"
         )
@@ -327,6 +480,8 @@ def _write_records(
         for line in others:
             print(line, file=sys.stderr)
         raise UserError(f"{first}{bad.advise()}")
+    if state.part:
+        return  # the other parts may hold images
     if not state.written and state.left_out:
         reasons = "; ".join(f"{count} images: {reason}" for reason, count in state.left_out.items())
         raise UserError(f"{place}: the split would hold no image ({reasons})")
