@@ -17,7 +17,7 @@ from renet.exchange.onnx_export import OnnxExport, export_onnx
 from renet.gpu_check.work import FORWARD
 
 EXPORTED = ("fcn", "h_renet", "h_renet_bn_mlfb")
-BFLOAT16_TOLERANCE = 0.1  # of results, relative to the largest value; it has 8 bits
+BFLOAT16_TOLERANCE = 0.3  # of results, relative to the largest value; it has 8 bits, and the weights are random
 
 
 def time_engines(settings: Settings, model: str, shape: tuple[int, int, int, int]) -> dict[str, Any]:
