@@ -183,7 +183,7 @@ Any class count works: it comes from the dataset.json. The written files are pla
         type=positive,
         metavar="X",
         help="factor of the learning rate of layers that do not come from VGG-16 (fcn and h_renet; default "
-        f"{default.new_rate:g}, of h_renet_released {MODELS['h_renet_released'].new_rate:g}), or from --weights-from "
+        f"{default.new_rate:g}, of h_renet_released {MODELS['h_renet_released'].options().new_rate:g}), or from --weights-from "
         f"(default {NEW_RATE:g}); biases learn at twice it",
     )
     fine = parser.add_argument_group("fcn and h_renet")

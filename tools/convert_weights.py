@@ -16,15 +16,18 @@ EXAMPLES = """examples:
   tools/convert_weights.py --weights net.caffemodel --out net.safetensors
   tools/convert_weights.py --weights net.npz --out net.caffemodel
   tools/convert_weights.py --weights vgg16.safetensors --names vgg16_torchvision --out vgg16.caffemodel
+  tools/convert_weights.py --weights VGG_ILSVRC_16_layers.caffemodel --names vgg16_fc_reduced --out reduced.caffemodel
   tools/convert_weights.py --weights resnet.safetensors --names resnet.txt --out resnet.caffemodel
 
 The blob N of a layer is the tensor LAYER.N, float32: conv1_1.0 are the weights of conv1_1, conv1_1.1 its bias. Values
 and shapes stay as they are.
 
---names names the tensors of another program, such as those of a PyTorch state dict. A line is one of
+--names names the tensors of another program, such as those of a PyTorch state dict, or of another network of Caffe's. A
+line is one of
   conv1.0 = features.0.weight                                     # as it is
   conv1.0 = features.0.weight / 58.395,57.12,57.375 reversed      # each input channel divided, R, G, B to B, G, R
   fc6.0 = classifier.0.weight as 4096x512x7x7                     # in another shape
+  fc6.0 = fc6.0 as 4096x512x7x7 every 4,1,3,3                     # then every 4th, 1st, 3rd, 3rd along the axes
   bn1.2 = 1                                                       # a number: the count of Caffe's BatchNorm"""
 
 

@@ -16,7 +16,8 @@ from renet.common.text_layout import shape_text
 TABLES = Path(__file__).with_name("tables")  # the shipped ones, NAME.txt
 _LINE = re.compile(
     r"(?P<blob>\S+)\s*=\s*(?P<tensor>\S+)"
-    r"(?:\s+as\s+(?P<shape>\d+(?:x\d+)*))?(?:\s+/\s+(?P<divisors>[\d.eE+-]+(?:,[\d.eE+-]+)*))?(?P<reversed>\s+reversed)?"
+    r"(?:\s+as\s+(?P<shape>\d+(?:x\d+)*))?(?:\s+every\s+(?P<steps>[1-9]\d*(?:,[1-9]\d*)*))?"
+    r"(?:\s+/\s+(?P<divisors>[\d.eE+-]+(?:,[\d.eE+-]+)*))?(?P<reversed>\s+reversed)?"
 )
 
 
@@ -40,6 +41,7 @@ class Entry:
         blob: `LAYER.N`.
         tensor: the other program's name, or a number.
         shape: what the tensor is brought into first; None: as it is.
+        steps: every so manieth is kept along each axis, from the first on; empty: all.
         divisors: of the inputs of a convolution, one for each channel, in the other program's order.
         is_reversed: the input channels are turned round then: from R, G, B to B, G, R.
     """
@@ -47,6 +49,7 @@ class Entry:
     blob: str
     tensor: str
     shape: tuple[int, ...] | None
+    steps: tuple[int, ...]
     divisors: tuple[float, ...]
     is_reversed: bool
 
@@ -61,9 +64,13 @@ class Entry:
                 return np.array([float(self.tensor)], np.float32)
             except ValueError:
                 raise ValueError(f"there is no tensor {self.tensor!r}") from None
-        value = tensors[self.tensor].astype(np.float32)
+        value = tensors[self.tensor].astype(np.float32, copy=False)
         if self.shape is not None:
             value = value.reshape(self.shape)
+        if self.steps:
+            if value.ndim != len(self.steps):
+                raise ValueError(f"{self.tensor!r} is {shape_text(value.shape)}, which has not {len(self.steps)} axes")
+            value = value[tuple(slice(None, None, step) for step in self.steps)]
         if self.divisors:
             divisors = np.array(self.divisors, np.float32)
             if value.ndim < 2 or value.shape[1] != divisors.size:
@@ -106,17 +113,18 @@ def read_table(file: Path) -> list[Entry]:
         found = _LINE.fullmatch(content)
         try:
             if found is None:
-                raise ValueError("expected LAYER.N = TENSOR [as SHAPE] [/ D,D,D] [reversed]")
+                raise ValueError("expected LAYER.N = TENSOR [as SHAPE] [every N,N,N,N] [/ D,D,D] [reversed]")
             split_name(found["blob"])
             if any(found["blob"] == entry.blob for entry in entries):
                 raise ValueError(f"{found['blob']!r} is there twice")
             shape = tuple(map(int, found["shape"].split("x"))) if found["shape"] else None
+            steps = tuple(map(int, found["steps"].split(","))) if found["steps"] else ()
             divisors = tuple(map(float, found["divisors"].split(","))) if found["divisors"] else ()
             if 0 in divisors:
                 raise ValueError("a division by 0")
         except ValueError as error:
             raise UserError(f"{file}:{number}: {error}") from None
-        entries.append(Entry(found["blob"], found["tensor"], shape, divisors, bool(found["reversed"])))
+        entries.append(Entry(found["blob"], found["tensor"], shape, steps, divisors, bool(found["reversed"])))
     if not entries:
         raise UserError(f"{file}: has no line LAYER.N = TENSOR")
     return entries

@@ -98,16 +98,17 @@ def read_weights(file: Path) -> NamedWeights:
 
 
 def read_foreign(file: Path, names: Path) -> NamedWeights:
-    """Read what a table says of the tensors of another program.
+    """Read what a table says of the tensors of another program, or of another network of Caffe's.
 
     Raises:
-        UserError: the file is no .npz and no .safetensors, the table is damaged, or a tensor is missing or has not
-            the shape that the table needs; names the file.
+        UserError: as `convert_weights`; the table is damaged, or a tensor is missing or has not the shape that the
+            table needs; names the file.
     """
-    if file.suffix not in (NPZ, SAFETENSORS):
-        raise UserError(f"{file}: a table of names goes with {NPZ} and {SAFETENSORS}")
-    check_file(file)
-    tensors, _ = _of_npz(file) if file.suffix == NPZ else _of_safetensors(file)
+    if file.suffix in (NPZ, SAFETENSORS):
+        check_file(file)
+        tensors, _ = _of_npz(file) if file.suffix == NPZ else _of_safetensors(file)
+    else:
+        tensors = read_weights(file).tensors
     return _numbered(NamedWeights(apply_table(read_table(names), tensors, file)), names)
 
 

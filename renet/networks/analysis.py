@@ -72,6 +72,8 @@ def receptive_fields(network: Any) -> dict[str, ReceptiveField]:
             else:
                 kernel = parameter.kernel_size or max(parameter.kernel_h, parameter.kernel_w)
                 field = _through(field, kernel, parameter.stride_h or parameter.stride)
+        elif layer.type == "LRN" and layer.lrn_param.norm_region == layer.lrn_param.WITHIN_CHANNEL:
+            field = _through(field, layer.lrn_param.local_size, 1)
         elif layer.type in _RECURRENT:
             patch = max(layer.renet_param.patch_height, layer.renet_param.patch_width)
             field = ReceptiveField(WHOLE_IMAGE, field.jump * patch)
@@ -100,7 +102,7 @@ class LayerCost:
         type: of the layer.
         shape: of its first top.
         field: receptive field in pixels.
-        parameters: how many it has.
+        parameters: how many it has; those that it shares with a layer before it count there.
         operations: of a forward pass, a multiplication with its addition as two; products with weights alone.
     """
 
@@ -118,6 +120,8 @@ def layer_costs(built: Any, network: Any) -> list[LayerCost]:
     In-place layers without parameters are left out.
     """
     seen = receptive_fields(network)
+    shared = {layer.name: {param.name for param in layer.param if param.name} for layer in network.layer}
+    counted: set[str] = set()
     costs = []
     for index, name in enumerate(built._layer_names):
         tops = [built._blob_names[i] for i in built._top_ids(index)]
@@ -126,6 +130,9 @@ def layer_costs(built: Any, network: Any) -> list[LayerCost]:
         if not tops or built.layers[index].type == "Split" or (tops == bottoms and not blobs):
             continue
         shape = tuple(built.blobs[tops[0]].shape)
+        names = shared.get(name, set())
+        parameters = 0 if names and names <= counted else sum(blob.count for blob in blobs)
+        counted |= names
         operations = 0
         if built.layers[index].type in (*_RECURRENT, "Convolution", "Deconvolution", "InnerProduct"):
             weights = sum(blob.count for blob in blobs if len(blob.shape) >= 2)
@@ -139,7 +146,7 @@ def layer_costs(built: Any, network: Any) -> list[LayerCost]:
                 built.layers[index].type,
                 shape,
                 seen.get(tops[0], ReceptiveField()).size,
-                sum(blob.count for blob in blobs),
+                parameters,
                 operations,
             )
         )

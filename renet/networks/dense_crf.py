@@ -18,7 +18,9 @@ RELEASED_CRF = {**PAPER_CRF, "max_iter": 5}
 SCENES_CRF = {"max_iter": 2, "pos_w": 1, "pos_xy_std": 3, "bi_w": 3, "bi_xy_std": 30, "bi_rgb_std": 12}
 
 
-def dense_crf(network: Network, options: Options, parameters: Mapping[str, Any], learn: bool, train: bool) -> None:
+def dense_crf(
+    network: Network, options: Options, parameters: Mapping[str, Any], learn: bool, train: bool, origin: str = ""
+) -> None:
     """Add a dense CRF over the scores of the last layer, at the end of a network.
 
     Args:
@@ -26,12 +28,12 @@ def dense_crf(network: Network, options: Options, parameters: Mapping[str, Any],
         options: say what was taken off the image.
         parameters: of `dense_crf_param`.
         learn: the kernels' weights and the labels' compatibility are parameter blobs.
+        origin: where the parameters are from, where they are not the paper's or its authors' release's.
         train: the top is `crf`, log probabilities for the loss; else `prob`, probabilities.
     """
     output = caffe_pb2.DenseCRFParameter.LOG_PROBABILITY if train else caffe_pb2.DenseCRFParameter.PROBABILITY
-    text = (
-        "Fully connected CRF over the scores (section 4.2), mean field over the permutohedral lattice. mean_value and\n"
-    )
+    where = "" if origin else " (section 4.2)"
+    text = f"Fully connected CRF over the scores{where}, mean field over the permutohedral lattice. mean_value and\n"
     text += "scale say how the layer gets the image's own colours back from `data`."
     iterations = "Table 4 (e) to (g) and Table 6: two iterations"
     if parameters["max_iter"] != PAPER_CRF["max_iter"]:
@@ -41,6 +43,11 @@ def dense_crf(network: Network, options: Options, parameters: Mapping[str, Any],
             "\nlearn: the weights of the two kernels (one for each label) and the C x C compatibility of the labels\n"
             "are parameters, which start at pos_w, bi_w and Potts; the spreads stay. They are few, so decay would\n"
             "only pull them to 0; the weights may move ten times as fast, as they start at units, not at tenths."
+        )
+    elif origin:
+        text += (
+            f"\n{parameters['max_iter']} iterations and the kernels are {origin}. Nothing of it is learned: the\n"
+            "network's weights serve as they are, and tools/crf.py searches better settings."
         )
     else:
         text += (

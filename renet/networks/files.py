@@ -8,10 +8,12 @@ from typing import Any
 
 import caffe
 from caffe import layers as L
+from caffe.proto import caffe_pb2
 
 from renet.networks.augmentation import augmentation_fields
 from renet.networks.dense_crf import dense_crf
 from renet.networks.models import Model
+from renet.networks.protocol import Protocol
 from renet.networks.schedules import Schedule, solver_text
 from renet.networks.sealed_files import sealed
 from renet.networks.spec import Network, Options, comment_lines
@@ -52,6 +54,7 @@ def train_val_text(model: Model, name: str, data: Data, options: Options) -> str
     common: dict[str, Any] = {"mean_value": list(options.mean), "ignore_label": data.ignore_label}
     if model.input_scale != 1:
         common["scale"] = model.input_scale
+    protocol = model.protocol
     train = Network(data.classes)
     train_data, _ = L.SegmentationData(
         ntop=2,
@@ -59,16 +62,15 @@ def train_val_text(model: Model, name: str, data: Data, options: Options) -> str
         segmentation_data_param={
             "source": list(data.train),
             "batch_size": options.batch,
-            "crop_height": options.crop[0],
-            "crop_width": options.crop[1],
-            "mirror": True,
+            **({} if options.whole_images else {"crop_height": options.crop[0], "crop_width": options.crop[1]}),
+            **({"mirror": True} if protocol.mirror else {}),
             "shuffle": True,
             "seed": 0,
             **common,
             **augmentation_fields(options.augment),
         },
     )
-    comment = "Random crops, flipped left to right half of the time (section 4, training)."
+    comment = protocol.data if options.whole_images or not protocol.whole_images else "Random crops."
     if options.augment:
         comment += f"\nAugmented by {', '.join(options.augment)}, which the paper is not; the ranges may be edited."
     train.add("data", train_data, comment)
@@ -80,26 +82,27 @@ def train_val_text(model: Model, name: str, data: Data, options: Options) -> str
         include={"phase": caffe.TEST},
         segmentation_data_param={"source": [data.test], "batch_size": 1, **common},
     )
-    network.add("data", test_data, f"Whole images at their own size (section 4, testing).\n{data.test_comment}")
+    network.add("data", test_data, f"{protocol.test}\n{data.test_comment}")
     network.spec.label = label
     model.build(network, options)
-    _upsample(network)
+    shrunk = protocol.label_step > 1
+    in_test = {"include": {"phase": caffe.TEST}}
+    if shrunk:
+        _learn_at_the_scores(network, model, data, options)
+    if protocol.interpolated:
+        _upsample(network, protocol, **(in_test if shrunk else {}))
     if model.trained_crf is not None:
-        dense_crf(network, options, model.trained_crf, learn=True, train=True)
+        dense_crf(network, options, model.trained_crf, learn=True, train=True, origin=model.crf_origin)
     scores = network.last
+    loss_param = {"ignore_label": data.ignore_label, **_loss_choices(model, options)}
     network.add(
         "loss",
-        L.SoftmaxWithLoss(scores, label, loss_param={"ignore_label": data.ignore_label, **_loss_choices(options)}),
-        _loss_comment(options),
+        L.SoftmaxWithLoss(scores, label, loss_param=loss_param, **(in_test if shrunk else {})),
+        "The same loss, of all pixels." if shrunk else _loss_comment(model, options),
     )
     network.add(
         "accuracy",
-        L.Accuracy(
-            scores,
-            label,
-            include={"phase": caffe.TEST},
-            accuracy_param={"ignore_label": data.ignore_label},
-        ),
+        L.Accuracy(scores, label, **in_test, accuracy_param={"ignore_label": data.ignore_label}),
         "Share of right pixels, image by image.",
     )
     return (
@@ -129,28 +132,31 @@ def deploy_text(model: Model, name: str, classes: int, options: Options, crf: bo
         "apply transform_param here, tools/predict.py does.",
     )
     model.build(network, options)
-    _upsample(network)
+    if model.protocol.interpolated:
+        _upsample(network, model.protocol)
     learned = model.trained_crf is not None
     if crf or learned:
-        dense_crf(network, options, model.trained_crf or model.deploy_crf, learn=learned, train=False)
+        parameters = model.trained_crf or model.deploy_crf
+        dense_crf(network, options, parameters, learn=learned, train=False, origin=model.crf_origin)
     else:
         network.add("prob", L.Softmax(network.last))
     return comment_lines(model.headline) + f'name: "{name}"\n\n' + network.text(options.new_layers)
 
 
-def _loss_choices(options: Options) -> dict[str, Any]:
+def _loss_choices(model: Model, options: Options) -> dict[str, Any]:
     """Choose the fields of `loss_param` beside the ignored label."""
     weights = options.class_weights
     return {
+        **model.protocol.loss,
         **({} if weights is None else {"class_weight": list(weights.values)}),
         **({} if options.hard_examples == 1 else {"hard_example_fraction": options.hard_examples}),
     }
 
 
-def _loss_comment(options: Options) -> str:
+def _loss_comment(model: Model, options: Options) -> str:
     weights = options.class_weights
     if weights is None:
-        lines = ["Pixelwise cross entropy, all labels weighted alike (section 4); unlabelled pixels count nowhere."]
+        lines = [model.protocol.loss_comment]
     else:
         lines = [
             "Pixelwise cross entropy, where the paper's weighs all labels alike (section 4). A weight for each class,\n"
@@ -162,12 +168,25 @@ def _loss_comment(options: Options) -> str:
     return "\n".join(lines)
 
 
-def _upsample(network: Network) -> None:
-    network.add(
-        "upsample",
-        L.BilinearInterpolation(network.last, network.spec.data),
-        "Bilinear interpolation back to the input's own size (sections 4.1 and 4.2).",
-    )
+def _learn_at_the_scores(network: Network, model: Model, data: Data, options: Options) -> None:
+    """Add the training's loss, on labels at every so manieth pixel; the scores stay what was added last."""
+    scores, step = network.last, model.protocol.label_step
+    in_training = {"include": {"phase": caffe.TRAIN}}
+    every = {"pool": caffe_pb2.PoolingParameter.MAX, "kernel_size": 1, "stride": step}
+    comment = f"Every {step}th label in both directions, where the scores are: a pooling of single pixels chooses them."
+    labels = L.Pooling(network.spec.label, pooling_param=every, **in_training)
+    network.add("label_shrink", labels, comment)
+    loss_param = {"ignore_label": data.ignore_label, **_loss_choices(model, options)}
+    # The same top as the test's loss has: NetSpec would name it as the layer.
+    place = {"ntop": 0, "name": "loss_shrink", "top": ["loss"]}
+    loss = L.SoftmaxWithLoss(scores, labels, loss_param=loss_param, **in_training, **place)
+    network.add("loss_shrink", loss, _loss_comment(model, options))
+    network.add_on(scores)
+
+
+def _upsample(network: Network, protocol: Protocol, **more: Any) -> None:
+    layer = L.BilinearInterpolation(network.last, network.spec.data, **more)
+    network.add("upsample", layer, protocol.upsampling)
 
 
 def solver_file_text(
@@ -197,9 +216,8 @@ def solver_file_text(
         weights: what it starts from, in place of the model's own.
         weights_comment: above it.
     """
-    height, width = options.crop
-    lines = [f"{headline}: crops of {height} x {width}, batches of {options.batch}."]
-    if model.weights is not None and iter_size == 1:
+    lines = [f"{headline}: {options.crop_text}, batches of {options.batch}."]
+    if model.weights is not None and iter_size == 1 and options.batch > 1:
         lines.append(
             "Where memory is short, a smaller batch_size (in the network) with iter_size (here) keeps the images of\n"
             "an iteration."

@@ -12,6 +12,7 @@ from typing import Literal
 
 from renet.common.errors import UserError
 from renet.common.repository import ROOT, product_path
+from renet.common.text_layout import shape_text
 from renet.data.dataset import Dataset
 from renet.networks.class_weights import chosen_class_weights
 from renet.networks.files import TRAIN_VAL, WEIGHTS_COMMENT, Data, deploy_text, network_texts, solver_file_text
@@ -147,6 +148,12 @@ def write(
     if dropout is not None and not MODELS[model].stacked:
         stacked = ", ".join(name for name, other in MODELS.items() if other.stacked)
         raise UserError(f"dropout stands between recurrent groups, of which {model} has no two; {stacked} have")
+    fitting = None if crop is None else MODELS[model].protocol.crop(crop)
+    if fitting != crop:
+        raise UserError(
+            f"{model} learns from crops of {MODELS[model].protocol.label_step} N + 1 pixels: {shape_text(fitting)} in "
+            f"place of {shape_text(crop)}"
+        )
     learning = MODELS[model].schedule(solver, iterations)
     if warmup is not None and warmup >= learning.iterations:
         raise UserError(f"warmup of {warmup} iterations in a training of {learning.iterations}")

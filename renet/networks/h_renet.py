@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caffe import layers as L
-from caffe.proto import caffe_pb2
 
+from renet.networks import vgg16
 from renet.networks.recurrent_group import GRU, IRNN, LSTM, Unit, group_parameters, renet_group, units_of_equal_size
 from renet.networks.spec import Network, Options, convolution, weights_and_free_bias
 
@@ -15,79 +15,33 @@ UNITS = 120  # d of one scan: Table 3 has 240 channels
 RELEASED_UNITS = 160
 CHANNELS = {"pool4": 512, "pool5": 512, "conv7": 1024}
 
-FROM_VGG = {"type": "msra"}  # without VGG-16's weights the network can still be trained, from scratch
 CLASSIFIER = {"type": "gaussian", "std": 0.1}
-STAYS = [{"lr_mult": 0, "decay_mult": 0}] * 2
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Column of Table 2: convolutions of VGG-16, each with a ReLU, and the pooling after them.
-
-    Attributes:
-        number: 1 to 5.
-        depth: number of convolutions.
-        channels: of each.
-        dilation: of each, and its padding.
-        halves: the pooling is 2x2 with stride 2; else 3x3 with stride 1.
-    """
-
-    number: int
-    depth: int
-    channels: int
-    dilation: int
-    halves: bool
-
-
+KEEPS_SIZE = {"kernel_size": 3, "stride": 1, "pad": 1}
+TABLE_2 = "Table 2: VGG-16's convolutions and poolings, weights from VGG-16 (section 4.2)."
+TABLE_2_POOLING = "Table 2: pool4 and pool5 have stride 1 and a 3x3 window here, so that maps stay at 1/8 of the image."
+TABLE_2_DILATION = "Table 2: dilation 2 gives conv5 the view that it has in VGG-16 behind a pool4 of stride 2."
 STAGES = (
-    Stage(1, 2, 64, 1, True),
-    Stage(2, 2, 128, 1, True),
-    Stage(3, 3, 256, 1, True),
-    Stage(4, 3, 512, 1, False),
-    Stage(5, 3, 512, 2, False),
-)
-STAGE_COMMENTS = {
-    1: "Table 2: VGG-16's convolutions and poolings, weights from VGG-16 (section 4.2).",
-    4: "Table 2: pool4 and pool5 have stride 1 and a 3x3 window here, so that maps stay at 1/8 of the image.",
-    5: "Table 2: dilation 2 gives conv5 the view that it has in VGG-16 behind a pool4 of stride 2.",
-}
-FROZEN_COMMENT = (
-    "The layers with lr_mult 0 keep their weights: backpropagation skips conv{last} and what lies before\n"
-    "(section 4.2 skips conv1 and conv2)."
+    replace(vgg16.STAGES[0], comments={"conv1_1": TABLE_2}),
+    *vgg16.STAGES[1:3],
+    replace(vgg16.STAGES[3], pooling=KEEPS_SIZE, comments={"pool4": TABLE_2_POOLING}),
+    replace(vgg16.STAGES[4], dilation=2, pooling=KEEPS_SIZE, comments={"conv5_1": TABLE_2_DILATION}),
 )
 
 
-def vgg16(network: Network, options: Options, stages: int = 5, last_relu: bool = True) -> None:
+def vgg16_of_table_2(network: Network, options: Options, stages: int = 5, last_relu: bool = True) -> None:
     """Add conv1_1 to pool4 or pool5: the part with pretrained weights; `last_relu`: whether conv5_3 has a ReLU."""
-    for stage in STAGES[:stages]:
-        frozen = stage.number <= options.frozen
-        for index in range(1, stage.depth + 1):
-            comment = STAGE_COMMENTS.get(stage.number, "") if index == 1 and stage.number != 4 else ""
-            if stage.number == index == 1 and options.frozen:
-                comment += "\n" + FROZEN_COMMENT.format(last=options.frozen)
-            convolution(
-                network,
-                f"conv{stage.number}_{index}",
-                stage.channels,
-                3,
-                FROM_VGG,
-                comment,
-                STAYS if frozen else None,
-                pad=[stage.dilation],
-                **({"dilation": [stage.dilation]} if stage.dilation > 1 else {}),
-            )
-            if last_relu or (stage.number, index) != (5, 3):
-                network.add(f"relu{stage.number}_{index}", L.ReLU(network.last, in_place=True))
-        window = {"kernel_size": 2, "stride": 2} if stage.halves else {"kernel_size": 3, "stride": 1, "pad": 1}
-        network.add(
-            f"pool{stage.number}",
-            L.Pooling(network.last, pooling_param={"pool": caffe_pb2.PoolingParameter.MAX, **window}),
-            STAGE_COMMENTS[4]
-            if stage.number == 4
-            else "The authors' release has no ReLU between conv5_3 and this."
-            if stage.number == 5 and not last_relu
-            else "",
-        )
+    chosen = list(STAGES[:stages])
+    if not last_relu:
+        chosen[-1] = chosen[-1].with_comment("pool5", "The authors' release has no ReLU between conv5_3 and this.")
+
+    def relu(network: Network, name: str) -> None:
+        if last_relu or name != "conv5_3":
+            vgg16.add_relu(network, name)
+
+    where = "\n(section 4.2 skips conv1 and conv2)"
+    vgg16.vgg16(network, chosen, options.frozen, after=relu, frozen_where=where)
 
 
 @dataclass(frozen=True)
@@ -141,7 +95,7 @@ def classifier(network: Network, options: Options) -> None:
 
 def fcn(network: Network, options: Options, choice: Head = Head()) -> None:
     """Add the baseline of Table 2."""
-    vgg16(network, options)
+    vgg16_of_table_2(network, options)
     head(network, options, choice)
     classifier(network, options)
 
@@ -169,7 +123,7 @@ def convolution_parameters(inputs: int, channels: int) -> int:
 def fcn_deeper(network: Network, options: Options) -> None:
     """Add the baseline with one more convolution before conv8, as large as H-ReNet's group there: what H-ReNet gains
     over it is not for its size."""
-    vgg16(network, options)
+    vgg16_of_table_2(network, options)
     head(network, options, Head())
     channels = channels_of_equal_size(CHANNELS["conv7"], UNITS)
     comment = (
@@ -256,7 +210,7 @@ class HReNet:
 
     def __call__(self, network: Network, options: Options) -> None:
         """Add the layers between `data` and the scores."""
-        vgg16(network, options, 4 if tuple(self.inputs) == ("pool4",) else 5, self.conv5_relu)
+        vgg16_of_table_2(network, options, 4 if tuple(self.inputs) == ("pool4",) else 5, self.conv5_relu)
         if "conv7" in self.inputs:
             head(network, options, self.head)
         tops = []

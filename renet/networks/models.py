@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from renet.networks import h_renet, n_renet
+from renet.networks import deeplab, fcn8s, h_renet, multi_scale, n_renet
 from renet.networks.dense_crf import PAPER_CRF, RELEASED_CRF, SCENES_CRF
-from renet.networks.schedules import Schedule, adam, adamw, h_renet_sgd, n_renet_sgd
+from renet.networks.protocol import Protocol
+from renet.networks.schedules import Schedule, adam, adamw, authors_sgd, h_renet_sgd, n_renet_sgd
 from renet.networks.spec import Network, Options
 
 SOLVERS = ("sgd", "adam", "adamw")
@@ -30,11 +31,13 @@ class Model:
         solver: which of them is the default.
         trained_crf: parameters of a dense CRF that is trained together with the network; None: it is trained alone.
         deploy_crf: parameters of the dense CRF in deploy_crf.prototxt.
+        crf_origin: where its parameters are from, where they are not the paper's or its authors' release's.
         input_scale: what the image is multiplied with after its mean was taken off.
         weights: what it starts from; None: from nothing.
         batch_norm: whether it has BatchNorm layers.
         stacked: whether it has several recurrent groups, between which Dropout may stand.
-        new_rate: what multiplies the learning rate of layers without pretrained weights.
+        protocol: on what of the data it learns, and by which loss.
+        defaults: of `Options`, where the model has its own.
     """
 
     build: Callable[[Network, Options], None]
@@ -46,16 +49,21 @@ class Model:
     solver: str = "sgd"
     trained_crf: Mapping[str, Any] | None = None
     deploy_crf: Mapping[str, Any] = field(default_factory=lambda: PAPER_CRF)
+    crf_origin: str = ""
     input_scale: float = 1
     weights: str | None = None
     batch_norm: bool = False
     stacked: bool = False
-    new_rate: float = 1
+    protocol: Protocol = field(default_factory=Protocol)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def options(self, crop: tuple[int, int] | None = None, batch: int | None = None, **choices: Any) -> Options:
-        """Choose the network's options; what is None is the model's own (crop, batch) or `Options`' default."""
+        """Choose the network's options; what is None is the model's own, or `Options`' default. A crop may become
+        smaller (see `Protocol.crop`)."""
         given = {name: value for name, value in choices.items() if value is not None}
-        return Options(crop or self.crop, batch or self.batch, **{"new_rate": self.new_rate, **given})
+        whole = self.protocol.whole_images and crop is None and batch in (None, 1)
+        crop = self.protocol.crop(crop or self.crop)
+        return Options(crop, batch or self.batch, **{**self.defaults, "whole_images": whole, **given})
 
     def schedule(self, solver: str | None = None, iterations: int | None = None) -> Schedule:
         """Choose the schedule of `SOLVERS` (default: the model's), over so many iterations (default: the usual)."""
@@ -175,6 +183,92 @@ H_RENETS = {
         for name, variant in h_renet.VARIANTS.items()
     },
 }
-H_RENETS["h_renet_released"] = replace(H_RENETS["h_renet_released"], deploy_crf=RELEASED_CRF, new_rate=10)
+H_RENETS["h_renet_released"] = replace(H_RENETS["h_renet_released"], deploy_crf=RELEASED_CRF, defaults={"new_rate": 10})
 
-MODELS: dict[str, Model] = {**N_RENETS, **H_RENETS}
+# ------------------------------------------------------------------------------------------- comparison systems
+
+FCN_ITERATIONS = 100_000
+DEEPLAB_ITERATIONS, DEEPLAB_STEP = 6_000, 2_000
+MULTI_SCALE_ITERATIONS = 36_000
+# The rates of FCN's losses, which are sums over an image's pixels: each variant starts from the one before.
+FCN_RATES = {"fcn32s": 1e-10, "fcn16s": 1e-12, "fcn8s": 1e-14}
+
+H_RENETS_CRF = "H-ReNet's (Table 6)"
+
+
+def _comparison(
+    build: Callable[[Network, Options], None],
+    headline: str,
+    crop: tuple[int, int],
+    batch: int,
+    **more: Any,
+) -> Model:
+    """A system that the paper compares with: all its layers learn."""
+    return Model(build, headline, crop, batch, **{"defaults": {"frozen": 0}, **more})
+
+
+def _fcn(name: str, number: str, start: str) -> Model:
+    def schedule(wanted: int | None) -> Schedule:
+        comment = (
+            f"The authors' solver: {FCN_RATES[name]:g}, which stays, and a large momentum, for a loss that is a sum\n"
+            f"over all pixels. It starts from {start}."
+        )
+        return authors_sgd(wanted or FCN_ITERATIONS, FCN_RATES[name], comment, momentum=0.99)
+
+    return _comparison(
+        fcn8s.Fcn(int(number)),
+        f"FCN-{number}s.\n{fcn8s.PAPER}.",
+        (500, 500),
+        1,
+        sgd=schedule,
+        adam=lambda wanted: adam(wanted, FINE_TUNING_RATE),
+        weights=VGG16_WEIGHTS,
+        protocol=fcn8s.PROTOCOL,
+        crf_origin=H_RENETS_CRF,
+    )
+
+
+def _deeplab_sgd(wanted: int | None) -> Schedule:
+    iterations = wanted or DEEPLAB_ITERATIONS
+    comment = "Section 4.1: 0.001 (the classifier ten times that), divided by 10 after each third of the iterations."
+    step = max(1, iterations * DEEPLAB_STEP // DEEPLAB_ITERATIONS)
+    return authors_sgd(iterations, 0.001, comment, step=step)
+
+
+def _multi_scale_sgd(wanted: int | None) -> Schedule:
+    iterations = wanted or MULTI_SCALE_ITERATIONS
+    comment = (
+        "The article prints no whole solver: iterations and steps are N-ReNet's, to stand beside it, and the rate is\n"
+        "one with which this network learns."
+    )
+    return authors_sgd(iterations, 0.01, comment, step=max(1, iterations // 3))
+
+
+COMPARISONS = {
+    "deeplab_largefov": _comparison(
+        deeplab.deeplab_largefov,
+        f"DeepLab-LargeFOV; with its CRF in deploy_crf.prototxt (Table 6).\n{deeplab.PAPER}.",
+        (321, 321),
+        30,
+        sgd=_deeplab_sgd,
+        adam=lambda wanted: adam(wanted, FINE_TUNING_RATE),
+        deploy_crf=deeplab.CRF,
+        crf_origin="DeepLab's authors'",
+        weights=VGG16_WEIGHTS,
+        protocol=deeplab.PROTOCOL,
+    ),
+    "fcn32s": _fcn("fcn32s", "32", "VGG-16"),
+    "fcn16s": _fcn("fcn16s", "16", "FCN-32s"),
+    "fcn8s": _fcn("fcn8s", "8", "FCN-16s"),
+    "multi_scale_convnet": _comparison(
+        multi_scale.multi_scale_convnet,
+        f"Multi-scale ConvNet (Table 1): one small network on three scales of the image.\n{multi_scale.PAPER}.",
+        (240, 320),
+        10,
+        sgd=_multi_scale_sgd,
+        crf_origin=H_RENETS_CRF,
+        protocol=Protocol.of_others(),
+    ),
+}
+
+MODELS: dict[str, Model] = {**N_RENETS, **H_RENETS, **COMPARISONS}

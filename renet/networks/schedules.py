@@ -121,6 +121,25 @@ def h_renet_sgd(iterations: int, step: int | None = None, more: str = "") -> Sch
     )
 
 
+def authors_sgd(
+    iterations: int, rate: float, comment: str, *, momentum: float = 0.9, step: int | None = None
+) -> Schedule:
+    """Make the schedule of another system's authors.
+
+    Args:
+        iterations: of the whole training.
+        rate: learning rate at first.
+        comment: above it.
+        momentum: of the gradients.
+        step: iterations between two divisions of the rate by 10; None: it stays.
+    """
+    rule = _sgd(rate, step or 1) | {"momentum": momentum}
+    if step is None:
+        rule = {name: value for name, value in rule.items() if name not in ("gamma", "stepsize")}
+        rule["lr_policy"] = "fixed"
+    return Schedule(iterations, max(1, iterations // 10), rule, {"base_lr": comment})
+
+
 def adam(iterations: int | None = None, rate: float = 0.002) -> Schedule:
     """Make a schedule for little computing time: Adam, 5,000 iterations by default, the rate falling linearly to 0."""
     iterations = iterations or 5000

@@ -10,7 +10,16 @@ from renet.common.repository import ROOT, product_path
 from renet.data.catalog import STANFORD_BACKGROUND, SYNTHETIC_SCENES, VOC2012
 from renet.data.dataset import IGNORE_LABEL
 from renet.networks.files import TRAIN_VAL, Data, network_texts, solver_file_text
-from renet.networks.models import AFTER_COCO_ITERATIONS, BEST, COCO_ITERATIONS, COCO_STEP, H_RENETS, MODELS
+from renet.networks.models import (
+    AFTER_COCO_ITERATIONS,
+    BEST,
+    COCO_ITERATIONS,
+    COCO_STEP,
+    FCN_ITERATIONS,
+    FCN_RATES,
+    H_RENETS,
+    MODELS,
+)
 from renet.networks.schedules import Schedule, adam, h_renet_sgd
 
 
@@ -89,6 +98,21 @@ def _training_sizes() -> Iterator[Shipped]:
             yield Shipped(model, data, crop=crop)
 
 
+def _fcns() -> Iterator[Shipped]:
+    """FCN-32s, which starts from VGG-16, and the finer ones, each of which starts from the one before."""
+    before = None
+    for model in FCN_RATES:
+        weights = None if before is None else _result(before, FCN_ITERATIONS)
+        comment = None if before is None else f"What {before} has learnt, by the layers' names."
+        yield Shipped(model, _VOC, weights=weights, weights_comment=comment)
+        before = model
+
+
+def _result(model: str, iterations: int) -> str:
+    name = f"{model}_{_VOC.name}"
+    return f"runs/{name}/snapshots/{name}_iter_{iterations}.caffemodel"
+
+
 SHIPPED = (
     Shipped("n_renet", _STANFORD),
     Shipped("n_renet_released", _STANFORD),
@@ -96,6 +120,7 @@ SHIPPED = (
     Shipped("n_renet_small", _SCENES, schedule=adam(600)),
     Shipped("conv_small", _SCENES, schedule=adam(600)),
     Shipped("conv_small_crf", _SCENES, schedule=adam(600)),
+    Shipped("multi_scale_convnet", _STANFORD),
     *(Shipped(model, _VOC) for model in H_RENETS),
     *_training_sizes(),
     # Table 7: for the test server the network learns from val, too; with COCO first and then, finer, from VOC alone.
@@ -109,6 +134,9 @@ SHIPPED = (
         weights=f"runs/{BEST}_coco_voc2012/snapshots/{BEST}_coco_voc2012_iter_{COCO_ITERATIONS}.caffemodel",
         weights_comment="What the training on COCO and VOC 2012 together has learnt.",
     ),
+    # Table 6's other systems.
+    Shipped("deeplab_largefov", _VOC),
+    *_fcns(),
 )
 
 

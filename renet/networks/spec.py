@@ -58,6 +58,7 @@ class Options:
         class_weights: factors of the classes' pixels in the loss; None: 1 for all.
         hard_examples: share of a batch's pixels that the loss is of, the worst.
         new_layers: layers with a name or rates of their own, since the network starts from trained weights.
+        whole_images: it learns from whole images, one at a time; `crop` is then what they have at most.
     """
 
     crop: tuple[int, int]
@@ -74,6 +75,12 @@ class Options:
     class_weights: ClassWeights | None = None
     hard_examples: float = 1
     new_layers: tuple[NewLayer, ...] = ()
+    whole_images: bool = False
+
+    @property
+    def crop_text(self) -> str:
+        """Describe what it learns from."""
+        return "whole images" if self.whole_images else "crops of {} x {}".format(*self.crop)
 
 
 class Network:
@@ -90,19 +97,33 @@ class Network:
         self.classes = classes
         self.input_scale = input_scale
         self._comments: dict[str, str] = {}
-        self._last: str | None = None
+        self._last: Any = None
 
     def add(self, name: str, layer: Any, comment: str = "") -> Any:
         """Name a layer made by `caffe.layers` (its top takes the same name) and return its top."""
-        self.spec[name] = layer
+        self.spec[name] = self._last = layer
         self._comments[name] = comment
-        self._last = name
         return layer
+
+    def add_several(self, name: str, tops: Sequence[str], layer: Any, comment: str = "") -> tuple[Any, ...]:
+        """Name a layer with several tops and each of them, and return these; the first is the last that was added."""
+        made = (layer,) if len(tops) == 1 else tuple(layer)
+        for top_name, top in zip(tops, made, strict=True):
+            self.spec[top_name] = top
+        if tops[0] != name:
+            made[0].fn.params["name"] = name
+        self._comments[name] = comment
+        self._last = made[0]
+        return made
+
+    def add_on(self, top: Any) -> None:
+        """Go on from `top`, as if it had been added last."""
+        self._last = top
 
     @property
     def last(self) -> Any:
-        """Return the top that was added last."""
-        return self.spec[self._last]
+        """Return the top that was added last, or that is gone on from."""
+        return self._last
 
     def text(self, new_layers: Sequence[NewLayer] = ()) -> str:
         """Write the layers as prototxt, each under its comment, some with a new name and rate."""

@@ -10,11 +10,13 @@ import caffe
 import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
+from google.protobuf import text_format
 from safetensors.numpy import load_file, save_file
 from segmentation_helpers import call_tool, only_line, write_weights
 
 from renet.common.errors import UserError
-from renet.exchange.name_table import find_table
+from renet.common.repository import ROOT
+from renet.exchange.name_table import TABLES, apply_table, find_table, read_table
 from renet.exchange.weight_tensors import convert_weights, read_weights
 from renet.weights.vgg16 import from_torchvision
 from renet.weights.vgg16_layers import CHANNELS
@@ -193,6 +195,8 @@ def test_network_of_another_program_gives_its_values_in_caffe(tmp_path: Path) ->
         ("c.0 = conv / 1,2", "net.npz: c.0: 'conv' is 4 x 3 x 1 x 1, which has not 2 input channels"),
         ("c.0 = bias reversed", "net.npz: c.0: 'bias' is 4, which has no input channels"),
         ("c.0 = conv as 4x4", "net.npz: c.0: cannot reshape"),
+        ("c.0 = conv every 1,2", "net.npz: c.0: 'conv' is 4 x 3 x 1 x 1, which has not 2 axes"),
+        ("c.0 = conv every 0,1,1,1", "names.txt:1: expected LAYER.N = TENSOR"),
         ("c.1 = bias", "names.txt: the layer 'c' has c.1; its tensors are numbered from 0"),
     ],
     ids=str,
@@ -206,7 +210,53 @@ def test_bad_tables(table: str, message: str, tmp_path: Path) -> None:
 
 def test_a_table_needs_tensors_and_must_be_there(tmp_path: Path) -> None:
     source = write_weights(tmp_path / "net.caffemodel", BLOBS)
-    with pytest.raises(UserError, match=r"goes with \.npz and \.safetensors"):
+    with pytest.raises(UserError, match=r"net\.caffemodel: conv1_1\.0: there is no tensor 'features\.0\.weight'"):
         convert_weights(source, tmp_path / "out.npz", find_table("vgg16_torchvision"))
-    with pytest.raises(UserError, match=r"nothing: no such file, nor one of the shipped tables \(vgg16_torchvision\)"):
+    with pytest.raises(
+        UserError, match=r"nothing: no such file, nor one of the shipped tables \(vgg16_fc, .*vgg16_torchvision,"
+    ):
         find_table("nothing")
+
+
+@pytest.mark.parametrize("name", [file.stem for file in sorted(TABLES.glob("vgg16*.txt"))])
+def test_shipped_tables_of_vgg16_make_the_layers_that_networks_start_from(name: str) -> None:
+    tensors = {}
+    torchs = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
+    for number, (layer, shape) in zip(torchs, CHANNELS.items(), strict=True):
+        weights, bias = (f"features.{number}.weight", f"features.{number}.bias")
+        if "torchvision" not in name:
+            weights, bias = f"{layer}.0", f"{layer}.1"
+        tensors |= {weights: nothing(*shape, 3, 3), bias: nothing(shape[0])}
+    layers = (
+        ("classifier.{}.weight", "classifier.{}.bias", 0, 3) if "torchvision" in name else ("fc{}.0", "fc{}.1", 6, 7)
+    )
+    for number, inputs in zip(layers[2:], (25088, 4096), strict=True):
+        tensors |= {layers[0].format(number): nothing(4096, inputs), layers[1].format(number): nothing(4096)}
+    made = {blob: value.shape for blob, value in apply_table(read_table(find_table(name)), tensors, Path()).items()}
+    model = "fcn8s" if name.endswith("fc") else "deeplab_largefov" if name.endswith("reduced") else "fcn"
+    description = text_format.Parse(
+        next((ROOT / "prototxt" / model).glob("*/deploy.prototxt")).read_text(), caffe_pb2.NetParameter()
+    )
+    channels = {"data": 3}
+    for layer in description.layer:
+        found = layer.convolution_param
+        before = channels[layer.bottom[0]] if layer.bottom else 3
+        channels[layer.top[0]] = found.num_output if layer.type == "Convolution" else before
+        if f"{layer.name}.0" in made:
+            side = found.kernel_size[0]
+            assert made.pop(f"{layer.name}.0") == (found.num_output, before, side, side)
+            assert made.pop(f"{layer.name}.1") == (found.num_output,)
+    assert not made
+
+
+def nothing(*shape: int) -> np.ndarray:
+    """An array that takes no memory."""
+    return np.broadcast_to(np.float32(0), shape)
+
+
+def test_a_table_takes_every_so_manieth_value(tmp_path: Path) -> None:
+    values = RANDOM.normal(size=(1, 1, 8, 12)).astype(np.float32)
+    source = write_weights(tmp_path / "net.caffemodel", {"fc6": [values]})
+    (tmp_path / "names.txt").write_text("fc.0 = fc6.0 as 8x3x2x2 every 4,1,1,2\n")
+    made = convert_weights(source, tmp_path / "out.caffemodel", tmp_path / "names.txt").tensors["fc.0"]
+    assert np.array_equal(made, values.reshape(8, 3, 2, 2)[::4, :, :, ::2])

@@ -23,7 +23,7 @@ from renet.common.command_line import run
 from renet.common.errors import UserError
 from renet.data.dataset import Dataset, SplitSummary
 from renet.networks.generation import write
-from renet.networks.models import MODELS
+from renet.networks.models import H_RENETS, MODELS, N_RENETS
 from renet.networks.shipped import SHIPPED, Shipped, shipped_files
 
 
@@ -195,7 +195,7 @@ def test_conv_small_has_as_many_parameters_as_n_renet_small(
     assert parameters(network) == pytest.approx(expected_small(classes), rel=0.1)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*N_RENETS, *H_RENETS])
 def test_output_has_the_inputs_size(repository: Path, dataset: Path, tmp_path: Path, model: str) -> None:
     network = caffe.Net(str(deploy_of(model, repository, dataset, tmp_path)), caffe.TEST)
     for size in ((1, 3, 33, 47), (2, 3, 32, 48), (1, 3, 5, 1)):
@@ -565,7 +565,8 @@ def test_every_place_knows_the_ignored_label(tmp_path: Path, ignored: int) -> No
 def crf_of(file: Path) -> object:
     """The DenseCRF layer that a network ends in."""
     last = read(file, caffe_pb2.NetParameter()).layer[-1]
-    assert last.type == "DenseCRF" and list(last.bottom) == ["upsample", "data"] and list(last.top) == ["prob"]
+    assert last.type == "DenseCRF" and last.bottom[0] in ("upsample", "score") and last.bottom[1] == "data"
+    assert list(last.top) == ["prob"]
     return last
 
 
@@ -579,9 +580,11 @@ def test_deploy_crf_is_the_deploy_network_with_the_papers_crf(repository: Path) 
         with_crf = read(folder / "deploy_crf.prototxt", caffe_pb2.NetParameter())
         assert list(with_crf.layer)[:-1] == list(plain.layer)[:-1]
         crf = crf_of(folder / "deploy_crf.prototxt").dense_crf_param
-        iterations = 5 if item.model == "h_renet_released" else 2
-        assert (crf.max_iter, crf.pos_w, crf.pos_xy_std) == (iterations, 3, 3)
-        assert (crf.bi_w, crf.bi_xy_std, crf.bi_rgb_std) == (5, 80, 3)
+        expected = {"h_renet_released": (5, 3, 3, 5, 80, 3), "deeplab_largefov": (10, 3, 3, 4, 121, 5)}
+        assert (
+            *(crf.max_iter, crf.pos_w, crf.pos_xy_std),
+            *(crf.bi_w, crf.bi_xy_std, crf.bi_rgb_std),
+        ) == expected.get(item.model, (2, 3, 3, 5, 80, 3))
         transform = plain.layer[0].transform_param
         assert list(crf.mean_value) == list(transform.mean_value) and crf.scale == transform.scale
         assert not crf.learn
