@@ -2,8 +2,8 @@
 """Write networks and solvers: train_val.prototxt, deploy.prototxt (and deploy_crf.prototxt) and a solver for a model
 and a dataset.
 
-In renet/networks/, models.py lists the models; n_renet.py and h_renet.py hold their layers, schedules.py how they
-learn, files.py what all have alike (data, upsampling, loss), shipped.py what comes with the repository.
+In renet/networks/, models.py lists the models; n_renet.py, h_renet.py and others hold their layers, schedules.py how
+they learn, files.py what all have alike (data, upsampling, loss), shipped.py what comes with the repository.
 """
 
 from __future__ import annotations
@@ -183,8 +183,8 @@ Any class count works: it comes from the dataset.json. The written files are pla
         type=positive,
         metavar="X",
         help="factor of the learning rate of layers that do not come from VGG-16 (fcn and h_renet; default "
-        f"{default.new_rate:g}, of h_renet_released {MODELS['h_renet_released'].options().new_rate:g}), or from --weights-from "
-        f"(default {NEW_RATE:g}); biases learn at twice it",
+        f"{default.new_rate:g}, of h_renet_released {MODELS['h_renet_released'].options().new_rate:g}), or from "
+        f"--weights-from (default {NEW_RATE:g}); biases learn at twice it",
     )
     fine = parser.add_argument_group("fcn and h_renet")
     fine.add_argument(
