@@ -24,6 +24,7 @@ COMMANDS = {
     "renet-export-onnx": "tools/export_onnx.py",
     "renet-generate": "prototxt/generate.py",
     "renet-hold-out": "data_prep/hold_out.py",
+    "renet-import-model": "tools/import_model.py",
     "renet-merge": "tools/merge.py",
     "renet-network-cost": "tools/network_cost.py",
     "renet-pack": "tools/pack.py",

@@ -51,6 +51,10 @@ class NamedWeights:
             found.setdefault(layer, {})[number] = name
         return {layer: [blobs[number] for number in sorted(blobs)] for layer, blobs in found.items()}
 
+    def arrays(self) -> dict[str, list[np.ndarray]]:
+        """Group the tensors by layer, in the order of the blobs."""
+        return {layer: [self.tensors[name] for name in names] for layer, names in self.layers().items()}
+
 
 def convert_weights(source: Path, out: Path, names: Path | None = None) -> NamedWeights:
     """Write weights in another format; both formats are told by the files' endings.

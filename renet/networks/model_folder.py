@@ -1,18 +1,23 @@
 """A trained network as one folder, read: its files, checked against the SHA-256 that model.json holds of each.
 
-`tools/pack.py` writes such a folder (renet/training/packing.py). It stands for deploy.prototxt, weights and dataset
-wherever a network is asked for; so does the folder of a training.
+`tools/pack.py` writes such a folder of a run (renet/training/packing.py), and `tools/import_model.py` of another
+Caffe's network (renet/exchange/model_import.py). It stands for deploy.prototxt, weights and dataset wherever a network
+is asked for; so does the folder of a training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from renet.common.errors import UserError
-from renet.common.files import file_sha256
+from renet.common.files import file_sha256, sync_folder, write_atomically
 from renet.common.repository import shipped_file
 from renet.common.text_files import read_json_object
 from renet.data.dataset import FILE_NAME as DATASET
@@ -81,6 +86,34 @@ def _network_of_run(run: Path, weights: Path | None) -> TrainedNetwork:
     described = Dataset.open(data) if isinstance(data, str) and (Path(data) / DATASET).is_file() else None
     crf = run / DEPLOY_CRF
     return TrainedNetwork(run / DEPLOY, weights, described, crf if crf.is_file() else None)
+
+
+@contextmanager
+def new_model_folder(out: Path) -> Iterator[Path]:
+    """Make a model folder whole or not at all: give a folder to write into, which becomes `out` at the end.
+
+    Raises:
+        UserError: `out` is there already; names it.
+    """
+    if out.exists():
+        raise UserError(f"{out}: exists already; name another folder, or remove it")
+    beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        beside.mkdir()
+        yield beside
+        beside.rename(out)
+        sync_folder(out.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def seal_model_folder(folder: Path, description: Mapping[str, Any], more: Sequence[str] = ()) -> None:
+    """Write model.json: the description, with the SHA-256 of a model folder's files and of those named in `more`."""
+    names = (DEPLOY, DEPLOY_CRF, WEIGHTS, DATASET, CARD, *more)
+    files = {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
+    content = {**description, "files": files}
+    write_atomically(folder / MODEL, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read_model_folder(folder: Path) -> TrainedNetwork:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 from renet.common.commands import as_typed
 from renet.common.errors import UserError
-from renet.common.files import file_sha256, sync_folder, write_atomically
+from renet.common.files import file_sha256, write_atomically
 from renet.common.repository import find_file
 from renet.common.text_files import read_json_object
 from renet.data.dataset import FILE_NAME as DATASET
@@ -21,7 +19,15 @@ from renet.data.dataset import Dataset
 from renet.evaluation.score_table import percent
 from renet.evaluation.scores import Evaluation
 from renet.networks.deploy_network import DeployNetwork
-from renet.networks.model_folder import CARD, DEPLOY, DEPLOY_CRF, FORMAT, MODEL, WEIGHTS
+from renet.networks.model_folder import (
+    CARD,
+    DEPLOY,
+    DEPLOY_CRF,
+    FORMAT,
+    WEIGHTS,
+    new_model_folder,
+    seal_model_folder,
+)
 from renet.networks.trained_run import BEST, NEWEST, read_metadata, read_metrics, weights_of_run
 from renet.runtime.worker_process import NativeCrash, run_native
 from renet.training.run_record import EVALUATION, PREDICTIONS
@@ -58,8 +64,6 @@ def pack(
         UserError: no run, no whole snapshot, weights that do not fit, no dataset, or `out` is there already; names it.
     """
     run, out = Path(run), Path(out)
-    if out.exists():
-        raise UserError(f"{out}: exists already; name another folder, or remove it")
     metadata = read_metadata(run)
     if not metadata:
         raise UserError(f"{run}: not a run's folder (no run.json in it)")
@@ -86,22 +90,13 @@ def pack(
         },
         "training": _training(run, metadata, described) | {"iteration": iteration},
     }
-    beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        beside.mkdir()
+    with new_model_folder(out) as beside:
         for name, source in ((DEPLOY, run / DEPLOY), (DEPLOY_CRF, run / DEPLOY_CRF), (WEIGHTS, chosen)):
             if source.is_file():
                 write_atomically(beside / name, source.read_bytes())
         replace(described, splits={}, skipped={}, folder=beside).save()
         write_atomically(beside / CARD, _card(description, (beside / DEPLOY_CRF).is_file()).encode())
-        names = (DEPLOY, DEPLOY_CRF, WEIGHTS, DATASET, CARD)
-        description["files"] = {name: file_sha256(beside / name) for name in names if (beside / name).is_file()}
-        write_atomically(beside / MODEL, (json.dumps(description, indent=1, ensure_ascii=False) + "\n").encode())
-        beside.rename(out)
-        sync_folder(out.parent)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        seal_model_folder(beside, description)
     return out
 
 

@@ -20,6 +20,7 @@ from renet.common.text_layout import listed, shape_text
 
 _LEGACY_FIELDS = ("num", "channels", "height", "width")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_LFS = b"version https://git-lfs.github.com/"
 _HDF5_LAYERS = "data"  # the group in which Caffe keeps a group for each layer
 
 
@@ -73,6 +74,18 @@ def check_file(file: Path) -> None:
         raise UserError(f"{file}: no such file of weights")
     if not file.stat().st_size:
         raise UserError(f"{file}: empty; weights are a .caffemodel or Caffe's HDF5 file")
+    with open(file, "rb") as stream:
+        check_is_no_pointer(stream.read(len(_LFS)), file)
+
+
+def check_is_no_pointer(content: bytes, file: Path) -> None:
+    """Make sure that a file is not what Git LFS leaves in the place of a large one.
+
+    Raises:
+        UserError: it is; says how to get the file.
+    """
+    if content.startswith(_LFS):
+        raise UserError(f"{file}: a pointer of Git LFS in the place of the file; `git lfs pull` gets it")
 
 
 def load(network: Any, file: Path, every_layer: bool = False, advice: str = "") -> Filled:
