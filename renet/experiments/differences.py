@@ -9,7 +9,7 @@ from renet.common.repository import product_path
 from renet.common.text_layout import shape_text
 from renet.experiments.results import Report
 from renet.experiments.training import Settings, Training
-from renet.networks.models import MODELS, VGG16_WEIGHTS
+from renet.networks.models import COMPARISONS, MODELS, VGG16_WEIGHTS
 from renet.networks.spec import Options
 
 PAPER_N_RENET = "n_renet"
@@ -18,7 +18,9 @@ PAPER_BATCH = 10
 
 def differences(report: Report) -> list[str]:
     """Describe what is not as in the paper."""
-    settings, trainings = report.settings, report.trainings
+    settings = report.settings
+    others = [training for training in report.trainings if training.model in COMPARISONS]
+    trainings = [training for training in report.trainings if training.model not in COMPARISONS]
     fine_tuned = [training for training in trainings if MODELS[training.model].weights is not None]
     lines = []
     if settings.equal_iterations is not None:
@@ -29,6 +31,7 @@ def differences(report: Report) -> list[str]:
         )
     if settings.crop is not None or report.experiment.name != "training_size":
         lines += _crop_differences(trainings)
+    lines += _other_systems(others)
     if any(_images(training) != PAPER_BATCH for training in trainings):
         lines.append(
             f"An iteration learns from {_list(map(_images, trainings))} images, the paper's from {PAPER_BATCH}."
@@ -57,6 +60,19 @@ def _crop_differences(trainings: Sequence[Training]) -> Iterator[str]:
             _list(map(shape_text, map(_paper_crop, others))),
         )
         yield f"Training crops of {ours}; the paper's are {theirs}."
+
+
+def _other_systems(trainings: Sequence[Training]) -> Iterator[str]:
+    """What of the other systems is not as their authors have it."""
+
+    def learnt(images: int, options: Options) -> str:
+        return "whole images, one at a time" if options.whole_images else f"{images} {options.crop_text}"
+
+    for training in trainings:
+        usual = MODELS[training.model].options()
+        ours, theirs = learnt(_images(training), training.options), learnt(usual.batch, usual)
+        if ours != theirs:
+            yield f"{training.name}: an iteration learns from {ours}, its authors' from {theirs}."
 
 
 def _learning_differences(settings: Settings, trainings: Sequence[Training]) -> Iterator[str]:

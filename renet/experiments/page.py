@@ -10,7 +10,7 @@ from statistics import mean
 from renet.common.files import write_atomically
 from renet.common.machine import gpu_name, processor_name, threads
 from renet.common.repository import commit, product_path
-from renet.common.text_layout import markdown
+from renet.common.text_layout import markdown, shape_text
 from renet.evaluation.paper_results import PaperExperiment
 from renet.evaluation.sizes import SHARES, band_names
 from renet.experiments.differences import differences
@@ -180,8 +180,8 @@ def run_rows(report: Report) -> list[list[str]]:
     for training in report.trainings:
         metadata = report.metadata(training)
         seconds, parameters = metadata.get("seconds"), metadata.get("parameters")
-        height, width = training.options.crop
-        batch, passes = training.options.batch, training.iter_size
+        options = training.options
+        batch, passes = options.batch, training.iter_size
         rows.append(
             [
                 training.name,
@@ -189,7 +189,7 @@ def run_rows(report: Report) -> list[list[str]]:
                 f"{training.iterations:,}",
                 f"{training.paper_iterations:,}",
                 f"{batch} x {passes} passes" if passes > 1 else f"{batch}",
-                f"{height} x {width}",
+                "whole images" if options.whole_images else shape_text(options.crop),
                 f"{training.images_seen:,}",
                 NONE if parameters is None else f"{parameters:,}",
                 NONE if seconds is None else f"{seconds / 60:.1f}",

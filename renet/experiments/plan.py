@@ -17,9 +17,10 @@ from renet.data.held_out import HELD_OUT, LEARN, held_out_count
 from renet.data.split_reader import IMAGES, LABELS
 from renet.experiments.training import HeldOut, Settings, Training, in_order, split_summary
 from renet.networks.files import Data
-from renet.networks.models import AFTER_COCO_ITERATIONS, BEST, COCO_ITERATIONS, COCO_STEP, MODELS
+from renet.networks.models import AFTER_COCO_ITERATIONS, BEST, COCO_ITERATIONS, COCO_STEP, FCN_RATES, MODELS
 from renet.networks.schedules import h_renet_sgd
 from renet.networks.splits import affordable_test_images, chosen_data
+from renet.prediction.crf_parameters import CrfParameters
 
 SCALES = (100, 1000, 10000)
 FULL_SIZE = (400, 500)
@@ -44,6 +45,11 @@ class Inference:
     training: Training
     split: Path
     crf: bool = False
+
+    @property
+    def crf_parameters(self) -> CrfParameters:
+        """Give those of the model's own CRF."""
+        return CrfParameters(**MODELS[self.training.model].deploy_crf)
 
     @property
     def key(self) -> tuple[str, bool]:
@@ -227,27 +233,31 @@ def _folds(settings: Settings) -> Mapping[str, tuple[str, str] | None]:
     return {"": None} if settings.train_split or settings.test_split or not names else names
 
 
-def _n_renet(settings: Settings, seed: int, fold: str, pair: tuple[str, str] | None) -> Training:
+def _of_fold(settings: Settings, model: str, seed: int, fold: str, pair: tuple[str, str] | None) -> Training:
     data = usual_data(settings, *(((pair[0],), pair[1]) if pair else ()))
-    return training(settings, settings.n_renet, seed, name=f"{settings.n_renet}_{fold}".rstrip("_"), data=data)
+    return training(settings, model, seed, name=f"{model}_{fold}".rstrip("_"), data=data)
 
 
 def table1(settings: Settings) -> Experiment:
-    """Plan N-ReNet on Stanford Background."""
+    """Plan N-ReNet on Stanford Background, and the multi-scale ConvNet beside it."""
     folds = _folds(settings)
-    inferences = {}
-    for seed in settings.seeds:
-        trainings = [_n_renet(settings, seed, fold, pair) for fold, pair in folds.items()]
-        inferences[seed] = tuple(Inference(each, ROOT / each.data.test) for each in trainings)
+
+    def row(label: str, model: str) -> Row:
+        inferences = {}
+        for seed in settings.seeds:
+            trainings = [_of_fold(settings, model, seed, fold, pair) for fold, pair in folds.items()]
+            inferences[seed] = tuple(Inference(each, ROOT / each.data.test) for each in trainings)
+        return Row(label, label, inferences)
+
     if len(folds) == 5:
         note = "Each figure is the mean of five folds, as the paper's."
     elif "" in folds:
         note = "One division into training and test images; the paper's figure is the mean of five folds."
     else:
         note = f"The dataset has {_list_of(folds)} alone; the paper's figure is the mean of five folds."
-    row = Row("N-ReNet", "N-ReNet", inferences)
+    rows = (row("N-ReNet", settings.n_renet), row("Multi-scale ConvNet", "multi_scale_convnet"))
     named = tuple(folds) if len(folds) > 1 else ()
-    return Experiment("table1", "Table 1: N-ReNet on raw pixels", (row,), (note,), folds=named)
+    return Experiment("table1", "Table 1: N-ReNet on raw pixels", rows, (note,), folds=named)
 
 
 def _list_of(names: Sequence[str] | Mapping[str, Any]) -> str:
@@ -288,17 +298,32 @@ def table5(settings: Settings) -> Experiment:
 
 
 def table6(settings: Settings) -> Experiment:
-    """Plan testing time beside accuracy."""
+    """Plan testing time beside accuracy, of the paper's systems and those that it compares with."""
     crf = "H-ReNet + DenseCRF (2 iterations)"
+    deeplab = "deeplab_largefov"
+    split = ROOT / usual_data(settings).test
     rows = (
+        _usual_row(settings, "DeepLab-LargeFOV", "DeepLab-LargeFOV", deeplab),
+        _usual_row(settings, "DeepLab-CRF-LargeFOV", "DeepLab-CRF-LargeFOV", deeplab, crf=True),
+        _row(settings, "FCN-8s", "", lambda seed: _fcn8s(settings, seed), split),
         _usual_row(settings, "baseline FCN", "baseline FCN", "fcn"),
         _usual_row(settings, "H-ReNet", "H-ReNet", BEST),
         _usual_row(settings, crf, crf, BEST, crf=True),
     )
-    note = (
-        "Seconds are from the pixels of one image, at its own size, to its probabilities: the median over the images."
+    notes = (
+        "Seconds are from the pixels of one image, at its own size, to its probabilities: the median over the images.",
+        "The other systems have their authors' crops, batches and CRFs. FCN-8s, not in the paper's table, starts from "
+        "FCN-16s and that from FCN-32s.",
     )
-    return Experiment("table6", "Table 6: testing time and accuracy", rows, (note,))
+    return Experiment("table6", "Table 6: testing time and accuracy", rows, notes)
+
+
+def _fcn8s(settings: Settings, seed: int) -> Training:
+    """FCN-32s, then FCN-16s and FCN-8s, each from what the one before has learnt."""
+    trained = None
+    for model in FCN_RATES:
+        trained = training(settings, model, seed, start=trained)
+    return trained
 
 
 def _table7_data(settings: Settings) -> tuple[Data, Path, tuple[str, ...]]:
@@ -453,7 +478,7 @@ def capacity(settings: Settings) -> Experiment:
 def figure2(settings: Settings) -> Experiment:
     """Plan feature maps of N-ReNet."""
     fold, pair = next(iter(_folds(settings).items()))
-    network = _n_renet(settings, settings.seeds[0], fold, pair)
+    network = _of_fold(settings, settings.n_renet, settings.seeds[0], fold, pair)
     title = "Figure 2: feature maps of N-ReNet"
     return Experiment("figure2", title, figure=Figure(ROOT / network.data.test, features=network))
 

@@ -114,7 +114,7 @@ def _run_json(report: Report, training: Training) -> dict[str, Any]:
         "paper_iterations": training.paper_iterations,
         "batch": training.options.batch,
         "iter_size": training.iter_size,
-        "crop": list(training.options.crop),
+        "crop": None if training.options.whole_images else list(training.options.crop),
         "images_seen": training.images_seen,
         "solver": dict(training.schedule.rule),
         "frozen": training.options.frozen,

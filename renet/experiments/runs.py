@@ -24,7 +24,7 @@ from renet.prediction.crf_parameters import CrfParameters
 from renet.prediction.image_job import RECORD, identity, items_of_split, read_record
 from renet.prediction.inference import PredictionSettings
 from renet.prediction.prediction_job import PredictionJob
-from renet.training.files import DEPLOY, SOLVER
+from renet.training.files import DEPLOY, DEPLOY_CRF, SOLVER
 from renet.training.run_folder import RunFolder
 
 VGG16_HINT = "data_prep/vgg16.py makes it; --weights FILE takes another, --weights none starts from nothing"
@@ -186,7 +186,7 @@ class Runs:
         return self.folder(inference.training) / f"comp6{'_crf' if inference.crf else ''}"
 
     def _job(self, inference: Inference) -> PredictionJob:
-        crf = CrfParameters() if inference.crf else None
+        crf = inference.crf_parameters if inference.crf else None
         return PredictionJob(
             dataset=self.settings.dataset,
             out=self.predictions(inference),
@@ -220,7 +220,10 @@ class Runs:
         words += ["--weights", product_path(self.weights(inference.training)), "--split", product_path(inference.split)]
         words += ["--out", product_path(self.predictions(inference))]
         words += ["--flip"] if self.settings.flip else []
-        words += ["--crf"] if inference.crf else []
+        if inference.crf:
+            own = inference.crf_parameters != CrfParameters()
+            network = inference.training.solver_file(self.settings.out).with_name(DEPLOY_CRF)
+            words += ["--crf", *([product_path(network)] if own else [])]
         return (*words, *self._device())
 
     # -------------------------------------------------------------------------------------------------------- scoring

@@ -20,7 +20,8 @@ from renet.runtime.prototxt import read_network, read_solver
 from renet.training import solver_settings
 
 SOLVER, TRAIN_VAL, DEPLOY = "solver.prototxt", "train_val.prototxt", "deploy.prototxt"
-DEPLOYED = (DEPLOY, "deploy_crf.prototxt")
+DEPLOY_CRF = "deploy_crf.prototxt"
+DEPLOYED = (DEPLOY, DEPLOY_CRF)
 TRAIN = "train.prototxt"
 TEST = "test"  # kind of a solver's first test in the metrics; those after it are test_1, test_2, ... (Caffe's numbers)
 

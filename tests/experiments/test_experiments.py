@@ -29,7 +29,7 @@ from renet.experiments.perform import perform
 from renet.experiments.plan import DATASETS, EXPERIMENTS, SIZES, expected_dataset
 from renet.experiments.runs import Runs
 from renet.experiments.training import difference
-from renet.networks.models import MODELS
+from renet.networks.models import COMPARISONS, MODELS
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 FIRST = FigureOptions()
@@ -72,12 +72,12 @@ def page(name: str, runs: Runs) -> str:
 
 
 EXPECTED = {
-    "table1": ["n_renet_fold0", "n_renet_fold1", "n_renet_fold2", "n_renet_fold3", "n_renet_fold4"],
+    "table1": [f"{model}_fold{fold}" for model in ("n_renet", "multi_scale_convnet") for fold in range(5)],
     "table4": ["fcn", "h_renet", "h_renet_bn", "h_renet_bn_mlfb"],
     "table5": [
         *("h_renet_bn_from_pool4", "h_renet_bn_from_pool5", "h_renet_bn", "h_renet_bn_conv7_pool5", "h_renet_bn_mlfb"),
     ],
-    "table6": ["fcn", "h_renet_bn_mlfb"],
+    "table6": ["deeplab_largefov", "fcn32s", "fcn16s", "fcn8s", "fcn", "h_renet_bn_mlfb"],
     "table7a": ["h_renet_bn_mlfb_trainval"],
     "table7b": ["h_renet_bn_mlfb_coco", "h_renet_bn_mlfb_after_coco"],
     "l2_scale": [*(f"h_renet_l2_mlfb_scale{scale}_held_out" for scale in (100, 1000, 10000)), "h_renet_bn_mlfb"],
@@ -129,7 +129,11 @@ def test_iterations_and_splits_are_the_papers() -> None:
     assert found["n_renet_fold3"].data.train == ("data/stanford_background/fold3/train",)
     sizes = [found[name].options.crop for name in ("fcn_256x320", "fcn_320x400", "fcn")]
     assert sizes == list(SIZES)
-    assert {training.options.batch for training in found.values()} == {10}
+    own = [training for training in found.values() if training.model not in COMPARISONS]
+    assert {training.options.batch for training in own} == {10}
+    assert (found["deeplab_largefov"].iterations, found["deeplab_largefov"].options.batch) == (6000, 30)
+    assert found["fcn8s"].start.start.name == "fcn32s" and found["fcn8s"].options.whole_images
+    assert found["multi_scale_convnet_fold3"].data.train == ("data/stanford_background/fold3/train",)
 
 
 def test_table7_is_tested_on_val_and_predicts_test(voc: Path, tmp_path: Path) -> None:
@@ -144,11 +148,11 @@ def test_folds_that_are_there(tmp_path: Path) -> None:
     splits = {f"fold{number}/{part}": {"count": 2, "sha256": ""} for number in (0, 3) for part in ("train", "test")}
     file = write_dataset_json(tmp_path, splits={**splits, "fold4/train": {"count": 2, "sha256": ""}})
     experiment = EXPERIMENTS["table1"](settings(file, tmp_path, seeds=(0, 2)))
-    names = ["n_renet_fold0", "n_renet_fold3"]
-    assert list(experiment.trainings()) == [*names, *(f"{name}_seed2" for name in names)]
+    names = [f"{model}_fold{fold}" for model in ("n_renet", "multi_scale_convnet") for fold in (0, 3)]
+    assert sorted(experiment.trainings()) == sorted([*names, *(f"{name}_seed2" for name in names)])
     assert "fold0 and fold3 alone" in experiment.notes[0]
     chosen = EXPERIMENTS["table1"](settings(file, tmp_path, train_split=("fold0/train",), test_split="fold0/test"))
-    assert list(chosen.trainings()) == ["n_renet"]
+    assert list(chosen.trainings()) == ["n_renet", "multi_scale_convnet"]
 
 
 def test_sizes_follow_a_smaller_crop(voc: Path, tmp_path: Path) -> None:
@@ -225,7 +229,18 @@ def test_shared_runs_are_trained_once_and_crf_rows_not_at_all(voc: Path, tmp_pat
     assert all(row["figures"]["mean_iou"]["mean"] == pytest.approx(100) for row in result["rows"])
     scripts.calls.clear()
     performed("table6", runs)
-    assert scripts.calls == []
+    trained = [Path(words[words.index("--run") + 1]).name for words in scripts.of("train")]
+    assert trained == ["deeplab_largefov", "fcn32s", "fcn16s", "fcn8s"]
+    with_crf = [words for words in scripts.of("predict") if "--crf" in words]
+    assert [words[-1] for words in with_crf] == [str(tmp_path / "deeplab_largefov/network/deploy_crf.prototxt")]
+    assert (
+        f"{tmp_path}/fcn16s/snapshots/fcn16s_iter_100.caffemodel"
+        in (tmp_path / "fcn8s/network/solver.prototxt").read_text()
+    )
+    assert "| DeepLab-CRF-LargeFOV | 100.0 | 67.6 | 0.250 | 2.13 |" in page("table6", runs)
+    assert "fcn8s: an iteration learns from 2 crops of 40 x 50, its authors' from whole images, one at a time." in page(
+        "table6", runs
+    )
     assert "| H-ReNet | 100.0 | 71.1 | 0.250 | 0.24 |" in page("table6", runs)
     assert "| *CRFasRNN* |  | 69.6 |  | 0.7 |" in page("table6", runs)
 
@@ -289,7 +304,7 @@ def test_folds_give_mean_and_deviation(tmp_path: Path) -> None:
     scripts.wrong = {"n_renet_fold1": 4}
     runs = Runs(settings(tmp_path / "data", tmp_path / "out"), scripts)
     result = performed("table1", runs)
-    assert len(scripts.of("train")) == 5
+    assert len(scripts.of("train")) == 10
     text = page("table1", runs)
     assert "Each figure is the mean of five folds" in text
     assert "| fold1 | 90.0 | 90.0 | 0.250 |\n| fold2 | 100.0 |" in text
@@ -518,7 +533,7 @@ def test_whole_experiment_stopped_half_way_and_gone_on_with(folds: Path, tmp_pat
     os.killpg(process.pid, signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert "run 1 of 2: n_renet_small_fold0" in out
+    assert "run 1 of 4: n_renet_small_fold0" in out
     assert error.splitlines()[-1] == (
         f"experiments.py: stopped there; go on with: .venv/bin/python tools/experiments.py {' '.join(command[2:])}"
     )
@@ -535,11 +550,12 @@ def test_whole_experiment_stopped_half_way_and_gone_on_with(folds: Path, tmp_pat
     assert "--resume --tensorboard" in done.stdout
     assert any((tmp_path / "out/n_renet_small_fold1/tensorboard").glob("events.out.tfevents.*"))
     result = json.loads((tmp_path / "out/table1.json").read_text())
-    (row,) = result["rows"]
+    row, other = result["rows"]
+    assert other["figures"]["pixel_accuracy"]["mean"] > 0
     both = [fold["pixel_accuracy"] for fold in row["seeds"]["0"]]
     assert row["figures"]["pixel_accuracy"]["mean"] == pytest.approx(sum(both) / 2)
     assert row["figures"]["seconds"]["mean"] > 0
-    assert [run["iterations"] for run in result["runs"]] == [108, 108]
+    assert [run["iterations"] for run in result["runs"]] == [108] * 4
     assert all(run["machine"] and run["seconds"] > 0 for run in result["runs"])
     text = (tmp_path / "out/table1.md").read_text()
     assert text in done.stdout
@@ -555,7 +571,7 @@ def test_whole_experiment_stopped_half_way_and_gone_on_with(folds: Path, tmp_pat
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("n_renet*/**/*") if file.is_file()}
     again = call(*arguments, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("trained already") == 2
+    assert again.stdout.count("trained already") == 4
     assert "$ " not in again.stdout
     assert {file: file.stat().st_mtime_ns for file in files} == files
     changed = call(*arguments, "--batch", 3, cwd=tmp_path)
@@ -602,7 +618,7 @@ def test_dry_run_writes_nothing(folds: Path, tmp_path: Path) -> None:
     runs = Runs(settings(folds, tmp_path / "out"), Scripts())
     experiments = [EXPERIMENTS[name](runs.settings) for name in ("table4", "table6")]
     trainings = [line for line in commands(runs, experiments) if "tools/train.py" in line]
-    assert len(trainings) == len(set(trainings)) == count_runs(experiments) == 4
+    assert len(trainings) == len(set(trainings)) == count_runs(experiments) == 8
 
 
 def test_every_model_of_the_plan_is_known() -> None:
