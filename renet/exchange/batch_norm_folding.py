@@ -101,7 +101,7 @@ def _change(layer: Any, weights: list[np.ndarray]) -> tuple[np.ndarray, np.ndarr
     if layer.type == "BN":
         slope, bias, *statistics = (blob.ravel().astype(np.float64) for blob in weights)
         if not statistics:
-            return slope, bias
+            return (slope, bias) if layer.bn_param.bn_mode == layer.bn_param.INFERENCE else None
         slope = slope / np.sqrt(statistics[1] + layer.bn_param.eps)
         return slope, bias - statistics[0] * slope
     return None

@@ -47,6 +47,7 @@ _INSTEAD = {
 }
 # Fields of layers, and of messages in layers, that change nothing in a prediction
 _WITHOUT_EFFECT = ("strict_dim", "visualize", "engine")
+_BLOBS_WITH_STATISTICS = 4  # of a BN: slope, bias, mean, variance; SegNet's has scale and shift alone
 _OF_BATCH_NORM_WITH_SCALE = ("scale_bias", "scale_filler", "bias_filler")
 
 
@@ -156,12 +157,14 @@ class ForeignNetwork:
         """Make the layers a message of ours in today's form, without inputs.
 
         Raises:
-            UserError: a field that this Caffe does not have; names file and field.
+            UserError: a field that this Caffe does not have; names file, layer and field.
         """
-        key = "layers" if self.is_old else "layer"
-        text = Node([(key, layer.node) for layer in self.layers]).text()
-        where = Path(f"{self.file} (as translated)")
-        message = upgrade_network(parse_prototxt(text, caffe_pb2.NetParameter(), where), self.file)
+        message = caffe_pb2.NetParameter()
+        for layer in self.layers:
+            text = Node([("layers" if self.is_old else "layer", layer.node)]).text()
+            where = Path(f'{self.file} (layer "{layer.name}")')
+            message.MergeFrom(parse_prototxt(text, caffe_pb2.NetParameter(), where))
+        message = upgrade_network(message, self.file)
         message.name = self.name
         return message
 
@@ -318,17 +321,11 @@ def _leave_out_training(network: ForeignNetwork) -> None:
 
 
 def _tidy(network: ForeignNetwork) -> None:
-    """Give every layer a name of its own, and Caffe's names to what forks call otherwise."""
-    taken: set[str] = set()
+    """Give Caffe's names to what forks call otherwise, and take out what changes nothing in a prediction."""
     for layer in network.layers:
-        name = unique(layer.name, taken)
-        if name != layer.name:
-            network.notes.append(f'a second layer "{layer.name}" is now "{name}"')
-            layer.node.put("name", name)
-        taken.add(name)
         if layer.kind in _ALSO:
-            network.notes.append(f'"{layer.name}": {layer.node.value("type")} is {_ALSO[layer.kind]} here')
             kind = _ALSO[layer.kind]
+            network.notes.append(f'"{layer.name}": {layer.node.value("type")} is {kind} here')
             layer.node.put("type", Word(kind.upper()) if network.is_old else kind)
         convolution = layer.node.node("convolution_param")
         convolution.fields = [("dilation" if key == "hole" else key, value) for key, value in convolution.fields]
@@ -337,11 +334,67 @@ def _tidy(network: ForeignNetwork) -> None:
             if isinstance(value, Node):
                 value.drop(*_WITHOUT_EFFECT)
         if layer.kind == "batchnorm":
-            layer.node.node("batch_norm_param").drop(*_OF_BATCH_NORM_WITH_SCALE)
-            if layer.node.node("batch_norm_param").value("use_global_stats") == "false":
-                layer.node.node("batch_norm_param").drop("use_global_stats")
+            parameter = layer.node.node("batch_norm_param")
+            parameter.drop(*_OF_BATCH_NORM_WITH_SCALE)
+            if parameter.value("use_global_stats") == "false":
+                parameter.drop("use_global_stats")
                 network.notes.append(f'"{layer.name}": use_global_stats: false, which is for a training, is left out')
         if layer.kind == "densecrf" and len(layer.bottoms) == 3:  # DeepLab's: scores, the image's size, the image
             scores, _, image = layer.bottoms
             layer.node.put("bottom", scores, image)
             network.notes.append(f'"{layer.name}": no bottom with the image\'s size, which the image itself has')
+
+
+def attach_weights(network: ForeignNetwork, stored: Mapping[str, list[np.ndarray]], file: Path) -> list[str]:
+    """Give the layers their weights by the names that they have in `file`.
+
+    Returns:
+        Names of layers with weights that the network does not have.
+
+    Raises:
+        UserError: two layers have the name of one with weights.
+    """
+    taken: set[str] = set()
+    for layer in network.layers:
+        if layer.origin in stored:
+            if layer.origin in taken:
+                raise UserError(f'{network.file}: has two layers "{layer.origin}", and {file} weights for one')
+            taken.add(layer.origin)
+            layer.blobs = list(stored[layer.origin])
+    return [name for name in stored if name not in taken]
+
+
+def give_own_names(network: ForeignNetwork) -> None:
+    """Give every layer a name of its own."""
+    taken: set[str] = set()
+    for layer in network.layers:
+        name = unique(layer.name, taken)
+        if name != layer.name:
+            network.notes.append(f'a second layer "{layer.name}" is now "{name}"')
+            layer.node.put("name", name)
+        taken.add(name)
+
+
+def settle_batch_norm(network: ForeignNetwork) -> None:
+    """Let each BN say which of its two forms it has: the forks' files have both under the same fields, and the weights
+    tell."""
+    learning = []
+    for layer in network.layers:
+        if layer.kind != "bn":
+            continue
+        parameter = layer.node.node("bn_param")
+        if not layer.node.has("bn_param"):
+            layer.node.fields.append(("bn_param", parameter))
+        has_statistics = parameter.value("moving_average") == "true" or len(layer.blobs) == _BLOBS_WITH_STATISTICS
+        parameter.drop("moving_average", "decay")
+        if has_statistics:
+            fillers = {"scale_filler": "slope_filler", "shift_filler": "bias_filler"}
+            parameter.fields = [(fillers.get(key, key), value) for key, value in parameter.fields]
+            if not parameter.has("slope_filler"):
+                parameter.fields.append(("slope_filler", Node([("type", "constant"), ("value", Word("1"))])))
+        elif parameter.value("bn_mode", "LEARN") == "LEARN" and not parameter.has("slope_filler"):
+            learning.append(layer.name)
+    if learning:
+        network.notes.append(
+            f"in the form for a training, bn_mode LEARN, with statistics of each image by itself: {listed(learning)}"
+        )

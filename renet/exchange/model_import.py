@@ -145,14 +145,22 @@ def perform(job: ModelImport, folder: Path) -> Iterator[Imported]:
     from renet.exchange.authors_release import MEAN_OF_2016, translate_release
     from renet.exchange.batch_norm_folding import fold_batch_norm, split_scaled_batch_norm
     from renet.exchange.crop_offsets import set_crop_offsets
-    from renet.exchange.foreign_network import check_types, read_foreign_network
+    from renet.exchange.foreign_network import (
+        attach_weights,
+        check_types,
+        give_own_names,
+        read_foreign_network,
+        settle_batch_norm,
+    )
     from renet.exchange.weight_tensors import read_weights
 
     caffe.set_mode_cpu()
     network = read_foreign_network(job.network, job.settings)
-    unused = _attach(network, read_weights(job.weights).arrays(), job.weights)
+    unused = attach_weights(network, read_weights(job.weights).arrays(), job.weights)
     theirs = any(layer.kind == "densecrfmeanfield" for layer in network.layers)
     translate_release(network)
+    give_own_names(network)
+    settle_batch_norm(network)
     _choose_input(network, job.deploy.input_blob)
     crf = _choose_output(network, job.deploy.output_blob)
     check_types(network)
@@ -340,24 +348,6 @@ def _with_crf(description: Any, crf: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------- weights
 
 
-def _attach(network: Any, stored: Mapping[str, list[np.ndarray]], file: Path) -> list[str]:
-    """Give the layers their weights by the names that they have in their file.
-
-    Returns:
-        Names of layers with weights that the network does not have.
-    """
-    taken: dict[str, str] = {}
-    for layer in network.layers:
-        if layer.origin in stored:
-            if layer.origin in taken:
-                raise UserError(
-                    f'{network.file}: two layers are called "{layer.origin}", and {file} has weights for one'
-                )
-            taken[layer.origin] = layer.name
-            layer.blobs = list(stored[layer.origin])
-    return [name for name in stored if name not in taken]
-
-
 def _check(built: Any, blobs: dict[str, list[np.ndarray]], job: ModelImport) -> None:
     """Bring the stored weights to the network's shapes, and look at their values.
 
@@ -390,17 +380,11 @@ def _check(built: Any, blobs: dict[str, list[np.ndarray]], job: ModelImport) -> 
 
 
 def _fits(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Whether a stored blob is the one that is wanted: of this shape, with ones in front (before 2015), or a fully
-    connected layer's matrix for the convolution that computes the same."""
-    if _without_ones(given) == _without_ones(wanted):
-        return True
-    matrix = _without_ones(given)
-    return len(matrix) == 2 and len(wanted) == 4 and matrix == (wanted[0], int(np.prod(wanted[1:])))
-
-
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    start = next((place for place, size in enumerate(shape) if size != 1), len(shape))
-    return tuple(shape[start:])
+    """Whether a stored blob is the one that is wanted: of this shape but for ones in it, as all shapes had four numbers
+    before 2015, or a fully connected layer's matrix for the convolution that computes the same."""
+    own, others = ([size for size in shape if size != 1] for shape in (given, wanted))
+    matrix = [wanted[0], int(np.prod(wanted[1:]))] if len(wanted) == 4 else others
+    return own in (others, [size for size in matrix if size != 1])
 
 
 def _fill(built: Any, blobs: Mapping[str, list[np.ndarray]], job: ModelImport) -> list[str]:
