@@ -75,6 +75,10 @@ class BilinearInterpolationKernelTest : public ::testing::Test {
     layer_.Backward(top_, propagate_down, bottom_);
   }
 
+  static BilinearWindow Whole(int length) {
+    const BilinearWindow window = { length, 0, length };
+    return window;
+  }
   int maps() const { return map_.num() * map_.channels(); }
 
   vector<Dtype> Forward(int block) {
@@ -83,15 +87,15 @@ class BilinearInterpolationKernelTest : public ::testing::Test {
     const int places = result_.height() * result_.width();
     emulation::Launch(BilinearForwardKernel<Dtype>,
         Blocks(BilinearThreads(maps(), places), block), block, 0, maps(),
-        map_.height(), map_.width(), result_.height(), result_.width(),
-        map_.cpu_data(), output.data());
+        Whole(map_.height()), Whole(map_.width()), result_.height(),
+        result_.width(), map_.cpu_data(), output.data());
     return output;
   }
 
   vector<Dtype> Backward(int block) {
     BilinearAxis axes[2];
-    GetBilinearBackward(maps(), map_.height(), map_.width(), result_.height(),
-        result_.width(), axes);
+    GetBilinearBackward(maps(), Whole(map_.height()), Whole(map_.width()),
+        result_.height(), result_.width(), axes);
     EXPECT_LE(axes[0].Count(), std::max(map_.count(), result_.count()));
     EXPECT_EQ(map_.count(), axes[1].Count());
     vector<Dtype> intermediate(axes[0].Count()), input_diff(map_.count());
@@ -105,7 +109,7 @@ class BilinearInterpolationKernelTest : public ::testing::Test {
   static void Transpose(const BilinearAxis& axis, int block,
       const Dtype* output_diff, Dtype* input_diff) {
     emulation::Launch(BilinearTransposeKernel<Dtype>,
-        Blocks(axis.Threads(), block), block, 0, axis.maps, axis.input_size,
+        Blocks(axis.Threads(), block), block, 0, axis.maps, axis.window,
         axis.output_size, axis.inner, output_diff, input_diff);
   }
 

@@ -20,7 +20,7 @@ BRANCHING = {"ReLU", "Pooling"}
 BRANCHING_TOLERANCE = {FLOAT32: 1e-1, TF32: 3e-1}
 FLOAT_BYTES = 4
 SHARED = {"Input", "Split"}  # layers that give what they take, without a copy on the way forward
-SHAPE_ONLY = {"BilinearInterpolation", "Crop"}  # layers that ask all bottoms but the first for their shape alone
+SHAPE_ONLY = {"BilinearInterpolation", "Crop", "Interp"}  # ask all bottoms but the first for their shape alone
 UPDATE_ACCESSES = 5  # of a parameter in a solver's step: reads gradient, history and value, writes history and value
 
 

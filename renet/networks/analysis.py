@@ -56,6 +56,19 @@ def receptive_fields(network: Any) -> dict[str, ReceptiveField]:
         )
         if layer.type == "BilinearInterpolation":
             field = ReceptiveField(bottoms[0].size, bottoms[-1].jump)
+        elif layer.type == "Interp":
+            factors = layer.interp_param
+            jump = bottoms[-1].jump if len(bottoms) > 1 else field.jump * factors.shrink_factor / factors.zoom_factor
+            field = ReceptiveField(bottoms[0].size, jump)
+        elif layer.type == "Upsample":
+            parameter = layer.upsample_param
+            field = ReceptiveField(field.size, bottoms[0].jump / (parameter.scale_h or parameter.scale))
+        elif layer.type == "Unpooling":
+            parameter = layer.unpooling_param
+            stride = parameter.stride_h or parameter.stride
+            kernel = 1 if parameter.unpool == parameter.MAX else parameter.kernel_h or parameter.kernel_size
+            jump = bottoms[0].jump
+            field = ReceptiveField(field.size + (-(-kernel // stride) - 1) * jump, jump / stride)
         elif layer.type in ("Convolution", "Deconvolution"):
             parameter = layer.convolution_param
             kernel = _side(parameter.kernel_size, parameter.kernel_h, parameter.kernel_w, 1)
@@ -77,7 +90,7 @@ def receptive_fields(network: Any) -> dict[str, ReceptiveField]:
         elif layer.type in _RECURRENT:
             patch = max(layer.renet_param.patch_height, layer.renet_param.patch_width)
             field = ReceptiveField(WHOLE_IMAGE, field.jump * patch)
-        elif layer.type in _SEES_ALL:
+        elif layer.type in _SEES_ALL or (layer.type == "Normalize" and layer.norm_param.across_spatial):
             field = ReceptiveField(WHOLE_IMAGE, field.jump)
         for name in layer.top:
             seen[name] = field

@@ -17,7 +17,7 @@ namespace caffe {
  * Bottoms:
  *  - map       @f$ x: (N \times C \times h \times w) @f$
  *  - reference @f$ (\cdot \times \cdot \times H \times W) @f$: gives H and W;
- *    its values are not read and it gets no gradient.
+ *    its values are not read, and its gradient is 0.
  *
  * Top: @f$ y: (N \times C \times H \times W) @f$.
  *
@@ -61,11 +61,17 @@ class BilinearInterpolationLayer : public Layer<Dtype> {
 
   /// What messages call the layer.
   string Name() const {
-    return "BilinearInterpolation layer '" + this->layer_param_.name() + "'";
+    return string(type()) + " layer '" + this->layer_param_.name() + "'";
   }
-  void CheckPropagateDown(const vector<bool>& propagate_down) const;
+  /// Dies unless the bottom is N x C x H x W with H and W 1 or more.
+  void CheckMap(const vector<Blob<Dtype>*>& bottom, int number) const;
+  /// Gives H and W, and sets the windows: the part of bottom 0 that is
+  /// interpolated.
+  virtual void ChooseSizes(const vector<Blob<Dtype>*>& bottom, int* height,
+      int* width);
   void ReserveRows(int threads);
 
+  BilinearWindow row_window_, column_window_;
   vector<BilinearTap<Dtype> > row_taps_;     // H
   vector<BilinearTap<Dtype> > column_taps_;  // W
   // Each thread's two rows of W values, kept from one pass to the next.

@@ -14,6 +14,14 @@ struct BilinearTap {
   Dtype weight;
 };
 
+/// The part of an axis that is interpolated: `size` of its `length` input
+/// coordinates, from `first` on. The first and last of them are its corners.
+struct BilinearWindow {
+  int length;
+  int first;
+  int size;
+};
+
 /// The output coordinates begin .. end - 1.
 struct BilinearSpan {
   int begin;
@@ -59,6 +67,17 @@ CAFFE_HOST_DEVICE inline BilinearTap<Dtype> GetBilinearTap(int output,
   return tap;
 }
 
+/// The tap in the whole axis of an output coordinate of the window.
+template <typename Dtype>
+CAFFE_HOST_DEVICE inline BilinearTap<Dtype> GetBilinearTap(int output,
+    int output_size, const BilinearWindow& window) {
+  BilinearTap<Dtype> tap =
+      GetBilinearTap<Dtype>(output, output_size, window.size);
+  tap.low += window.first;
+  tap.high += window.first;
+  return tap;
+}
+
 /// How much input coordinate `input` counts in the output that has this tap.
 template <typename Dtype>
 CAFFE_HOST_DEVICE inline Dtype GetBilinearWeight(const BilinearTap<Dtype>& tap,
@@ -94,6 +113,16 @@ CAFFE_HOST_DEVICE inline BilinearSpan GetBilinearSpan(int input, int input_size,
     span.end = remainder > 0 ? quotient + 1 : quotient;
   }
   return span;
+}
+
+/// The same for a coordinate of the whole axis; outside of the window it counts
+/// in none.
+CAFFE_HOST_DEVICE inline BilinearSpan GetBilinearSpan(int input,
+    const BilinearWindow& window, int output_size) {
+  const BilinearSpan none = { 0, 0 };
+  const int inside = input - window.first;
+  return inside < 0 || inside >= window.size ? none :
+      GetBilinearSpan(inside, window.size, output_size);
 }
 
 }  // namespace caffe

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "caffe/layers/bilinear_interpolation_layer.hpp"
+#include "caffe/util/math_functions.hpp"
 
 namespace caffe {
 
@@ -54,26 +55,42 @@ void AccumulateRow(const vector<BilinearTap<Dtype> >& taps,
 }  // namespace
 
 template <typename Dtype>
+void BilinearInterpolationLayer<Dtype>::CheckMap(
+    const vector<Blob<Dtype>*>& bottom, int number) const {
+  const Blob<Dtype>& map = *bottom[number];
+  CHECK(map.num_axes() == 4 && map.shape(2) > 0 && map.shape(3) > 0)
+      << Name() << ": bottom " << number << " has shape " << map.shape_string()
+      << "; expected N x C x H x W with H and W 1 or more";
+}
+
+template <typename Dtype>
+void BilinearInterpolationLayer<Dtype>::ChooseSizes(
+    const vector<Blob<Dtype>*>& bottom, int* height, int* width) {
+  CheckMap(bottom, 1);
+  *height = bottom[1]->shape(2);
+  *width = bottom[1]->shape(3);
+  const BilinearWindow rows =
+      { bottom[0]->shape(2), 0, bottom[0]->shape(2) };
+  const BilinearWindow columns =
+      { bottom[0]->shape(3), 0, bottom[0]->shape(3) };
+  row_window_ = rows;
+  column_window_ = columns;
+}
+
+template <typename Dtype>
 void BilinearInterpolationLayer<Dtype>::Reshape(
     const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
-  for (int i = 0; i < 2; ++i) {
-    CHECK(bottom[i]->num_axes() == 4 && bottom[i]->shape(2) > 0 &&
-        bottom[i]->shape(3) > 0) << Name() << ": bottom " << i << " has shape "
-        << bottom[i]->shape_string() << "; expected N x C x H x W with H and W"
-        << " 1 or more";
-  }
-  const int input_height = bottom[0]->shape(2);
-  const int input_width = bottom[0]->shape(3);
-  const int height = bottom[1]->shape(2);
-  const int width = bottom[1]->shape(3);
+  CheckMap(bottom, 0);
+  int height, width;
+  ChooseSizes(bottom, &height, &width);
   top[0]->Reshape(bottom[0]->shape(0), bottom[0]->shape(1), height, width);
   row_taps_.resize(height);
   for (int y = 0; y < height; ++y) {
-    row_taps_[y] = GetBilinearTap<Dtype>(y, height, input_height);
+    row_taps_[y] = GetBilinearTap<Dtype>(y, height, row_window_);
   }
   column_taps_.resize(width);
   for (int x = 0; x < width; ++x) {
-    column_taps_[x] = GetBilinearTap<Dtype>(x, width, input_width);
+    column_taps_[x] = GetBilinearTap<Dtype>(x, width, column_window_);
   }
 }
 
@@ -81,14 +98,6 @@ template <typename Dtype>
 void BilinearInterpolationLayer<Dtype>::ReserveRows(int threads) {
   const size_t needed = static_cast<size_t>(threads) * 2 * column_taps_.size();
   if (rows_.size() < needed) { rows_.resize(needed); }
-}
-
-template <typename Dtype>
-void BilinearInterpolationLayer<Dtype>::CheckPropagateDown(
-    const vector<bool>& propagate_down) const {
-  CHECK(!propagate_down[1]) << Name() << ": a gradient was asked for bottom 1;"
-      << " expected propagate_down false there, as it gives nothing but the"
-      << " target's height and width";
 }
 
 template <typename Dtype>
@@ -146,7 +155,9 @@ template <typename Dtype>
 void BilinearInterpolationLayer<Dtype>::Backward_cpu(
     const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
     const vector<Blob<Dtype>*>& bottom) {
-  CheckPropagateDown(propagate_down);
+  if (bottom.size() > 1 && propagate_down[1]) {
+    caffe_set(bottom[1]->count(), Dtype(0), bottom[1]->mutable_cpu_diff());
+  }
   if (!propagate_down[0]) { return; }
   const int maps = bottom[0]->shape(0) * bottom[0]->shape(1);
   const int input_width = bottom[0]->shape(3);

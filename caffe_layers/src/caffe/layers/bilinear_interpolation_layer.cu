@@ -4,6 +4,7 @@
 #include "caffe/layers/bilinear_interpolation_layer.hpp"
 #include "caffe/util/bilinear_interpolation.cuh"
 #include "caffe/gpu/cuda_check.hpp"
+#include "caffe/util/math_functions.hpp"
 
 namespace caffe {
 
@@ -20,7 +21,7 @@ void Transpose(const string& who, const BilinearAxis& axis,
     const Dtype* output_diff, Dtype* input_diff) {
   // NOLINT_NEXT_LINE(whitespace/operators)
   BilinearTransposeKernel<Dtype><<<Blocks(axis.Threads()), kThreads>>>(
-      axis.maps, axis.input_size, axis.output_size, axis.inner, output_diff,
+      axis.maps, axis.window, axis.output_size, axis.inner, output_diff,
       input_diff);
   CUDA_CHECK_OF(who, cudaPeekAtLastError());
 }
@@ -39,8 +40,8 @@ void BilinearInterpolationLayer<Dtype>::Forward_gpu(
   const int width = top[0]->shape(3);
   const unsigned int blocks = Blocks(BilinearThreads(maps, height * width));
   // NOLINT_NEXT_LINE(whitespace/operators)
-  BilinearForwardKernel<Dtype><<<blocks, kThreads>>>(maps, bottom[0]->shape(2),
-      bottom[0]->shape(3), height, width, bottom[0]->gpu_data(),
+  BilinearForwardKernel<Dtype><<<blocks, kThreads>>>(maps, row_window_,
+      column_window_, height, width, bottom[0]->gpu_data(),
       top[0]->mutable_gpu_data());
   CUDA_CHECK_OF(Name(), cudaPeekAtLastError());
 }
@@ -52,12 +53,13 @@ template <typename Dtype>
 void BilinearInterpolationLayer<Dtype>::Backward_gpu(
     const vector<Blob<Dtype>*>& top, const vector<bool>& propagate_down,
     const vector<Blob<Dtype>*>& bottom) {
-  CheckPropagateDown(propagate_down);
+  if (bottom.size() > 1 && propagate_down[1]) {
+    caffe_gpu_set(bottom[1]->count(), Dtype(0), bottom[1]->mutable_gpu_diff());
+  }
   if (!propagate_down[0] || bottom[0]->count() == 0) { return; }
   BilinearAxis axes[2];
-  GetBilinearBackward(bottom[0]->shape(0) * bottom[0]->shape(1),
-      bottom[0]->shape(2), bottom[0]->shape(3), top[0]->shape(2),
-      top[0]->shape(3), axes);
+  GetBilinearBackward(bottom[0]->shape(0) * bottom[0]->shape(1), row_window_,
+      column_window_, top[0]->shape(2), top[0]->shape(3), axes);
   intermediate_.Reshape(vector<int>(1, axes[0].Count()));
   Transpose(Name(), axes[0], top[0]->gpu_diff(),
       intermediate_.mutable_gpu_data());

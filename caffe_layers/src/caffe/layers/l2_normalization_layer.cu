@@ -1,31 +1,10 @@
-#include <string>
 #include <vector>
 
 #include "caffe/layers/l2_normalization_layer.hpp"
-#include "caffe/gpu/cuda_check.hpp"
+#include "caffe/gpu/default_stream.cuh"
 #include "caffe/util/l2_normalization.cuh"
 
 namespace caffe {
-
-namespace {
-
-/// The default stream, where Caffe's own work is.
-class DefaultStream {
- public:
-  explicit DefaultStream(const string& who) : who_(who) {}
-
-  template <typename... P, typename... A>
-  void Launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
-      A... args) {
-    kernel<<<grid, block, shared_bytes>>>(args...);
-    CUDA_CHECK_OF(who_, cudaPeekAtLastError());
-  }
-
- private:
-  const string who_;
-};
-
-}  // namespace
 
 // Bound by memory: N maps of 1024 x 47 x 63 in float are N * 12.1 MB, read
 // twice and written once: N * 8.5 us at 4.3 TB/s.
