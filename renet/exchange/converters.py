@@ -9,6 +9,7 @@ from renet.exchange import (
     pooling_layers,
     recurrent_layers,
     shape_layers,
+    unpooling_layers,
 )
 from renet.exchange.graph import Converter
 
@@ -16,6 +17,7 @@ CONVERTERS: dict[str, Converter] = {
     **neuron_layers.CONVERTERS,
     **convolution_layers.CONVERTERS,
     **pooling_layers.CONVERTERS,
+    **unpooling_layers.CONVERTERS,
     **shape_layers.CONVERTERS,
     **normalization_layers.CONVERTERS,
     **recurrent_layers.CONVERTERS,

@@ -19,6 +19,14 @@ def along_axes(parameter: Any, field: str, axes: int, default: int) -> list[int]
     return values * axes if len(values) == 1 else values
 
 
+def sides(parameter: Any, both: str, stem: str) -> list[int]:
+    """Read a size for height and width: given as `STEM_h` and `STEM_w`, or as `both` at once."""
+    names = [f"{stem}_h", f"{stem}_w"]
+    if any(parameter.HasField(name) for name in names):
+        return [getattr(parameter, name) for name in names]
+    return [getattr(parameter, both)] * 2
+
+
 def _convolution(operator: str) -> Converter:
     def convert(graph: Graph, layer: Layer) -> list[str]:
         parameter = layer.parameter.convolution_param

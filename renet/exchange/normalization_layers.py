@@ -1,4 +1,4 @@
-"""LRN, MVN and L2Normalization as ONNX."""
+"""LRN, MVN, L2Normalization and Normalize as ONNX."""
 
 from __future__ import annotations
 
@@ -39,4 +39,21 @@ def _l2_normalization(graph: Graph, layer: Layer) -> list[str]:
     return [graph.scaled(graph.add("Div", layer.bottoms[0], norm), layer.parameter.l2_normalization_param.scale)]
 
 
-CONVERTERS: dict[str, Converter] = {"L2Normalization": _l2_normalization, "LRN": _lrn, "MVN": _mvn}
+def _normalize(graph: Graph, layer: Layer) -> list[str]:
+    parameter = layer.parameter.norm_param
+    value = layer.bottoms[0]
+    axes = list(range(1, layer.rank)) if parameter.across_spatial else [1]
+    squares = graph.add("ReduceSum", graph.add("Mul", value, value), graph.constant(axes), keepdims=1)
+    # Without eps a position of zeros stays zero
+    least = graph.constant(np.finfo(np.float32).tiny)
+    norm = graph.add("Sqrt", graph.add("Max", graph.scaled(squares, 1, parameter.eps), least))
+    scale = layer.weights[0].reshape(-1, *(1,) * (layer.rank - 2))
+    return [graph.add("Mul", graph.add("Div", value, norm), graph.constant(scale))]
+
+
+CONVERTERS: dict[str, Converter] = {
+    "L2Normalization": _l2_normalization,
+    "LRN": _lrn,
+    "MVN": _mvn,
+    "Normalize": _normalize,
+}

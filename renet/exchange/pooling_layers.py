@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from caffe.proto import caffe_pb2
 
+from renet.exchange.convolution_layers import sides
 from renet.exchange.graph import Converter, Graph, Layer, NoOnnxForm
 
 _LOWEST = float(np.finfo(np.float32).min)  # what Caffe's maximum of nothing is
@@ -19,17 +20,15 @@ def _pooling(graph: Graph, layer: Layer) -> list[str]:
     parameter = layer.parameter.pooling_param
     if parameter.pool == caffe_pb2.PoolingParameter.STOCHASTIC:
         raise NoOnnxForm("pool: STOCHASTIC draws by chance")
-    if len(layer.tops) > 1:
-        raise NoOnnxForm("its second top, the mask, is Caffe's own")
     average = parameter.pool == caffe_pb2.PoolingParameter.AVE
     bottom = layer.bottoms[0]
+    has_mask = len(layer.tops) > 1
     if parameter.global_pooling:
+        if has_mask:
+            raise NoOnnxForm("its second top, the mask, has none with global_pooling")
         return [graph.add("GlobalAveragePool" if average else "GlobalMaxPool", bottom)]
     kernel, stride, pads = (
-        [getattr(parameter, f"{name}_h"), getattr(parameter, f"{name}_w")]
-        if parameter.HasField(f"{name}_h") or parameter.HasField(f"{name}_w")
-        else [getattr(parameter, whole)] * 2
-        for name, whole in (("kernel", "kernel_size"), ("stride", "stride"), ("pad", "pad"))
+        sides(parameter, both, stem) for both, stem in (("kernel_size", "kernel"), ("stride", "stride"), ("pad", "pad"))
     )
     up = parameter.round_mode == caffe_pb2.PoolingParameter.CEIL and stride != [1, 1]
     inside = all(s <= k - p for s, k, p in zip(stride, kernel, pads))
@@ -37,7 +36,12 @@ def _pooling(graph: Graph, layer: Layer) -> list[str]:
     if not up or (inside and not average):
         more = {"count_include_pad": 1} if average else {}
         operator = "AveragePool" if average else "MaxPool"
-        return [graph.add(operator, bottom, pads=pads * 2, ceil_mode=int(up), **sizes, **more)]
+        value = graph.add(
+            operator, bottom, outputs=len(layer.tops), pads=pads * 2, ceil_mode=int(up), **sizes, **more
+        )  # fmt: skip
+        return [value, _mask(graph, bottom, f"{value}:1")] if has_mask else [value]
+    if has_mask:
+        raise NoOnnxForm("its second top, the mask, has one only where stride is at most kernel_size less pad")
     size = graph.size(bottom, 2, 4)
     windows = _windows(graph, size, kernel, stride, pads)
     covered = graph.add(
@@ -56,6 +60,12 @@ def _pooling(graph: Graph, layer: Layer) -> list[str]:
     rows, columns = (_counted(graph, size, windows, axis, kernel[axis], stride[axis], pads[axis]) for axis in (0, 1))
     counts = graph.add("Mul", graph.reshape(rows, [-1, 1]), columns)
     return [graph.add("Div", sums, counts)]
+
+
+def _mask(graph: Graph, bottom: str, indices: str) -> str:
+    """Caffe's mask: a maximum's place in its map, where ONNX counts through all maps."""
+    area = graph.add("ReduceProd", graph.size(bottom, 2, 4), axes=[0], keepdims=1)
+    return graph.add("Cast", graph.add("Mod", indices, area), to=1)
 
 
 def _windows(graph: Graph, size: str, kernel: list[int], stride: list[int], pads: list[int]) -> str:

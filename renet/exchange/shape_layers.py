@@ -99,12 +99,41 @@ def _reduction(graph: Graph, layer: Layer) -> list[str]:
     return [graph.scaled(value, parameter.coeff)]
 
 
+def _permute(graph: Graph, layer: Layer) -> list[str]:
+    named = list(layer.parameter.permute_param.order)
+    return [graph.transpose(layer.bottoms[0], [*named, *(axis for axis in range(layer.rank) if axis not in named)])]
+
+
 def _bilinear_interpolation(graph: Graph, layer: Layer) -> list[str]:
     value, like = layer.bottoms
-    sizes = graph.join([graph.size(value, 0, 2), graph.size(like, 2, 4)])
-    return [
-        graph.add("Resize", value, "", "", sizes, mode="linear", coordinate_transformation_mode="align_corners")
-    ]  # fmt: skip
+    return [_resized(graph, value, graph.size(like, 2, 4))]
+
+
+def _interp(graph: Graph, layer: Layer) -> list[str]:
+    parameter = layer.parameter.interp_param
+    value = layer.bottoms[0]
+    if parameter.pad_beg or parameter.pad_end:
+        ends = [parameter.pad_end or np.iinfo(np.int32).max] * 2
+        value = graph.add(
+            "Slice", value, graph.constant([-parameter.pad_beg] * 2), graph.constant(ends), graph.constant([2, 3])
+        )  # fmt: skip
+    if len(layer.bottoms) == 2:
+        return [_resized(graph, value, graph.size(layer.bottoms[1], 2, 4))]
+    if parameter.HasField("height"):
+        # What has this size for one image only is what it is put beside
+        graph.needs_fixed_size(layer)
+        return [_resized(graph, value, graph.constant([parameter.height, parameter.width]))]
+    one = graph.constant([1, 1])
+    steps = graph.add("Sub", graph.size(value, 2, 4), one)
+    steps = graph.add("Div", steps, graph.constant([parameter.shrink_factor] * 2))
+    steps = graph.add("Mul", steps, graph.constant([parameter.zoom_factor] * 2))
+    # OpenVINO wants to see that no size is below 0
+    return [_resized(graph, value, graph.add("Max", graph.add("Add", steps, one), one))]
+
+
+def _resized(graph: Graph, value: str, size: str) -> str:
+    sizes = graph.join([graph.size(value, 0, 2), size])
+    return graph.add("Resize", value, "", "", sizes, mode="linear", coordinate_transformation_mode="align_corners")
 
 
 CONVERTERS: dict[str, Converter] = {
@@ -113,6 +142,8 @@ CONVERTERS: dict[str, Converter] = {
     "Concat": _concat,
     "Crop": _crop,
     "Flatten": _flatten,
+    "Interp": _interp,
+    "Permute": _permute,
     "Reduction": _reduction,
     "Reshape": _reshape,
     "Slice": _slice,

@@ -56,6 +56,19 @@ MAPS = {
     "mvn across": 'type: "MVN" mvn_param { across_channels: true }',
     "mvn mean alone": 'type: "MVN" mvn_param { normalize_variance: false }',
     "l2 normalization": 'type: "L2Normalization" l2_normalization_param { scale: 10 }',
+    "permute": 'type: "Permute" permute_param { order: 0 order: 2 order: 3 order: 1 }',
+    "permute some": 'type: "Permute" permute_param { order: 0 order: 3 }',
+    "normalize": 'type: "Normalize"',
+    "normalize positions": 'type: "Normalize" norm_param { across_spatial: false channel_shared: false '
+    'scale_filler { type: "uniform" min: 5 max: 20 } }',
+    "interp smaller": 'type: "Interp" interp_param { shrink_factor: 2 }',
+    "interp larger": 'type: "Interp" interp_param { zoom_factor: 3 pad_beg: -1 }',
+    "interp of both": 'type: "Interp" interp_param { shrink_factor: 3 zoom_factor: 2 pad_beg: -2 pad_end: -1 }',
+    "upsample": 'type: "Upsample" upsample_param { scale_h: 2 scale_w: 3 }',
+    "upsample one less": 'type: "Upsample" upsample_param { scale: 2 pad_out_w: true }',
+    "first places": 'type: "Unpooling" unpooling_param { kernel_size: 3 stride: 2 pad: 1 }',
+    "tiles": 'type: "Unpooling" unpooling_param { unpool: TILE kernel_h: 3 kernel_w: 2 stride: 2 }',
+    "parts": 'type: "Unpooling" unpooling_param { unpool: AVE kernel_size: 3 stride: 2 pad: 1 }',
     "argmax": 'type: "ArgMax" argmax_param { axis: 1 }',
     "largest": 'type: "ArgMax" argmax_param { axis: 1 top_k: 2 out_max_val: true }',
     "argmax of all": 'type: "ArgMax" argmax_param { top_k: 3 }',
@@ -209,6 +222,52 @@ def test_layers_of_several_maps(layers: str, engines: Engines, tmp_path: Path) -
         for name, scale, shift in (("a", 2, 0.1), ("b", -1, 0.2))
     )
     compare(engines, network(tmp_path, before + layers), tmp_path, inputs(SIZES))
+
+
+POOLED = {
+    "2 2 0": "kernel_size: 2 stride: 2",
+    "3 3 0": "kernel_size: 3 stride: 3",
+    "oblong": "kernel_h: 2 kernel_w: 3 stride_h: 2 stride_w: 1 pad_h: 0 pad_w: 1",
+}
+
+
+@pytest.mark.parametrize("windows", POOLED.values(), ids=POOLED.keys())
+def test_values_go_back_where_the_pooling_found_them(windows: str, engines: Engines, tmp_path: Path) -> None:
+    """With zeros among the maxima, of which the first one counts; a size of its own fixes the image's."""
+    layers = (
+        'layer { name: "large" bottom: "data" top: "large" type: "Interp" interp_param { height: 8 width: 12 } } '
+        'layer { name: "some" bottom: "large" top: "some" type: "ReLU" } '
+        f'layer {{ name: "pool" bottom: "some" top: "pool" top: "mask" type: "Pooling" pooling_param {{ {windows} }} }}'
+        ' layer { name: "other" bottom: "pool" top: "other" type: "Power" power_param { scale: -2 shift: 1 } } '
+        'layer { name: "up" bottom: "other" bottom: "mask" top: "up" type: "Upsample" upsample_param '
+        "{ upsample_h: 8 upsample_w: 12 } } "
+        'layer { name: "back" bottom: "other" bottom: "mask" top: "back" type: "Unpooling" unpooling_param '
+        "{ kernel_size: 2 stride: 2 unpool_h: 8 unpool_w: 12 } }"
+    )
+    compare(engines, network(tmp_path, layers), tmp_path, inputs([(1, 8, 11), (3, 8, 11)]))
+
+
+def test_mask_follows_the_image(engines: Engines, tmp_path: Path) -> None:
+    layers = (
+        'layer { name: "pool" bottom: "data" top: "pool" top: "mask" type: "Pooling" '
+        "pooling_param { kernel_size: 2 stride: 2 } } "
+        'layer { name: "up" bottom: "pool" bottom: "mask" top: "up" type: "Upsample" }'
+        'layer { name: "copy" bottom: "mask" top: "place" type: "Power" }'
+    )
+    compare(engines, network(tmp_path, layers), tmp_path, inputs([(1, 8, 10), (3, 6, 12), (2, 14, 8)]))
+
+
+@pytest.mark.parametrize("method", ["MAX", "AVE", "TILE"])
+def test_windows_over_a_map_of_a_given_size(method: str, engines: Engines, tmp_path: Path) -> None:
+    windows = {
+        "larger": "kernel_size: 2 stride: 2 unpool_h: 19 unpool_w: 25",
+        "smaller": "kernel_size: 3 stride: 2 unpool_h: 15 unpool_w: 22",
+        "padded": "kernel_size: 3 stride: 2 pad: 1 unpool_h: 16 unpool_w: 21",
+    }
+    layers = {
+        name: f'type: "Unpooling" unpooling_param {{ unpool: {method} {text} }}' for name, text in windows.items()
+    }
+    compare(engines, network(tmp_path, side_by_side(layers)), tmp_path, inputs([(1, 8, 11), (2, 8, 11)]))
 
 
 def test_map_of_one_pixel_is_interpolated(engines: Engines, tmp_path: Path) -> None:

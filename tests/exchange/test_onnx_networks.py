@@ -251,8 +251,8 @@ def test_until_keeps_what_the_layer_needs_alone(tmp_path: Path) -> None:
         ),
         (
             'layer { name: "p" type: "Pooling" bottom: "scores" top: "p" top: "mask" '
-            "pooling_param { kernel_size: 2 } }",
-            r'"p" \(Pooling\) has no ONNX form: its second top',
+            "pooling_param { kernel_size: 2 stride: 3 } }",
+            r'"p" \(Pooling\) has no ONNX form: its second top, the mask, has one only where stride is at most',
         ),
         (
             'layer { name: "c" type: "Convolution" bottom: "scores" top: "c" '
