@@ -12,6 +12,7 @@ from pathlib import Path
 
 from renet.common.argument_types import whole_number
 from renet.common.command_line import CommandParser, run
+from renet.common.parts import add_part_argument, chosen_part
 from renet.common.progress import progress
 from renet.data.catalog import KNOWN, find_dataset
 from renet.networks.model_folder import read_model_folder
@@ -20,7 +21,6 @@ from renet.prediction.crf_parameters import add_parameter_options, parameters_of
 from renet.prediction.crf_search import (
     BEST,
     MEASURES,
-    RESULTS,
     Result,
     ResultFile,
     learnt_images,
@@ -44,9 +44,11 @@ The unary energies are -log of the saved probabilities (float16), those below 1e
 
 SEARCH_DETAILS = """Coarse to fine: a grid over the bilateral kernel, then over the positional one, then the number of
 iterations; then the same by smaller factors around the best. Writes into DIR:
-  results.jsonl   every candidate's scores; a second call goes on with them
+  results.jsonl   every candidate's scores; a second call goes on with them (of a part results.I_of_N.jsonl)
   best.prototxt   the best parameters, for --crf of this tool and of predict.py, or for a network's DenseCRF layer
   search.png      what each parameter is worth
+With --part, N calls share one DIR, on one machine or several: each measures its share of a stage's settings, then what
+no other has measured yet. So each goes to the end alone if it must, and all find the same best.
 Search on images that the scores are not reported on, and that the network was not trained on (it is told where it was):
 there its probabilities are surer than on new ones, and the CRF found is weaker than the best. data_prep/hold_out.py
 sets images aside."""
@@ -106,6 +108,8 @@ def build_parser() -> argparse.ArgumentParser:
                 metavar="N",
                 help="one coarse, others finer (%(default)s)",
             )
+        shares = "do this share of the images alone" if name == "run" else "measure this share of each stage's settings"
+        add_part_argument(command, f"{shares}, beside the other parts in one DIR")
         add_parameter_options(command)
     return parser
 
@@ -130,12 +134,14 @@ def main(arguments: argparse.Namespace) -> None:
 
 def run_crf(arguments: argparse.Namespace) -> None:
     """`crf.py run`."""
+    part = chosen_part(arguments)
     network = None if arguments.model is None else read_model_folder(arguments.model)
     parameters = arguments.crf or (None if network is None else network.deploy_crf)
+    items = items_of_split(arguments.split) if arguments.split else items_of_files(arguments.input)
     job = CrfJob(
         dataset=find_dataset(arguments.dataset, arguments.split, None if network is None else network.dataset),
         out=arguments.out,
-        items=items_of_split(arguments.split) if arguments.split else items_of_files(arguments.input),
+        items=tuple(part.share(items)),
         split=arguments.split,
         overlay=arguments.overlay,
         probabilities=arguments.probabilities,
@@ -144,7 +150,7 @@ def run_crf(arguments: argparse.Namespace) -> None:
     )
     prediction_record(job.predictions)
     check_probabilities_exist(job.predictions, job.items)
-    left = begin(job, arguments.overwrite)
+    left = begin(job, arguments.overwrite, part)
     if not left:
         return
     print(f"CRF: {job.parameters}")
@@ -157,6 +163,7 @@ def run_crf(arguments: argparse.Namespace) -> None:
 
 def search_parameters(arguments: argparse.Namespace) -> None:
     """`crf.py search`."""
+    part = chosen_part(arguments)
     start = parameters_of(arguments.crf, vars(arguments))
     dataset = find_dataset(arguments.dataset, arguments.split)
     job = open_job(arguments.predictions, arguments.split, dataset, arguments.limit, arguments.processes)
@@ -168,7 +175,7 @@ def search_parameters(arguments: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     arguments.out.mkdir(parents=True, exist_ok=True)
-    results = ResultFile(arguments.out / RESULTS, job)
+    results = ResultFile(arguments.out, job, part)
     if results.results:
         print(f"{len(results.results)} candidates are measured already")
 

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from renet.common.argument_types import fraction, whole_number
+from renet.common.argument_types import fraction
 from renet.common.command_line import run
 from renet.common.errors import UserError
-from renet.common.files import write_atomically
+from renet.common.parts import WHOLE, Part, add_part_argument, chosen_part
 from renet.common.progress import progress
-from renet.common.text_files import read_json_object
 from renet.data.catalog import KNOWN, load_dataset
 from renet.data.dataset import Dataset
 from renet.data.image_ids import bare_suffix, find_labels, read_ids
 from renet.data.split_reader import IMAGES, SplitReader
-from renet.evaluation.bootstrap import RESAMPLES, plain
+from renet.evaluation.bootstrap import add_draw_arguments
 from renet.evaluation.boundaries import TOLERANCE
-from renet.evaluation.score_table import format_comparison, format_table
-from renet.evaluation.scores import Evaluation, LabelSource, evaluate_images
+from renet.evaluation.score_parts import Subject, ids_sha256, write_part
+from renet.evaluation.score_report import read_evaluation, tell_scores
+from renet.evaluation.scores import Evaluation, LabelSource, Tally, evaluate_images
 from renet.evaluation.sizes import SHARES, check_shares
 from renet.evaluation.voc_submission import check_is_voc2012, image_sizes, write_submission
+from renet.prediction.image_job import identity, read_record
 
 EXAMPLES = """examples:
   tools/evaluate.py --predictions runs/n_renet/predictions --labels data/stanford_background/fold0/test \\
@@ -34,6 +35,7 @@ EXAMPLES = """examples:
       --dataset voc2012 --boundaries --by-size
   tools/evaluate.py --predictions predictions --labels gtFine/val --label-suffix _gtFine_labelTrainIds \\
       --prediction-suffix _leftImg8bit --dataset data/cityscapes
+  tools/evaluate.py --predictions predictions --labels data/x/test --dataset data/x --json scores.json --part 3/8
   tools/evaluate.py --predictions predictions --list VOC2012/ImageSets/Segmentation/test.txt \\
       --dataset voc2012 --comp6 submission        # writes submission/results/... and submission/results.tgz
 
@@ -95,16 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR|JSON",
         help="compare with other predictions of the same images, paired by image: their folder, or their --json",
     )
-    parser.add_argument(
-        "--resamples",
-        type=whole_number(0),
-        default=RESAMPLES,
-        metavar="N",
-        help="of the bootstrap over images; 0 leaves intervals out (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed", type=whole_number(0), default=0, metavar="N", help="of the bootstrap (default: %(default)s)"
-    )
+    add_draw_arguments(parser)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the scores and the counts here")
     parser.add_argument(
         "--comp6", type=Path, metavar="DIR", help="write and check a VOC submission: its tree and results.tgz"
@@ -116,6 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images scored at once (default: one for each core)",
     )
+    add_part_argument(parser, "count in this share of the images alone; merge.py scores computes the scores of all")
     return parser
 
 
@@ -125,6 +119,9 @@ def main(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: bad input, named.
     """
+    part = chosen_part(arguments)
+    if part != WHOLE:
+        _check_goes_in_parts(arguments)
     dataset = load_dataset(arguments.dataset)
     if arguments.by_size is not None:
         arguments.by_size = tuple(arguments.by_size or SHARES)
@@ -150,7 +147,10 @@ def main(arguments: argparse.Namespace) -> None:
         else:
             source = LabelSource.open(arguments.labels, ids, bare_suffix(arguments.label_suffix))
             ids = list(source.ids)
-            _score_and_tell(arguments, dataset, source)
+            if part == WHOLE:
+                _score_and_tell(arguments, dataset, source)
+            else:
+                _score_part(arguments, part, dataset, source)
     if arguments.comp6:
         if ids is None:
             ids = list(find_labels(arguments.predictions, bare_suffix(arguments.prediction_suffix)))
@@ -158,65 +158,73 @@ def main(arguments: argparse.Namespace) -> None:
         write_submission(arguments.predictions, ids, dataset, arguments.comp6, sizes, suffix)
 
 
+def _check_goes_in_parts(arguments: argparse.Namespace) -> None:
+    if not arguments.json:
+        raise UserError("--part needs --json: the parts' counts lie beside that file, and merge.py writes it")
+    for option, instead in (("compare", "merge.py compares"), ("comp6", "no part of a submission can be checked")):
+        if getattr(arguments, option):
+            raise UserError(f"--part does not go with --{option}: {instead}")
+
+
 def _score_and_tell(arguments: argparse.Namespace, dataset: Dataset, source: LabelSource) -> None:
     other = None
     if arguments.compare is not None and not arguments.compare.is_dir():
-        other = _read_evaluation(arguments.compare)
+        other = read_evaluation(arguments.compare)
     evaluation = _score(arguments, arguments.predictions, dataset, source)
     if arguments.compare is not None and other is None:
         other = _score(arguments, arguments.compare, dataset, source)
-    draws = {"resamples": arguments.resamples, "seed": arguments.seed}
-    intervals = evaluation.intervals(**draws)
-    content = {"dataset": dataset.name, **evaluation.as_json(with_images=True)}
-    content["intervals"] = {**draws, **{name: plain(bounds) for name, bounds in intervals.items()}}
-    print(format_table(evaluation, dataset.name, intervals))
-    if other is not None:
-        try:
-            found = evaluation.compared_with(other, **draws)
-        except UserError as error:
-            raise UserError(f"{arguments.compare}: {error}") from None
-        for what in ("boundaries", "sizes"):
-            if getattr(evaluation, what) is not None and getattr(other, what) is None:
-                print(f"evaluate.py: {what} are not compared: name {arguments.compare}'s predictions", file=sys.stderr)
-        print(f"\n{format_comparison(found, str(arguments.compare), arguments.resamples, arguments.by_size or ())}")
-        compared = {name: difference.as_json() for name, difference in found.items()}
-        content["comparison"] = {"other": str(arguments.compare), **draws, **compared}
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(arguments.json, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    draws = (arguments.resamples, arguments.seed)
+    tell_scores(evaluation, dataset.name, *draws, arguments.json, other, arguments.compare)
+
+
+def _score_part(arguments: argparse.Namespace, part: Part, dataset: Dataset, source: LabelSource) -> None:
+    """Score a part of the images and write its counts."""
+    record = read_record(arguments.predictions)
+    of_labels = Dataset.of_split(source.folder) if source.is_split else None
+    summary = None if of_labels is None else of_labels.summary_of(source.folder)
+    subject = Subject(
+        dataset=dataset.name,
+        classes=list(dataset.classes),
+        images=len(source.ids),
+        image_ids_sha256=ids_sha256(source.ids),
+        labels_sha256="" if summary is None else summary.sha256,
+        predictions=None if record is None else list(identity(record)),
+        boundary_tolerance=arguments.boundaries,
+        size_shares=None if arguments.by_size is None else list(arguments.by_size),
+    )
+    share = replace(source, ids=tuple(part.share(source.ids)))
+    tally = (
+        _tally(arguments, arguments.predictions, dataset, share) if share.ids else Tally.of((), len(dataset.classes))
+    )
+    file = write_part(arguments.json, part, subject, tally)
+    print(f"part {part}: {len(share.ids)} of {len(source.ids)} images scored: {file}")
 
 
 def _score(arguments: argparse.Namespace, predictions: Path, dataset: Dataset, source: LabelSource) -> Evaluation:
-    suffix = bare_suffix(arguments.prediction_suffix)
+    tally = _tally(arguments, predictions, dataset, source)
+    try:
+        evaluation = Evaluation.of_tally(tally, dataset.classes)
+    except ValueError as error:
+        raise UserError(f"{arguments.labels}: {error}") from None
+    extra = set(find_labels(predictions, bare_suffix(arguments.prediction_suffix))) - set(source.ids)
+    if extra:
+        print(f"evaluate.py: {len(extra)} predictions are of images that are not scored", file=sys.stderr)
+    return evaluation
+
+
+def _tally(arguments: argparse.Namespace, predictions: Path, dataset: Dataset, source: LabelSource) -> Tally:
     results = evaluate_images(
         predictions,
         source,
         len(dataset.classes),
         dataset.ignore_label,
         arguments.processes,
-        suffix,
+        bare_suffix(arguments.prediction_suffix),
         arguments.boundaries,
         arguments.by_size,
     )
     bar = progress(results, total=len(source.ids), description="scoring", unit="image")
-    try:
-        evaluation = Evaluation.of(bar, dataset.classes)
-    except ValueError as error:
-        raise UserError(f"{arguments.labels}: {error}") from None
-    extra = set(find_labels(predictions, suffix)) - set(source.ids)
-    if extra:
-        print(f"evaluate.py: {len(extra)} predictions are of images that are not scored", file=sys.stderr)
-    return evaluation
-
-
-def _read_evaluation(file: Path) -> Evaluation:
-    content = read_json_object(file)
-    if content is None:
-        raise UserError(f"{file}: no such folder of predictions or evaluation")
-    try:
-        return Evaluation.from_json(content)
-    except ValueError as error:
-        raise UserError(f"{file}: {error}") from None
+    return Tally.of(bar, len(dataset.classes))
 
 
 def _is_split_without_labels(folder: Path) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from renet.common.argument_types import crop_size, part_of_size, positive, whole_number
 from renet.common.command_line import run
 from renet.common.errors import UserError
+from renet.common.parts import WHOLE, add_part_argument, chosen_part
 from renet.data.catalog import KNOWN, find_dataset
 from renet.evaluation.voc_submission import check_is_voc2012, image_sizes, write_submission
 from renet.exchange.onnx_file import find_network
@@ -34,6 +35,7 @@ EXAMPLES = """examples:
   tools/predict.py --model my_model --input town.tif --out predictions --window 512x512 --overlap 96
   tools/predict.py --model deploy.prototxt --weights net.caffemodel --split data/voc2012/test --out runs/x/test \
       --comp6 runs/x/submission                   # also writes runs/x/submission/results.tgz for VOC's server
+  tools/predict.py --model my_model --split data/x/test --out predictions --part 3/8     # of 1/8 ... 8/8
 
 Writes into DIR:
   <image id>.png                class indices; the palette shows them in the dataset's colours
@@ -141,6 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="predict everything anew; removes the folder's predictions of other networks",
     )
+    add_part_argument(parser, "predict this share of the images alone, beside the other parts in one DIR")
     return parser
 
 
@@ -150,13 +153,19 @@ def main(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: bad input, named.
     """
+    part = chosen_part(arguments)
+    if part != WHOLE and arguments.comp6:
+        raise UserError(
+            "--comp6 needs all parts: give it to evaluate.py, or to predict.py without --part, when all is done"
+        )
     job = build_job(arguments)
+    job = replace(job, items=tuple(part.share(job.items)))
     sizes = None
     if arguments.comp6:
         # before the work, since what is refused then is refused after it, too
         check_is_voc2012(job.dataset)
         sizes = image_sizes(job.split) if job.split is not None else None
-    left = begin(job, arguments.overwrite)
+    left = begin(job, arguments.overwrite, part)
     if left:
         start = time.perf_counter()
         seconds = predict_all(replace(job, items=left))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,35 @@ from renet.common.errors import UserError, naming
 
 def write_atomically(file: Path, content: bytes) -> None:
     """Write `file` so that at any moment it is the old one or the new one, also after a power cut."""
+    with _beside(file, content) as beside:
+        os.replace(beside, file)
+    sync_folder(file.parent)
+
+
+def write_new(file: Path, content: bytes) -> bool:
+    """Write `file` whole if there is none; of several writers, on several machines, one alone succeeds.
+
+    Returns:
+        Whether this call wrote it.
+    """
+    with _beside(file, content) as beside:
+        try:
+            os.link(beside, file)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+                raise
+            if file.exists():  # a file system without hard links: two at one moment may both write
+                return False
+            os.replace(beside, file)
+    sync_folder(file.parent)
+    return True
+
+
+@contextmanager
+def _beside(file: Path, content: bytes) -> Iterator[Path]:
+    """The content in a file beside its place, which goes again where it is still there."""
     # Machines that share a folder may have processes of one number.
     beside = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:
@@ -21,11 +53,9 @@ def write_atomically(file: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(beside, file)
-    except BaseException:
+        yield beside
+    finally:
         beside.unlink(missing_ok=True)
-        raise
-    sync_folder(file.parent)
 
 
 def write_json(file: Path, content: Any) -> None:

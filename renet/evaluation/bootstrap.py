@@ -6,17 +6,33 @@ percentile intervals). Two predictions are compared on the same draws.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from renet.common.argument_types import whole_number
 from renet.evaluation.image_counts import ratio
 
 RESAMPLES = 1000
 LEVEL = 0.95
 _AT_ONCE = 100  # resamples, which bounds the memory; the draws are the same for any
+
+
+def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --resamples and --seed."""
+    parser.add_argument(
+        "--resamples",
+        type=whole_number(0),
+        default=RESAMPLES,
+        metavar="N",
+        help="of the bootstrap over images; 0 leaves intervals out (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, metavar="N", help="of the bootstrap (default: %(default)s)"
+    )
 
 
 class Measured(Protocol):

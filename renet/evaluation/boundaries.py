@@ -191,6 +191,13 @@ class Boundaries:
         f = np.array([image.f for image in images])
         return cls(images[0].tolerance, tuple(image_ids), ClassCounts(*columns), f)
 
+    @classmethod
+    def joined(cls, several: Sequence[Boundaries]) -> Boundaries:
+        """Put those of several sets of images of one tolerance together, in their order; at least one."""
+        image_ids = tuple(image_id for each in several for image_id in each.image_ids)
+        trimap = ClassCounts.joined([each.trimap for each in several])
+        return cls(several[0].tolerance, image_ids, trimap, np.concatenate([each.f for each in several]))
+
     def select(self, image_ids: Sequence[str]) -> Boundaries:
         """Take these images, in this order; each is one of them."""
         rows = rows_of(image_ids, self.image_ids)

@@ -47,6 +47,11 @@ class ClassCounts:
         """Count in ... x C x C, rows the truth."""
         return cls(np.diagonal(confusion, axis1=-2, axis2=-1).copy(), confusion.sum(axis=-1), confusion.sum(axis=-2))
 
+    @classmethod
+    def joined(cls, several: Sequence[ClassCounts]) -> ClassCounts:
+        """Put counts of several sets one after another, along the first axis."""
+        return cls(*(np.concatenate([getattr(each, name) for each in several]) for name in cls.__annotations__))
+
     def select(self, rows: Sequence[int]) -> ClassCounts:
         """Take these rows of the first axis."""
         return ClassCounts(self.right[rows], self.truth[rows], self.predicted[rows])

@@ -333,6 +333,63 @@ def evaluate_images(
 
 
 @dataclass(frozen=True)
+class Tally:
+    """Counts of a set of images, of which its scores are computed; those of the parts of a set can be joined.
+
+    Attributes:
+        confusion: C x C int64 over all images, rows the truth.
+        ignored_pixels: pixels that the truth leaves unlabelled.
+        image_counts: of the single images.
+        boundaries: along the classes' boundaries; None where they were not asked for, or there is no image.
+        sizes: by the size of regions; None likewise.
+    """
+
+    confusion: np.ndarray
+    ignored_pixels: int
+    image_counts: ImageCounts
+    boundaries: Boundaries | None = None
+    sizes: Sizes | None = None
+
+    @classmethod
+    def of(cls, results: Iterable[ImageResult], classes: int) -> Tally:
+        """Add up the results of single images, maybe none."""
+        confusion = np.zeros((classes, classes), np.int64)
+        image_ids: list[str] = []
+        table = bytearray()
+        boundaries: list[ImageBoundaries] = []
+        sizes: list[ImageSizes] = []
+        ignored = 0
+        for result in results:
+            confusion += result.confusion
+            image_ids.append(result.image_id)
+            table += ClassCounts.of(result.confusion).as_bytes()
+            if result.boundaries is not None:
+                boundaries.append(result.boundaries)
+            if result.sizes is not None:
+                sizes.append(result.sizes)
+            ignored += result.ignored_pixels
+        of_images = ImageCounts.of(image_ids, table, classes)
+        along = Boundaries.of(image_ids, boundaries) if boundaries else None
+        by_size = Sizes.of(image_ids, sizes) if sizes else None
+        return cls(confusion, ignored, of_images, along, by_size)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Tally]) -> Tally:
+        """Join the tallies of all parts of a set, in their order."""
+        counts = [part.image_counts for part in parts]
+        image_ids = tuple(image_id for each in counts for image_id in each.image_ids)
+        along = [part.boundaries for part in parts if part.boundaries is not None]
+        by_size = [part.sizes for part in parts if part.sizes is not None]
+        return cls(
+            np.sum([part.confusion for part in parts], axis=0),
+            sum(part.ignored_pixels for part in parts),
+            ImageCounts(image_ids, ClassCounts.joined([each.counts for each in counts])),
+            Boundaries.joined(along) if along else None,
+            Sizes.joined(by_size) if by_size else None,
+        )
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Result of a whole set of images.
 
@@ -363,25 +420,19 @@ class Evaluation:
         Raises:
             ValueError: there is no labelled pixel.
         """
-        confusion = np.zeros((len(classes), len(classes)), np.int64)
-        image_ids: list[str] = []
-        table = bytearray()
-        boundaries: list[ImageBoundaries] = []
-        sizes: list[ImageSizes] = []
-        ignored = 0
-        for result in results:
-            confusion += result.confusion
-            image_ids.append(result.image_id)
-            table += ClassCounts.of(result.confusion).as_bytes()
-            if result.boundaries is not None:
-                boundaries.append(result.boundaries)
-            if result.sizes is not None:
-                sizes.append(result.sizes)
-            ignored += result.ignored_pixels
-        of_images = ImageCounts.of(image_ids, table, len(classes))
-        along = Boundaries.of(image_ids, boundaries) if boundaries else None
-        by_size = Sizes.of(image_ids, sizes) if sizes else None
-        return cls(tuple(classes), confusion, len(image_ids), ignored, scores(confusion), of_images, along, by_size)
+        return cls.of_tally(Tally.of(results, len(classes)), classes)
+
+    @classmethod
+    def of_tally(cls, tally: Tally, classes: Sequence[str]) -> Evaluation:
+        """Compute the scores of a set of images.
+
+        Raises:
+            ValueError: there is no labelled pixel.
+        """
+        images = len(tally.image_counts.image_ids)
+        found = scores(tally.confusion)
+        counts = (tally.image_counts, tally.boundaries, tally.sizes)
+        return cls(tuple(classes), tally.confusion, images, tally.ignored_pixels, found, *counts)
 
     @property
     def pixel_accuracy(self) -> float:

@@ -110,6 +110,13 @@ class Sizes:
         regions = np.sum([image.regions for image in images], axis=0)
         return cls(images[0].shares, tuple(image_ids), ClassCounts(*columns), regions)
 
+    @classmethod
+    def joined(cls, several: Sequence[Sizes]) -> Sizes:
+        """Put those of several sets of images of the same bands together, in their order; at least one."""
+        image_ids = tuple(image_id for each in several for image_id in each.image_ids)
+        counts = ClassCounts.joined([each.counts for each in several])
+        return cls(several[0].shares, image_ids, counts, np.sum([each.regions for each in several], axis=0))
+
     def select(self, image_ids: Sequence[str]) -> Sizes:
         """Take these images, in this order; each is one of them. `regions` stays that of all."""
         rows = rows_of(image_ids, self.image_ids)

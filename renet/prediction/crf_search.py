@@ -16,6 +16,7 @@ from caffe.proto import caffe_pb2
 
 from renet.common.errors import UserError, naming
 from renet.common.files import write_atomically
+from renet.common.parts import WHOLE, Part
 from renet.common.repository import ROOT, find_file
 from renet.data.dataset import Dataset
 from renet.data.split_reader import SplitReader
@@ -36,7 +37,7 @@ from renet.runtime.prototxt import read_network
 from renet.runtime.worker_process import NativeCrash, run_native_together
 
 MEASURES = ("mean_iou", "pixel_accuracy", "class_accuracy")
-RESULTS = "results.jsonl"
+RESULTS = "results.jsonl"  # of a part results.3_of_8.jsonl
 BEST = "best.prototxt"
 # The coarse grid: a factor of about three between neighbours.
 COARSE_BILATERAL = {"bi_w": (1, 3, 10), "bi_xy_std": (20, 60, 180), "bi_rgb_std": (3, 6, 12)}
@@ -124,28 +125,46 @@ def learnt_images(job: SearchJob) -> tuple[int, Path | None]:
 class ResultFile:
     """Results of candidates, a line of JSON each, so that a search that was stopped goes on.
 
-    The first line says on what the scores were measured; results of something else are refused.
+    The first line says on what the scores were measured; results of something else are refused. Each part of a search
+    writes a file of its own and reads those of all.
     """
 
-    def __init__(self, file: Path, job: SearchJob) -> None:
-        """Read what is there, or begin the file.
+    def __init__(self, folder: Path, job: SearchJob, part: Part = WHOLE) -> None:
+        """Read what is there, or begin the part's file.
 
         Raises:
-            UserError: the file holds results of other predictions or images, or is damaged.
+            UserError: a file holds results of other predictions or images, or is damaged.
         """
+        file = folder / (RESULTS if part == WHOLE else f"results.{part.name}.jsonl")
+        self.part = part
         self._file = file
         self.results: dict[CrfParameters | None, Result] = {}
         ids = "\n".join(item.image_id for item in job.items)
-        origin = {
+        self._origin = {
             "predictions": json.loads(json.dumps(identity(prediction_record(job.predictions)))),
             "images": len(job.items),
             "image_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
         }
         if not file.exists():
-            write_atomically(file, (json.dumps(origin) + "\n").encode())
-            return
-        content = file.read_text(encoding="utf-8", errors="replace")
+            write_atomically(file, (json.dumps(self._origin) + "\n").encode())
         # A line that was cut off when the search was killed is measured anew.
+        content = self._read(file)
+        if not content.endswith("\n"):
+            write_atomically(file, content[: content.rfind("\n") + 1].encode())
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what other parts have measured.
+
+        Raises:
+            UserError: as when it was opened.
+        """
+        for file in sorted(self._file.parent.glob("results*.jsonl")):
+            self._read(file)
+
+    def _read(self, file: Path) -> str:
+        """Take a file's results; its whole text, whose last line may be in the making."""
+        content = file.read_text(encoding="utf-8", errors="replace")
         lines = content[: content.rfind("\n") + 1].splitlines()
         try:
             found = json.loads(lines[0]) if lines else None
@@ -155,10 +174,9 @@ class ResultFile:
                 self.results[result.parameters] = result
         except (ValueError, TypeError, KeyError, AttributeError):
             raise UserError(f"{file}: damaged; remove it to search anew") from None
-        if found != origin:
+        if found != self._origin:
             raise UserError(f"{file}: holds results of other predictions or images; choose another --out")
-        if not content.endswith("\n"):
-            write_atomically(file, content[: content.rfind("\n") + 1].encode())
+        return content
 
     def add(self, result: Result) -> None:
         """Keep a result, on the disk too."""
@@ -286,7 +304,7 @@ def search(
 
     Args:
         job: what is searched on.
-        results: gets every candidate's result.
+        results: gets every candidate's result; says which part of a stage's candidates comes first.
         start: the first candidate.
         rounds: one coarse and `rounds - 1` finer ones.
         by: the measure to raise.
@@ -296,11 +314,24 @@ def search(
         The best of all results with a CRF.
     """
 
-    def run_stage(name: str, candidates: Sequence[CrfParameters | None]) -> None:
+    def measured(name: str, candidates: Sequence[CrfParameters | None]) -> None:
         left = [candidate for candidate in candidates if candidate not in results.results]
         if left:
             for result in told(name, len(left), measure(job, left)):
                 results.add(result)
+
+    def run_stage(name: str, candidates: Sequence[CrfParameters | None]) -> None:
+        part = results.part
+        results.refresh()
+        measured(name, part.share(candidates))
+        results.refresh()
+        # Then what the others have not measured yet, so that nobody waits for a part that may never come. To do little
+        # twice, it is half of it at a time, and each part begins at another place.
+        first = part.bounds(len(candidates))[1]
+        in_order = [*candidates[first:], *candidates[:first]]
+        while missing := [candidate for candidate in in_order if candidate not in results.results]:
+            measured(f"{name}, of other parts", missing[: (len(missing) + 1) // 2])
+            results.refresh()
 
     run_stage("start", [None, start])
     seen = [start]

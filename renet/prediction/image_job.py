@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from renet.common.errors import UserError
-from renet.common.files import write_atomically
+from renet.common.files import write_atomically, write_new
+from renet.common.parts import WHOLE, Part
 from renet.common.text_files import read_json_object
 from renet.data.dataset import Dataset
 from renet.data.images import normalise
@@ -154,11 +155,16 @@ def items_of_split(split: Path) -> tuple[Item, ...]:
         return tuple(Item(image_id, index=index) for index, image_id in enumerate(reader.ids()))
 
 
-def open_folder(job: ImageJob, overwrite: bool) -> tuple[Item, ...]:
+def open_folder(job: ImageJob, overwrite: bool, shared: bool = False) -> tuple[Item, ...]:
     """Make the output folder, record in it what predicts, and say which images are still to do.
 
     Predictions of two networks must not mix in one folder, so what an earlier call with other settings left there is an
     error, or is removed with `overwrite`.
+
+    Args:
+        job: the images.
+        overwrite: predict them anew.
+        shared: other processes may be at work there, each with a part of the images.
 
     Raises:
         UserError: the folder holds other predictions, or a source image would be overwritten.
@@ -170,7 +176,7 @@ def open_folder(job: ImageJob, overwrite: bool) -> tuple[Item, ...]:
     record_file = job.out / RECORD
     record = {**job.origin(), "dataset": job.dataset.name, "classes": list(job.dataset.classes)}
     earlier = read_record(job.out)
-    if earlier is not None and not any(job.out.glob("*.png")):
+    if earlier is not None and not shared and not any(job.out.glob("*.png")):
         earlier = None  # that call failed before its first image
     if overwrite:
         _remove_predictions(job, everything=earlier is not None)
@@ -189,17 +195,32 @@ def open_folder(job: ImageJob, overwrite: bool) -> tuple[Item, ...]:
     for file in job.outputs("any"):
         file.parent.mkdir(parents=True, exist_ok=True)
     if overwrite or earlier is None:
-        write_atomically(record_file, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+        content = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
+        if shared and not write_new(record_file, content):
+            return open_folder(job, overwrite, shared)  # another part was quicker, maybe of another network
+        if not shared:
+            write_atomically(record_file, content)
     return tuple(item for item in job.items if not job.is_done(item))
 
 
-def begin(job: ImageJob, overwrite: bool) -> tuple[Item, ...]:
+def begin(job: ImageJob, overwrite: bool, part: Part = WHOLE) -> tuple[Item, ...]:
     """As `open_folder`, and tell a person what is done already.
 
+    Args:
+        job: the images, of a part its own alone.
+        overwrite: predict them anew.
+        part: which part of all images they are.
+
     Raises:
-        UserError: as `open_folder` does.
+        UserError: as `open_folder` does; or a part is to overwrite, which would remove what the others do.
     """
-    left = open_folder(job, overwrite)
+    if part != WHOLE and overwrite:
+        raise UserError(
+            f"--part does not go with --overwrite; remove {job.out} before the parts begin, or take another"
+        )
+    left = open_folder(job, overwrite, shared=part != WHOLE)
+    if part != WHOLE:
+        print(f"part {part}: {len(job.items)} images")
     if len(left) < len(job.items):
         print(f"{len(job.items) - len(left)} of {len(job.items)} images are done already")
     if not left:
