@@ -20,10 +20,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDERS = ("caffe_layers", "data_prep", "docker", "docs", "prototxt", "renet", "solvers", "tests", "tools")
 # Programs that are not ours, which are taken as they stand.
 OTHERS = {".", "cd", "cp", "git", "ln", "mkdir", "pip", "tar", "tee", "tensorboard", "xz"}
-# Options of those (docker's above all) that a text names.
+# Options of those (docker's above all), of Slurm and of GNU parallel that a text names.
 OTHERS_OPTIONS = {
     *("--build-arg", "--gpus", "--ipc", "--mount", "--rm", "--stop-timeout", "--user", "--userns", "--help"),
     *("--port", "--logdir"),
+    *("--array", "--sshlogin", "--workdir"),
 }
 # What a script calls the function that makes its command line.
 PARSERS = ("make_parser", "build_parser", "parser")

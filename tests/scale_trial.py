@@ -137,9 +137,8 @@ def main() -> None:
         return read_all(out / "test")
     out.mkdir(parents=True)
     make_weights(out)
-    print(
-        f"{'':<12} {'images':>8} {'seconds':>9} {'a second':>9} {'processor s':>11} {'MiB, 10%':>9} {'MiB, end':>9}   load"
-    )
+    heads = ("images", "seconds", "a second", "processor s", "MiB, 10%", "MiB, end", "load")
+    print(f"{'':<12} " + " ".join(f"{head:>{width}}" for head, width in zip(heads, (8, 9, 9, 11, 9, 9, 6))), flush=True)
     parts = [Part(number, count) for number in range(1, count + 1)]
     sizes = {part: len(part.share(range(images))) for part in parts}
     for part in parts:

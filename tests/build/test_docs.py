@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,23 @@ def test_commands_are_understood(document: Document) -> None:
     faults = [fault(command) for command in document.commands]
     faults += [fault(code, is_inline=True) for code in document.inline]
     assert [one for one in faults if one is not None] == []
+
+
+SCRIPTS = [
+    (document.file.name, script)
+    for document in DOCUMENTS
+    for script in re.findall(
+        r"^```bash\n(.*?)^```", document.file.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+]
+
+
+@pytest.mark.parametrize(("name", "script"), SCRIPTS, ids=[name for name, _ in SCRIPTS])
+def test_shell_scripts_can_be_parsed_and_our_commands_in_them(name: str, script: str) -> None:
+    assert subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True).stderr == ""
+    joined = script.replace("\\\n", " ").replace("$SLURM_ARRAY_TASK_ID/", "3/").replace("{}/", "3/")
+    ours = [found.partition(" :::")[0] for found in re.findall(r"\.venv/bin/python [^'\n]*", joined)]
+    assert ours and [one for one in (fault(Snippet(name, command)) for command in ours) if one is not None] == []
 
 
 @pytest.mark.parametrize("script", scripts(), ids=lambda script: script.name)
