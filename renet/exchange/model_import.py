@@ -13,6 +13,7 @@ import numpy as np
 from renet.common.commands import as_typed
 from renet.common.errors import UserError
 from renet.common.files import file_sha256, write_atomically
+from renet.common.progress import progress
 from renet.common.text_layout import listed, shape_text
 from renet.data.catalog import MEAN_BGR, bit_interleaved_palette
 from renet.data.dataset import IGNORE_LABEL, MOST_CLASSES, Dataset
@@ -23,6 +24,7 @@ from renet.runtime.worker_process import NativeCrash, run_native
 REPORT = "import.txt"
 INPUT = "data"
 ORDERS = ("BGR", "RGB")
+STEPS = 4  # of `perform`
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,9 @@ def import_model(job: ModelImport) -> Imported:
         raise UserError(f"channel_order is one of {', '.join(ORDERS)}, not {job.channel_order!r}")
     with new_model_folder(job.out) as folder:
         try:
-            (made,) = run_native(perform, job, folder)
+            steps = run_native(perform, job, folder)
+            bar = progress(steps, total=STEPS, description=f"importing {job.network.name}", unit="step", within=True)
+            *_, made = bar
         except NativeCrash as crash:
             raise UserError(f"{job.network}: Caffe cannot make this network: {crash}") from None
         dataset = job.dataset or _numbered(made)
@@ -133,8 +137,11 @@ def report_text(job: ModelImport, made: Imported) -> str:
     return "\n".join(lines) + "\n"
 
 
-def perform(job: ModelImport, folder: Path) -> Iterator[Imported]:
-    """Write networks and weights into `folder`, and yield what they are; for a process of its own (see `import_model`).
+def perform(job: ModelImport, folder: Path) -> Iterator[Imported | None]:
+    """Write networks and weights into `folder`; for a process of its own (see `import_model`).
+
+    Yields:
+        None after each step (weights read, network built, tried), and what was made after the last one.
 
     Raises:
         UserError: as `import_model`.
@@ -157,6 +164,7 @@ def perform(job: ModelImport, folder: Path) -> Iterator[Imported]:
     caffe.set_mode_cpu()
     network = read_foreign_network(job.network, job.settings)
     unused = attach_weights(network, read_weights(job.weights).arrays(), job.weights)
+    yield None
     theirs = any(layer.kind == "densecrfmeanfield" for layer in network.layers)
     translate_release(network)
     give_own_names(network)
@@ -173,6 +181,7 @@ def perform(job: ModelImport, folder: Path) -> Iterator[Imported]:
     network.notes += set_crop_offsets(description, INPUT)
     deploy = folder / DEPLOY
     built = _build(description, deploy)
+    yield None
     _check(built, blobs, job)
     if unused:
         network.notes.append(f"weights that the network does not take: {listed(unused)}")
@@ -190,6 +199,7 @@ def perform(job: ModelImport, folder: Path) -> Iterator[Imported]:
     probabilities = built.blobs[output].data
     if not np.isfinite(probabilities).all():
         raise UserError(f"{job.network}: with these weights the probabilities of an image of zeros are no numbers")
+    yield None
     built.save(str(folder / WEIGHTS))
     if crf is not None:
         _write(_with_crf(description, crf), folder / DEPLOY_CRF, text_format)
