@@ -92,6 +92,8 @@ def fill(net: caffe.Net, seed: int = 0) -> None:
             shape = blob.data.shape
             if types[name] == "BatchNorm":
                 values = [random.normal(0, 1, shape), random.uniform(1, 3, shape), np.full(shape, 2.0)][number]
+            elif types[name] == "BN":  # scale, shift, mean, variance
+                values = random.uniform(0.5, 2, shape)
             elif types[name] == "Scale" and number == 0:
                 values = random.uniform(0.5, 1.5, shape)
             elif types[name].startswith("ReNet") and len(shape) == 2 and shape[1] > 3:

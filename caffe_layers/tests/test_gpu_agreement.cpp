@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "google/protobuf/text_format.h"
 #include "gtest/gtest.h"
 
 #include "caffe/blob.hpp"
@@ -87,6 +88,18 @@ Case L2Normalization(int num, int channels, int height, int width) {
   return c;
 }
 
+Case BN(int num, int channels, int height, int width, const string& fields) {
+  Case c = {LayerParameter(), {{num, channels, height, width}}, ReNetCase(),
+      false};
+  c.parameter.set_type("BN");
+  CHECK(google::protobuf::TextFormat::ParseFromString(fields,
+      c.parameter.mutable_bn_param()));
+  return c;
+}
+
+const char* const kBNForms[] = {"bn_mode: LEARN", "bn_mode: INFERENCE",
+    "momentum: 0.5 slope_filler { value: 0.7 }", "frozen: true"};
+
 Case LearnedDenseCRF(Case c) {
   c.parameter.mutable_dense_crf_param()->set_learn(true);
   return c;
@@ -112,6 +125,7 @@ vector<Case> SmallCases() {
   cases.push_back(DenseCRF(2, 5, 6, 7, 3));
   cases.push_back(LearnedDenseCRF(DenseCRF(2, 5, 6, 7, 2)));
   cases.push_back(L2Normalization(2, 5, 6, 7));
+  for (const char* form : kBNForms) { cases.push_back(BN(2, 5, 6, 7, form)); }
   return cases;
 }
 
@@ -323,6 +337,16 @@ TYPED_TEST(GPUAgreementTest, BilinearInterpolationShapes) {
       {2, 8, 60, 80, 120, 160}, {1, 21, 41, 33, 321, 257}};
   for (const int* s : shapes) {
     this->ExpectAgreement(Bilinear(s[0], s[1], s[2], s[3], s[4], s[5]));
+  }
+}
+
+TYPED_TEST(GPUAgreementTest, BNShapes) {
+  const int shapes[][4] = {{1, 2, 5, 3}, {2, 300, 3, 5}, {3, 7, 97, 61},
+      {2, 64, 45, 60}};
+  for (const int* s : shapes) {
+    for (const char* form : kBNForms) {
+      this->ExpectAgreement(BN(s[0], s[1], s[2], s[3], form));
+    }
   }
 }
 

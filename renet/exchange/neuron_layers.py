@@ -9,6 +9,8 @@ from caffe.proto import caffe_pb2
 
 from renet.exchange.graph import Converter, Graph, Layer, NoOnnxForm
 
+_SEGNET_EPS = 1e-9  # what SegNet's BN adds to a variance
+
 
 def _plain(operator: str) -> Converter:
     return lambda graph, layer: [graph.add(operator, layer.bottoms[0])]
@@ -141,9 +143,25 @@ def _batch_norm(graph: Graph, layer: Layer) -> list[str]:
     return [graph.add("BatchNormalization", layer.bottoms[0], *values, epsilon=parameter.eps)]
 
 
+def _bn(graph: Graph, layer: Layer) -> list[str]:
+    """BN of SegNet's form (two blobs) or of PSPNet's (four)."""
+    parameter, value = layer.parameter.bn_param, layer.bottoms[0]
+    blobs = [blob.reshape(-1) for blob in layer.weights]
+    if len(blobs) == 4:
+        return [graph.add("BatchNormalization", value, *map(graph.constant, blobs), epsilon=parameter.eps)]
+    if parameter.bn_mode == caffe_pb2.BNParameter.LEARN:  # the batch's own statistics, in a prediction, too
+        axes = [0, *range(2, layer.rank)]
+        value = graph.add("Sub", value, graph.add("ReduceMean", value, axes=axes))
+        variance = graph.add("ReduceMean", graph.add("Mul", value, value), axes=axes)
+        value = graph.add("Div", value, graph.add("Sqrt", graph.scaled(variance, 1, _SEGNET_EPS)))
+    scale, shift = (graph.constant(blob.reshape(-1, *(1,) * (layer.rank - 2))) for blob in blobs)
+    return [graph.add("Add", graph.add("Mul", value, scale), shift)]
+
+
 CONVERTERS: dict[str, Converter] = {
     "AbsVal": _plain("Abs"),
     "BNLL": _plain("Softplus"),
+    "BN": _bn,
     "BatchNorm": _batch_norm,
     "Bias": _bias,
     "Clip": _clip,

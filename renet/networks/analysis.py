@@ -179,7 +179,7 @@ def label_blobs(layers: Iterable[Any]) -> dict[str, tuple[Any, int]]:
     found: dict[str, tuple[Any, int]] = {}
     seen: set[str] = set()
     for layer in reversed(list(layers)):
-        compares = layer.type == "Accuracy" or bool(losses([layer]))
+        compares = layer.type in ("Accuracy", "SegAccuracy") or bool(losses([layer]))
         prepares = layer.type not in _WITH_WEIGHTS and bool(layer.top) and all(top in found for top in layer.top)
         for index, name in enumerate(layer.bottom):
             if prepares or (compares and index):

@@ -33,6 +33,9 @@ ELEMENTWISE = {
     "tanh": 'type: "TanH"',
     "threshold": 'type: "Threshold" threshold_param { threshold: 0.2 }',
     "batch norm": 'type: "BatchNorm"',
+    "bn of segnet": 'type: "BN" bn_param { bn_mode: INFERENCE }',
+    "bn of the batch": 'type: "BN" bn_param { bn_mode: LEARN }',
+    "bn of pspnet": 'type: "BN" bn_param { frozen: true eps: 0.01 }',
     "scale": 'type: "Scale" scale_param { bias_term: true }',
     "scale without bias": 'type: "Scale"',
     "scale by one": 'type: "Scale" scale_param { num_axes: 0 bias_term: true }',
@@ -41,6 +44,7 @@ ELEMENTWISE = {
 MAPS = {
     "convolution": 'type: "Convolution" convolution_param { num_output: 5 kernel_size: 3 pad: 1 stride: 2 }',
     "dilated": 'type: "Convolution" convolution_param { num_output: 5 kernel_size: 3 pad: 2 dilation: 2 }',
+    "with holes": 'type: "Convolution" convolution_param { num_output: 5 kernel_size: 3 hole_h: 2 hole_w: 3 }',
     "oblong": 'type: "Convolution" convolution_param { num_output: 5 kernel_h: 3 kernel_w: 1 pad_h: 2 pad_w: 0 '
     "stride_h: 1 stride_w: 2 bias_term: false }",
     "for each axis": 'type: "Convolution" convolution_param { num_output: 5 kernel_size: 3 kernel_size: 2 pad: 0 '
