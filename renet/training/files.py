@@ -29,6 +29,8 @@ TEST = "test"  # kind of a solver's first test in the metrics; those after it ar
 _FILE_FIELDS = {
     "Data": ("data_param", "source"),
     "ImageData": ("image_data_param", "source"),
+    "ImageSegData": ("image_data_param", "source"),
+    "DenseImageData": ("dense_image_data_param", "source"),
     "HDF5Data": ("hdf5_data_param", "source"),
     "WindowData": ("window_data_param", "source"),
     "InfogainLoss": ("infogain_loss_param", "source"),

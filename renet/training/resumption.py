@@ -19,8 +19,8 @@ _CONSTANT = "constant"
 def starts_again(layers: Iterable[caffe_pb2.LayerParameter]) -> list[str]:
     """The layers that do not go on where they were, each in words; docs/training.md has the same table.
 
-    SegmentationData, Dropout and Caffe's Data and ImageData do: what they draw and read follows from the seed and the
-    number of samples done, which Solver::Restore tells every layer.
+    SegmentationData, ImageSegData, DenseImageData, Dropout and Caffe's Data and ImageData do: what they draw and read
+    follows from the seed and the number of samples done, which Solver::Restore tells every layer.
 
     Args:
         layers: those that are trained.

@@ -29,7 +29,7 @@ class SampleOrder {
   enum Purpose {
     CROP_ROW = 1, CROP_COLUMN = 2, MIRROR = 3, SCALE = 4, ASPECT = 5,
     ROTATION = 6, BRIGHTNESS = 7, CONTRAST = 8, SATURATION = 9, HUE = 10,
-    BLUR = 11, CUTOUT = 12
+    BLUR = 11, CUTOUT = 12, SKIP = 13
   };
 
   /// count: number of items, at least 1.

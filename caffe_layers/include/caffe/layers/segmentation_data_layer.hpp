@@ -14,9 +14,9 @@
 #include "caffe/layer.hpp"
 #include "caffe/proto/caffe.pb.h"
 #include "caffe/data/augmentation.hpp"
-#include "caffe/data/lmdb_reader.hpp"
 #include "caffe/data/prefetch_pool.hpp"
 #include "caffe/data/sample_order.hpp"
+#include "caffe/data/sample_source.hpp"
 #include "caffe/data/staged_buffer.hpp"
 
 namespace caffe {
@@ -78,8 +78,28 @@ class SegmentationDataLayer : public Layer<Dtype> {
 
   /// The next forward pass is number forward_passes (0 is the first).
   virtual void ResumeAt(int forward_passes) override;
+  /// A solver's seed counts where the fields have none of their own.
+  virtual void SetSeed(uint64_t seed) override;
 
  protected:
+  /// What the fields ask for, whatever their names are.
+  struct Settings {
+    Settings() : channels(3), fixed_size(false), pads(false), middle(false),
+        solver_seed(false), rand_skip(0) {}
+
+    SegmentationDataParameter param;  // all that it has words for
+    std::shared_ptr<const SampleSource> source;
+    int channels;      // of the images
+    bool fixed_size;   // without a crop all images have the first one's size
+    bool pads;         // beyond an image lie the mean and ignore_label
+    bool middle;       // a crop is the middle one
+    bool solver_seed;  // the seed is the solver's, where it has one
+    unsigned int rand_skip;  // the first sample is one of so many
+  };
+
+  /// Reads and checks the layer's own fields; the tops' number is checked.
+  virtual Settings ReadSettings() const;
+
   virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top);
   virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
@@ -89,14 +109,9 @@ class SegmentationDataLayer : public Layer<Dtype> {
       const vector<bool>& /* propagate_down */,
       const vector<Blob<Dtype>*>& /* bottom */) {}
 
-  struct Source {
-    string folder;
-    std::shared_ptr<const LmdbReader> images;
-    std::shared_ptr<const LmdbReader> labels;  // empty without a label top
-    int64_t first;  // number of this source's first item in the whole data set
-  };
-  /// One batch in a prefetch buffer: N x 3 x height x width of the data, then
-  /// N x 1 x height x width of the labels where there is a label top.
+  /// One batch in a prefetch buffer: N x channels x height x width of the data,
+  /// then N x 1 x height x width of the labels and N x 2 of the images' sizes,
+  /// where there are tops for them.
   struct Batch {
     Batch(int device, const string& owner)
         : height(0), width(0), values(device, owner) {}
@@ -107,33 +122,39 @@ class SegmentationDataLayer : public Layer<Dtype> {
 
   /// How messages begin.
   string Name() const;
+  /// The checks of what every layer's fields come to.
   void CheckParameters() const;
-  void OpenSources();
-  const Source& SourceOf(int64_t item) const;
-  string Describe(const Source& source, int64_t item) const;
-  cv::Mat Decode(const Source& source, int64_t item, bool label) const;
+  /// Which samples come; forgets what was read ahead.
+  void SetOrder(uint64_t seed);
   void LoadItem(Batch* batch, int64_t forward_pass, int item) const;
   /// Makes room for images of this size.
   void SetSize(int height, int width, Batch* batch) const;
   size_t DataCount(const Batch& batch) const;
   size_t LabelCount(const Batch& batch) const;
+  size_t SizeCount() const { return has_sizes_ ? 2 * batch_size_ : 0; }
+  size_t Count(const Batch& batch) const {
+    return DataCount(batch) + LabelCount(batch) + SizeCount();
+  }
   /// Starts the threads; the batches come on `device`, too, if there is one.
   void StartPool(int device);
+  void ShapeTops(int height, int width, const vector<Blob<Dtype>*>& top);
   /// Waits for the next batch, whose size the tops get.
   Batch* NextBatch(const vector<Blob<Dtype>*>& top);
   /// Gives the buffer of NextBatch back.
   void ReleaseBatch();
 
+  Settings settings_;
   bool has_label_;
+  bool has_sizes_;
   bool whole_image_;
   int crop_height_;
   int crop_width_;
   int batch_size_;
-  vector<Source> sources_;
   std::unique_ptr<const SampleOrder> order_;
   std::unique_ptr<const Augmentation> augmentation_;
+  int64_t first_sample_;
   // What each of the 256 pixel values becomes, by channel; and each label.
-  vector<Dtype> data_value_;   // 3 x 256
+  vector<Dtype> data_value_;   // channels x 256
   vector<Dtype> label_value_;  // 256
   int solver_count_;
   int solver_rank_;

@@ -32,6 +32,11 @@ void SegmentationDataLayer<Dtype>::Forward_gpu(
         values + DataCount(*batch), LabelCount(*batch) * sizeof(Dtype),
         cudaMemcpyDeviceToDevice));
   }
+  if (has_sizes_) {
+    CUDA_CHECK_OF(Name(), cudaMemcpyAsync(top[2]->mutable_gpu_data(),
+        values + DataCount(*batch) + LabelCount(*batch),
+        SizeCount() * sizeof(Dtype), cudaMemcpyDeviceToDevice));
+  }
   batch->values.MarkRead();
   ReleaseBatch();
 }
