@@ -132,6 +132,24 @@ TYPED_TEST(SoftmaxLossWeightsTest, TestEveryNormalization) {
   this->Expect(text + "normalization: NONE", weights, 1);
 }
 
+// SegNet's names: the mean is over pixels, whatever their weights are.
+TYPED_TEST(SoftmaxLossWeightsTest, TestNamesOfSegNet) {
+  const string text = "weight_by_label_freqs: true class_weighting: [0.5, 4, 0] ";
+  const vector<double> weights = this->OfClasses({0.5, 4, 0});
+  const double valid = this->Sum(this->OfClasses({1, 1, 1}));
+  this->Expect(text, weights, valid);
+  this->Expect(text + "normalize: true", weights, valid);
+  this->Expect(text + "normalization: FULL", weights, 40);
+  this->Expect(text + "normalize: false", weights, 2);
+  this->Expect("class_weighting: [0.5, 4, 0]", this->OfClasses({1, 1, 1}), valid);
+  this->Expect("weight_by_label_freqs: true class_weighting: [1, 2, 3] hard_example_fraction: 0.25",
+      this->Worst(this->OfClasses({1, 2, 3}), 8), 8);
+  this->ExpectDeath("weight_by_label_freqs: true", "without class_weighting; give it once for each class");
+  this->ExpectDeath(text + "class_weight: [1, 1, 1]", "are two ways to weigh classes");
+  this->ExpectDeath("weight_by_label_freqs: true class_weighting: [1, 1]", "2 class_weighting for the scores of 3");
+  this->ExpectDeath("weight_by_label_freqs: true class_weighting: [1, 1, -1]", "class_weighting of class 2 is -1");
+}
+
 TYPED_TEST(SoftmaxLossWeightsTest, TestSizeOfTheWeightsDoesNotMatter) {
   const double small = this->Run("class_weight: [1e-4, 3e-4, 2e-4]");
   EXPECT_NEAR(small, this->Run("class_weight: [100, 300, 200]"), 1e-5);
@@ -246,7 +264,7 @@ TYPED_TEST(SoftmaxLossWeightsTest, TestOtherLossesDoNotKnowThem) {
     shared_ptr<Layer<typename TypeParam::Dtype> > layer =
         LayerRegistry<typename TypeParam::Dtype>::CreateLayer(param);
     EXPECT_DEATH(layer->SetUp({&this->scores_, &this->scores_}, this->top_),
-        "SigmoidCrossEntropyLoss layer 'head': class_weight and hard_example_fraction are SoftmaxWithLoss's");
+        "SigmoidCrossEntropyLoss layer 'head': class_weight, hard_example_fraction and weight_by_label_freqs are SoftmaxWithLoss's");
   }
 }
 

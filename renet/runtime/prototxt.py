@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import caffe
 from caffe import upgraded_net, upgraded_solver
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
@@ -30,8 +31,8 @@ def read_network(file: Path) -> caffe_pb2.NetParameter:
     transformation fields and BatchNorm's three `param` are rewritten by Caffe's own upgrade.
 
     Raises:
-        UserError: no such file, no network, a field or value that Caffe does not have (with those that it has), a
-            number that is none; names file, line and column.
+        UserError: no such file, no network, a field or value that Caffe does not have (with those that it has; of a
+            fork's layer with what serves instead), a number that is none; names file, line and column.
     """
     return upgrade_network(read_prototxt(file, caffe_pb2.NetParameter()), file)
 
@@ -72,7 +73,8 @@ def parse_prototxt(text: str, message: AnyMessage, file: Path) -> AnyMessage:
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
-        raise UserError(f"{file}:{_explained(error)}") from None
+        foreign = _foreign_layer(text) if isinstance(message, caffe_pb2.NetParameter) else None
+        raise UserError(f"{file}: {foreign}" if foreign else f"{file}:{_explained(error)}") from None
     for path, value in _odd_numbers(message):
         raise UserError(f"{file}: {path} is {value}, which is no number to compute with")
     return message
@@ -83,6 +85,20 @@ def _upgraded(message: AnyMessage, upgrade: Callable[[bytes], tuple[bytes, bool]
     if not whole:
         raise UserError(f"{file}: an old layer has a parameter that today's Caffe does not have")
     return type(message).FromString(serialized)
+
+
+def _foreign_layer(text: str) -> str | None:
+    """What is known of a network's first layer of a fork's type that is not here; its fields are not, either."""
+    network = caffe_pb2.NetParameter()
+    try:
+        text_format.Parse(text, network, allow_unknown_field=True)
+    except text_format.ParseError:
+        return None
+    here = set(caffe.layer_type_list())
+    for layer in caffe_pb2.NetParameter.FromString(upgraded_net(network.SerializeToString())[0]).layer:
+        if layer.type not in here and (advice := caffe.foreign_layer_advice(layer.type)):
+            return f"layer {layer.name!r} is of type {layer.type}; {advice}"
+    return None
 
 
 def _explained(error: text_format.ParseError) -> str:

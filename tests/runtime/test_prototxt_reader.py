@@ -142,3 +142,37 @@ def test_mistakes_in_a_network(write, text: str, message: str) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.prototxt: no such file"):
         read_network(tmp_path / "none.prototxt")
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        (
+            'layer { name: "p" type: "Padding" padding_param { pad_beg: 1 } }',
+            r"given\.prototxt: layer 'p' is of type Padding; DeepLab has it; here serves pad in the convolution",
+        ),
+        (
+            'layers { name: "w" type: MAT_WRITE mat_write_param { prefix: "x" } }',
+            "layer 'w' is of type MatWrite; DeepLab has it; here serves HDF5Output",
+        ),
+        ('layer { name: "r" type: "ReLU" rel_param { } }', r":1:\d+: LayerParameter has no field 'rel_param'; did you"),
+        ("layers { type: PADING }", "PADING is no LayerType; there are .*PADDING"),
+    ],
+)
+def test_layers_that_only_forks_have(write, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_network(write(text))
+
+
+def test_names_of_forks(write) -> None:
+    network = read_network(
+        write(
+            """
+            layers { name: "bn" type: BN bottom: "x" top: "x" bn_param { bn_mode: INFERENCE } }
+            layers { name: "fc6" type: CONVOLUTION bottom: "x" top: "y" convolution_param { hole_h: 2 hole_w: 3 } }
+            """
+        )
+    )
+    assert [layer.type for layer in network.layer] == ["BN", "Convolution"]
+    assert list(network.layer[1].convolution_param.dilation) == [2, 3]
+    assert network.layer[0].bn_param.bn_mode == caffe_pb2.BNParameter.INFERENCE

@@ -44,6 +44,9 @@ class SoftmaxWithLossLayer : public LossLayer<Dtype> {
    *   - ignore_label (\b optional). Pixels with this label count nowhere.
    *   - normalization (\b optional, default VALID), normalize (as in Caffe).
    *   - class_weight (\b optional). C numbers of 0 or more, not all 0.
+   *   - weight_by_label_freqs, class_weighting (\b optional). SegNet's names:
+   *     with the first, w is class_weighting, and VALID's Z is
+   *     @f$ \sum_i k_i @f$, the number of pixels that count.
    *   - hard_example_fraction (\b optional, default 1). The share of the
    *     batch's pixels that counts, 0 < fraction <= 1, rounded up: those with
    *     the largest @f$ e_i @f$. Of pixels that tie for the last places each
@@ -78,10 +81,12 @@ class SoftmaxWithLossLayer : public LossLayer<Dtype> {
   const int* ignored() const { return ignores_ ? &ignore_label_ : NULL; }
   bool has_class_weights() const { return class_weight_.count() > 0; }
   bool mines() const { return hard_example_fraction_ < 1; }
+  /// The class weights that the fields give.
+  vector<float> ReadClassWeights() const;
   /// Which pixels are the worst, by pixel_loss_ and pixel_weight_.
   HardExamples<Dtype> FindWorst();
-  /// Z for this sum of the pixels' weights.
-  Dtype Normalizer(double weight_sum) const;
+  /// Z for this sum of what VALID adds up.
+  Dtype Normalizer(double sum) const;
   /// Dies where the gradient of labels is asked for.
   void CheckPropagation(const vector<bool>& propagate_down) const;
 
@@ -92,9 +97,11 @@ class SoftmaxWithLossLayer : public LossLayer<Dtype> {
   int ignore_label_;
   LossParameter_NormalizationMode normalization_;
   Blob<Dtype> class_weight_;  ///< C, or empty
+  bool counts_pixels_;        ///< VALID adds up k_i, not k_i w
   float hard_example_fraction_;
   Blob<Dtype> pixel_weight_;  ///< k_i w of each pixel's label
   Blob<Dtype> pixel_loss_;    ///< k_i e_i
+  Blob<Dtype> pixel_count_;   ///< k_i, where counts_pixels_
   vector<Dtype> ranked_;
   Dtype normalizer_;          ///< Z of the last Forward
   int softmax_axis_, outer_num_, inner_num_;

@@ -36,20 +36,44 @@ void SoftmaxWithLossLayer<Dtype>::LayerSetUp(
       << "SoftmaxWithLoss layer '" << name << "': hard_example_fraction is "
       << hard_example_fraction_ << ", expected a share of the pixels: over 0, "
       "and 1 for all of them";
-  const int weights = loss.class_weight_size();
-  if (weights == 0) { return; }
-  class_weight_.Reshape(vector<int>(1, weights));
+  counts_pixels_ = loss.weight_by_label_freqs();
+  const vector<float> weights = ReadClassWeights();
+  if (weights.empty()) { return; }
+  const char* const field =
+      counts_pixels_ ? "class_weighting" : "class_weight";
+  class_weight_.Reshape(vector<int>(1, weights.size()));
   double sum = 0;
-  for (int i = 0; i < weights; ++i) {
-    const float weight = loss.class_weight(i);
-    CHECK(weight >= 0 && std::isfinite(weight)) << "SoftmaxWithLoss layer '"
-        << name << "': class_weight of class " << i << " is " << weight
-        << ", expected a number of 0 or more";
-    class_weight_.mutable_cpu_data()[i] = weight;
-    sum += weight;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    CHECK(weights[i] >= 0 && std::isfinite(weights[i]))
+        << "SoftmaxWithLoss layer '" << name << "': " << field << " of class "
+        << i << " is " << weights[i] << ", expected a number of 0 or more";
+    class_weight_.mutable_cpu_data()[i] = weights[i];
+    sum += weights[i];
   }
-  CHECK_GT(sum, 0) << "SoftmaxWithLoss layer '" << name
-      << "': every class_weight is 0, so that nothing would be learnt";
+  CHECK_GT(sum, 0) << "SoftmaxWithLoss layer '" << name << "': every " << field
+      << " is 0, so that nothing would be learnt";
+}
+
+template <typename Dtype>
+vector<float> SoftmaxWithLossLayer<Dtype>::ReadClassWeights() const {
+  const LossParameter& loss = this->layer_param_.loss_param();
+  const string name = "SoftmaxWithLoss layer '" + this->layer_param_.name() +
+      "': ";
+  CHECK(!loss.weight_by_label_freqs() || loss.class_weighting_size() > 0)
+      << name << "weight_by_label_freqs without class_weighting; give it once "
+      "for each class, in their order";
+  CHECK(!loss.weight_by_label_freqs() || loss.class_weight_size() == 0) << name
+      << "class_weight and weight_by_label_freqs are two ways to weigh classes; "
+      "give one of them";
+  if (loss.weight_by_label_freqs()) {
+    return vector<float>(loss.class_weighting().begin(),
+        loss.class_weighting().end());
+  }
+  if (loss.class_weighting_size() > 0) {
+    LOG(WARNING) << name << "class_weighting counts with weight_by_label_freqs:"
+        " true alone, as in SegNet's fork";
+  }
+  return vector<float>(loss.class_weight().begin(), loss.class_weight().end());
 }
 
 template <typename Dtype>
@@ -67,10 +91,13 @@ void SoftmaxWithLossLayer<Dtype>::Reshape(
          "N*H*W labels of 0 to C - 1";
   CHECK(!has_class_weights() || class_weight_.count() == classes())
       << "SoftmaxWithLoss layer '" << this->layer_param_.name() << "': "
-      << class_weight_.count() << " class_weight for the scores of "
-      << classes() << " classes; expected one for each class, in their order";
+      << class_weight_.count()
+      << (counts_pixels_ ? " class_weighting" : " class_weight")
+      << " for the scores of " << classes()
+      << " classes; expected one for each class, in their order";
   pixel_weight_.Reshape(vector<int>(1, outer_num_ * inner_num_));
   pixel_loss_.ReshapeLike(pixel_weight_);
+  if (counts_pixels_) { pixel_count_.ReshapeLike(pixel_weight_); }
   if (top.size() >= 2) {
     top[1]->ReshapeLike(*bottom[0]);
   }
@@ -88,14 +115,14 @@ HardExamples<Dtype> SoftmaxWithLossLayer<Dtype>::FindWorst() {
 }
 
 template <typename Dtype>
-Dtype SoftmaxWithLossLayer<Dtype>::Normalizer(double weight_sum) const {
+Dtype SoftmaxWithLossLayer<Dtype>::Normalizer(double sum) const {
   double normalizer = 1;
   switch (normalization_) {
   case LossParameter_NormalizationMode_FULL:
     normalizer = outer_num_ * inner_num_;
     break;
   case LossParameter_NormalizationMode_VALID:
-    normalizer = weight_sum;
+    normalizer = sum;
     break;
   case LossParameter_NormalizationMode_BATCH_SIZE:
     normalizer = outer_num_;
@@ -124,12 +151,15 @@ void SoftmaxWithLossLayer<Dtype>::Forward_cpu(
       has_class_weights() ? class_weight_.cpu_data() : NULL;
   Dtype* weight = pixel_weight_.mutable_cpu_data();
   Dtype* loss = pixel_loss_.mutable_cpu_data();
+  Dtype* counted = counts_pixels_ ? pixel_count_.mutable_cpu_data() : NULL;
   for (int i = 0; i < outer_num_; ++i) {
     const Dtype* map = prob + i * classes() * inner_num_;
     for (int j = 0; j < inner_num_; ++j) {
       const int pixel = i * inner_num_ + j;
       const int value = static_cast<int>(label[pixel]);
-      if (ignores_ && value == ignore_label_) {
+      const bool ignored = ignores_ && value == ignore_label_;
+      if (counted != NULL) { counted[pixel] = !ignored; }
+      if (ignored) {
         weight[pixel] = loss[pixel] = 0;
         continue;
       }
@@ -144,15 +174,17 @@ void SoftmaxWithLossLayer<Dtype>::Forward_cpu(
       const Dtype counts = worst.Counts(loss[pixel]);
       weight[pixel] *= counts;
       loss[pixel] *= counts;
+      if (counted != NULL) { counted[pixel] *= counts; }
     }
   }
+  const Dtype* const added = counted != NULL ? counted : weight;
   Dtype loss_sum = 0;
-  double weight_sum = 0;
+  double sum = 0;
   for (int pixel = 0; pixel < pixel_loss_.count(); ++pixel) {
     loss_sum += loss[pixel];
-    weight_sum += weight[pixel];
+    sum += added[pixel];
   }
-  normalizer_ = Normalizer(weight_sum);
+  normalizer_ = Normalizer(sum);
   top[0]->mutable_cpu_data()[0] = loss_sum / normalizer_;
   if (top.size() == 2) {
     top[1]->ShareData(prob_);

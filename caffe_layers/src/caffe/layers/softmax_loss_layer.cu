@@ -11,9 +11,12 @@ namespace caffe {
 template <typename Dtype>
 __global__ void SoftmaxLossForwardKernel(int pixels, int classes, int inner,
     bool ignores, int ignore_label, const Dtype* prob, const Dtype* label,
-    const Dtype* class_weight, Dtype* weight, Dtype* loss) {
+    const Dtype* class_weight, Dtype* weight, Dtype* loss, Dtype* counted) {
   CUDA_KERNEL_LOOP(pixel, pixels) {
     const int value = static_cast<int>(label[pixel]);
+    if (counted != NULL) {
+      counted[pixel] = !(ignores && value == ignore_label);
+    }
     if (ignores && value == ignore_label) {
       weight[pixel] = 0;
       loss[pixel] = 0;
@@ -33,11 +36,12 @@ __global__ void SoftmaxLossForwardKernel(int pixels, int classes, int inner,
 
 template <typename Dtype>
 __global__ void KeepWorstKernel(int pixels, HardExamples<Dtype> worst,
-    Dtype* weight, Dtype* loss) {
+    Dtype* weight, Dtype* loss, Dtype* counted) {
   CUDA_KERNEL_LOOP(pixel, pixels) {
     const Dtype counts = worst.Counts(loss[pixel]);
     weight[pixel] *= counts;
     loss[pixel] *= counts;
+    if (counted != NULL) { counted[pixel] *= counts; }
   }
 }
 
@@ -61,18 +65,21 @@ void SoftmaxWithLossLayer<Dtype>::Forward_gpu(
   const int pixels = pixel_loss_.count();
   Dtype* weight = pixel_weight_.mutable_gpu_data();
   Dtype* loss = pixel_loss_.mutable_gpu_data();
+  Dtype* counted = counts_pixels_ ? pixel_count_.mutable_gpu_data() : NULL;
   // NOLINT_NEXT_LINE(whitespace/operators)
   SoftmaxLossForwardKernel<Dtype><<<CAFFE_GET_BLOCKS(pixels),
       CAFFE_CUDA_NUM_THREADS>>>(pixels, classes(), inner_num_, ignores_,
       ignore_label_, prob_.gpu_data(), bottom[1]->gpu_data(),
-      has_class_weights() ? class_weight_.gpu_data() : NULL, weight, loss);
+      has_class_weights() ? class_weight_.gpu_data() : NULL, weight, loss,
+      counted);
   CUDA_POST_KERNEL_CHECK;
   if (mines()) {
     const HardExamples<Dtype> worst = FindWorst();
     // NOLINT_NEXT_LINE(whitespace/operators)
     KeepWorstKernel<Dtype><<<CAFFE_GET_BLOCKS(pixels),
         CAFFE_CUDA_NUM_THREADS>>>(pixels, worst,
-        pixel_weight_.mutable_gpu_data(), pixel_loss_.mutable_gpu_data());
+        pixel_weight_.mutable_gpu_data(), pixel_loss_.mutable_gpu_data(),
+        counted);
     CUDA_POST_KERNEL_CHECK;
   }
   Dtype loss_sum;
@@ -80,12 +87,13 @@ void SoftmaxWithLossLayer<Dtype>::Forward_gpu(
   if (!(loss_sum >= 0)) {
     CheckLabels(this->layer_param_, *bottom[1], classes(), ignored());
   }
-  Dtype weight_sum = pixels;
+  Dtype sum = pixels;
   if (normalization_ == LossParameter_NormalizationMode_VALID &&
       (ignores_ || has_class_weights() || mines())) {
-    caffe_gpu_asum(pixels, pixel_weight_.gpu_data(), &weight_sum);
+    caffe_gpu_asum(pixels,
+        (counts_pixels_ ? pixel_count_ : pixel_weight_).gpu_data(), &sum);
   }
-  normalizer_ = Normalizer(weight_sum);
+  normalizer_ = Normalizer(sum);
   top[0]->mutable_cpu_data()[0] = loss_sum / normalizer_;
   if (top.size() == 2) {
     top[1]->ShareData(prob_);
