@@ -136,7 +136,6 @@ def main() -> None:
     if arguments.read:
         return read_all(out / "test")
     out.mkdir(parents=True)
-    make_weights(out)
     heads = ("images", "seconds", "a second", "processor s", "MiB, 10%", "MiB, end", "load")
     print(f"{'':<12} " + " ".join(f"{head:>{width}}" for head, width in zip(heads, (8, 9, 9, 11, 9, 9, 6))), flush=True)
     parts = [Part(number, count) for number in range(1, count + 1)]
@@ -146,6 +145,8 @@ def main() -> None:
     measured("join", images, "tools/merge.py", "dataset", out)
     measured("read", images, __file__, "--out", out, "--read")
     split, predictions = out / "test", out / "predictions"
+    if arguments.predict:
+        make_weights(out)
     for part in parts[: arguments.predict]:
         model = ["--model", out / "deploy.prototxt", "--weights", out / "net.caffemodel", "--split", split]
         measured(f"predict {part}", sizes[part], "tools/predict.py", *model, "--out", predictions, "--part", part)

@@ -16,6 +16,7 @@ from renet.conversion.prepare import OutputOptions, file_fingerprint, framed, pr
 from renet.conversion.regions import coco_runs
 from renet.data.catalog import VOC2012
 from renet.data.dataset import IGNORE_LABEL, Dataset
+from renet.data.image_ids import check_name
 from renet.data.images import LabelFrame, normalise
 from renet.data.split_writer import LeftOut, Pair, Sample
 
@@ -125,6 +126,7 @@ def make_samples(
     samples = []
     images = read_voc_annotations(annotations)
     for image in images:
+        check_name(image.file_name, annotations)
         file = folder / image.file_name
         image_id = file.stem
         if image_id in owners:

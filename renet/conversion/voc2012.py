@@ -15,7 +15,7 @@ from renet.common.errors import UserError, first_line
 from renet.conversion.prepare import OutputOptions, file_fingerprint, framed, prepare
 from renet.data.catalog import VOC2012
 from renet.data.dataset import Dataset
-from renet.data.image_ids import read_ids
+from renet.data.image_ids import named_file, read_ids
 from renet.data.images import LabelFrame, normalise, read_index_png
 from renet.data.split_writer import Pair, Sample
 
@@ -51,20 +51,20 @@ class Source:
 
     def image(self, image_id: str) -> Path:
         """Find an image: VOC's copy, or SBD's where VOC's folder lacks it."""
-        file = self.voc / IMAGE_FOLDER / f"{image_id}.jpg"
+        file = named_file(self.voc / IMAGE_FOLDER, image_id, ".jpg")
         if self.sbd is not None and not file.is_file():
-            beside = self.sbd / SBD_IMAGE_FOLDER / f"{image_id}.jpg"
+            beside = named_file(self.sbd / SBD_IMAGE_FOLDER, image_id, ".jpg")
             return beside if beside.is_file() else file
         return file
 
     def label(self, image_id: str) -> Path:
         """Find a label: VOC's PNG, or one of the folder `aug`, or SBD's Matlab file; VOC's place where there is
         none."""
-        own = self.voc / LABEL_FOLDER / f"{image_id}.png"
+        own = named_file(self.voc / LABEL_FOLDER, image_id, ".png")
         if image_id in self.voc_labelled or own.is_file():
             return own
-        others = [self.aug / f"{image_id}.png"] if self.aug else []
-        others += [self.sbd / SBD_LABEL_FOLDER / f"{image_id}.mat"] if self.sbd else []
+        others = [named_file(self.aug, image_id, ".png")] if self.aug else []
+        others += [named_file(self.sbd / SBD_LABEL_FOLDER, image_id, ".mat")] if self.sbd else []
         return next((file for file in others if file.is_file()), others[-1] if others else own)
 
 

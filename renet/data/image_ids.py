@@ -20,6 +20,8 @@ from renet.common.text_files import numbered_lines
 IMAGE_ENDINGS = frozenset(Image.registered_extensions())
 LABEL_ENDING = ".png"
 
+# Control characters and line ends, which forge lines of a log, and what is no UTF-8 (Python's surrogates).
+_UNSAFE_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NAMED = 3  # how many examples a message gives
 # Names may have spaces in them: only a tab, or an image's ending before the gap, makes two columns.
 _ENDINGS = "|".join(map(re.escape, sorted(IMAGE_ENDINGS)))
@@ -43,6 +45,30 @@ class Entry:
     id: str
     image: str
     label: str | None = None
+
+
+def check_name(name: str, where: object) -> None:
+    """Make sure that an id, or a path that another's file states, leads nowhere but into the folder that it is used in.
+
+    Raises:
+        UserError: it is absolute, has `..` in it, characters that are no text or no UTF-8, or is empty; names `where`.
+    """
+    if _UNSAFE_CHARACTERS.search(name):
+        raise UserError(f"{where}: the name {name!r} has characters that are no text; rename it")
+    if not name or not {"", ".", ".."}.isdisjoint(name.split("/")):
+        raise UserError(f"{where}: the name {name!r} may lead out of its folder; rename it")
+
+
+def named_file(folder: Path, image_id: str, ending: str) -> Path:
+    """The file of an image in a folder, such as its prediction; everything that makes a path of an id does it here.
+
+    Raises:
+        UserError: as `check_name`, or the id has a folder in it.
+    """
+    check_name(image_id, folder)
+    if "/" in image_id:
+        raise UserError(f"{folder}: the name {image_id!r} has a folder in it, so no file can be named by it; rename it")
+    return folder / f"{image_id}{ending}"
 
 
 def file_id(name: str, suffix: str = "") -> str:
@@ -119,6 +145,7 @@ def read_list(file: Path, suffix: str = "") -> list[Entry]:
         if entry.id in seen:
             raise UserError(f"{file}, line {entry.line}: lists {entry.id} twice")
         seen.add(entry.id)
+        check_name(entry.id, f"{file}, line {entry.line}")
     return entries
 
 
@@ -161,6 +188,7 @@ def _matching(folder: Path, is_meant: Callable[[str], bool]) -> list[Path]:
 def _by_id(folder: Path, files: list[Path], suffix: str, kind: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in files:
+        check_name(file.name, file.parent)
         # x.json and x.jpg.json are both of the image x
         one = file_id(file.name if file.suffix.lower() in IMAGE_ENDINGS else file.stem, suffix)
         if one in found:

@@ -16,6 +16,7 @@ import numpy as np
 
 from renet.common.errors import UserError
 from renet.data.datum import unpack_encoded
+from renet.data.image_ids import check_name
 
 IMAGES = "images.lmdb"
 LABELS = "labels.lmdb"
@@ -201,6 +202,7 @@ def _keys(environment: lmdb.Environment) -> list[str]:
     for key in keys:
         if len(key) <= KEY_DIGITS or not key[:KEY_DIGITS].isdigit() or key[KEY_DIGITS] != "_":
             raise UserError(f"{environment.path()}: the key {key!r} does not read {make_key(0, '<image id>')}")
+        check_name(id_of_key(key), environment.path())
     return keys
 
 

@@ -30,6 +30,7 @@ from renet.common.progress import progress
 from renet.data.bad_samples import BadSamples, LabelAdvice, LabelRangeError, SampleError
 from renet.data.dataset import SplitSummary
 from renet.data.datum import pack_encoded
+from renet.data.image_ids import check_name
 from renet.data.images import EncodedImage, encode_png, shrink_image, shrink_label
 from renet.data.split_reader import (
     IMAGES,
@@ -361,6 +362,7 @@ def _check_ids(samples: Sequence[Sample], folder: Path) -> None:
         seen.add(sample.id)
         if not sample.id or len(make_key(0, sample.id).encode(errors="replace")) > LONGEST_KEY:
             raise UserError(f"{folder}: the id {sample.id!r} is empty or too long for a database key")
+        check_name(sample.id, folder)
 
 
 def _databases(samples: Sequence[Sample]) -> tuple[str, ...]:

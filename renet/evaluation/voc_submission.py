@@ -17,6 +17,7 @@ from renet.common.errors import UserError, naming
 from renet.common.files import write_atomically
 from renet.data.catalog import VOC2012, bit_interleaved_palette
 from renet.data.dataset import Dataset
+from renet.data.image_ids import named_file
 from renet.data.label_maps import encode_label_map, read_label_map
 from renet.data.split_reader import SplitReader
 from renet.evaluation.scores import predicted_files, size_text
@@ -116,7 +117,7 @@ def write_comp6(
                 height, width = sizes[image_id]
                 raise UserError(f"{file}: {size_text(labels)}, the image is {width} x {height}")
             with naming(target / f"{image_id}.png"):
-                (beside / f"{image_id}.png").write_bytes(encode_label_map(labels, dataset))
+                named_file(beside, image_id, ".png").write_bytes(encode_label_map(labels, dataset))
         if target.exists():
             shutil.rmtree(target)
         beside.rename(target)

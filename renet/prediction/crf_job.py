@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from renet.common.errors import UserError
+from renet.data.image_ids import named_file
 from renet.data.split_reader import SplitReader
 from renet.prediction.crf_inference import DenseCrf
 from renet.prediction.crf_parameters import CrfParameters
@@ -66,7 +67,7 @@ def prediction_record(predictions: Path) -> dict[str, Any]:
 
 def probability_file(predictions: Path, image_id: str) -> Path:
     """Where predict.py keeps the probabilities of an image."""
-    return predictions / PROBABILITY_MAPS / f"{image_id}.npz"
+    return named_file(predictions / PROBABILITY_MAPS, image_id, ".npz")
 
 
 def check_probabilities_exist(predictions: Path, items: Sequence[Item]) -> None:

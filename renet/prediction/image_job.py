@@ -18,6 +18,7 @@ from renet.common.files import write_atomically, write_new
 from renet.common.parts import WHOLE, Part
 from renet.common.text_files import read_json_object
 from renet.data.dataset import Dataset
+from renet.data.image_ids import check_name, named_file
 from renet.data.images import normalise
 from renet.data.label_maps import write_label_map
 from renet.data.overlay import draw_overlay
@@ -84,10 +85,10 @@ class ImageJob(ABC):
         """The files that one image's prediction consists of; the label map comes last, when all else is written."""
         files = []
         if self.probabilities:
-            files.append(self.out / PROBABILITY_MAPS / f"{image_id}.npz")
+            files.append(named_file(self.out / PROBABILITY_MAPS, image_id, ".npz"))
         if self.overlay:
-            files.append(self.out / OVERLAYS / f"{image_id}.jpg")
-        return [*files, self.out / f"{image_id}.png"]
+            files.append(named_file(self.out / OVERLAYS, image_id, ".jpg"))
+        return [*files, named_file(self.out, image_id, ".png")]
 
     def is_done(self, item: Item) -> bool:
         """Whether all of the image's outputs exist (each is written whole or not at all)."""
@@ -139,6 +140,7 @@ def items_of_files(inputs: Sequence[Path]) -> tuple[Item, ...]:
             raise UserError(f"{path}: no such file or folder")
     by_id: dict[str, Path] = {}
     for file in files:
+        check_name(file.name, file.parent)
         other = by_id.setdefault(file.stem, file)
         if other is not file:
             raise UserError(f"{file}: has the same image id as {other}, so both would be {file.stem}.png")
