@@ -56,7 +56,25 @@ CAFFE_HOST_DEVICE inline Dtype PartOf(const PoolingAxis& rows,
       (Dtype(LengthOf(rows, row)) * LengthOf(columns, column)) : Dtype(1);
 }
 
-/// The sum of what the windows (rows.windows x columns.windows) give a place.
+/// Adds what a window gives its places of the map (rows.size x columns.size).
+template <typename Dtype>
+inline void SpreadWindow(const PoolingAxis& rows, const PoolingAxis& columns,
+    bool average, Dtype value, int window, Dtype* map) {
+  const int row = window / columns.windows;
+  const int column = window % columns.windows;
+  const PoolingSpan down = PlacesOf(rows, row);
+  const PoolingSpan across = PlacesOf(columns, column);
+  const Dtype part =
+      PartOf<Dtype>(rows, columns, average, row, column) * value;
+  for (int y = down.begin; y < down.end; ++y) {
+    for (int x = across.begin; x < across.end; ++x) {
+      map[y * columns.size + x] += part;
+    }
+  }
+}
+
+/// The sum of what the windows (rows.windows x columns.windows) give a place,
+/// in the order of the windows.
 template <typename Dtype>
 CAFFE_HOST_DEVICE inline Dtype SpreadValue(const PoolingAxis& rows,
     const PoolingAxis& columns, bool average, const Dtype* windows, int place) {

@@ -139,14 +139,14 @@ void UnpoolingLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
 #endif
   for (int map = 0; map < maps; ++map) {
     Dtype* const output = top_data + map * area;
+    std::fill(output, output + area, Dtype(0));
     if (method_ != UnpoolingParameter::MAX) {
-      for (int place = 0; place < area; ++place) {
-        output[place] = SpreadValue(rows_, columns_, average,
-            bottom_data + map * windows, place);
+      for (int window = 0; window < windows; ++window) {
+        SpreadWindow(rows_, columns_, average,
+            bottom_data[map * windows + window], window, output);
       }
       continue;
     }
-    std::fill(output, output + area, Dtype(0));
     for (int i = map * windows; i < (map + 1) * windows; ++i) {
       const int place = UnpooledPlace(rows_, columns_, mask, i);
       if (place < 0) {
