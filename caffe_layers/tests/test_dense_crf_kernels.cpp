@@ -29,6 +29,7 @@ inline int atomicMin(int* address, int value) {
 #include "caffe/blob.hpp"
 #include "caffe/filler.hpp"
 #include "caffe/layers/dense_crf_layer.hpp"
+#include "caffe/layers/multi_stage_meanfield_layer.hpp"
 #include "caffe/crf/mean_field_device_solver.cuh"
 
 #include "caffe/test/test_caffe_main.hpp"
@@ -192,10 +193,12 @@ class DenseCRFKernelTest : public ::testing::Test {
   // Noise for scores, a slanted edge with noise for the image.
   void Shape(int num, int classes, int height, int width) {
     scores_.Reshape(num, classes, height, width);
+    start_.Reshape(num, classes, height, width);
     image_.Reshape(num, 3, height, width);
     FillerParameter filler_param;
     GaussianFiller<Dtype> filler(filler_param);
     filler.Fill(&scores_);
+    filler.Fill(&start_);
     Dtype* image = image_.mutable_cpu_data();
     for (int i = 0; i < image_.count(); ++i) {
       const int x = i % width, y = i / width % height;
@@ -205,10 +208,12 @@ class DenseCRFKernelTest : public ::testing::Test {
   }
 
   void SetUpLayer() {
-    layer_.reset(new DenseCRFLayer<Dtype>(param_));
+    layer_ = bottom_.size() == 3 ?
+        shared_ptr<DenseCRFLayer<Dtype> >(
+        new MultiStageMeanfieldLayer<Dtype>(param_)) :
+        shared_ptr<DenseCRFLayer<Dtype> >(new DenseCRFLayer<Dtype>(param_));
     layer_->SetUp(bottom_, top_);
-    if (!crf_->learn()) { return; }
-    // weights and compatibility that differ from class to class
+    // parameters that differ from class to class
     for (const shared_ptr<Blob<Dtype> >& blob : layer_->blobs()) {
       for (int i = 0; i < blob->count(); ++i) {
         blob->mutable_cpu_data()[i] += Dtype(0.1) * std::sin(Dtype(i + 1));
@@ -216,16 +221,51 @@ class DenseCRFKernelTest : public ::testing::Test {
     }
   }
 
+  // CRF-as-RNN's layer with the settings that DenseCRF has.
+  void UseThreeBottoms() {
+    MultiStageMeanfieldParameter* const theirs =
+        param_.mutable_multi_stage_meanfield_param();
+    theirs->set_num_iterations(crf_->max_iter());
+    theirs->set_theta_alpha(50);
+    theirs->set_theta_beta(20);
+    theirs->set_theta_gamma(3);
+    crf_->set_bi_xy_std(50);
+    crf_->set_bi_rgb_std(20);
+    crf_->set_normalization(DenseCRFParameter_Normalization_AFTER);
+    crf_->set_order(DenseCRFParameter_Order_RGB);
+    crf_->set_output(DenseCRFParameter_Output_SCORE);
+    crf_->set_kernel_weights(DenseCRFParameter_ClassMatrix_MATRIX);
+    crf_->set_compatibility(DenseCRFParameter_ClassMatrix_MATRIX);
+    bottom_.insert(bottom_.begin() + 1, &start_);
+  }
+
+  // What the blobs say, or the settings.
+  ClassMixing<Dtype> Mixing() const {
+    ClassMixing<Dtype> mixing = {};
+    mixing.classes = scores_.channels();
+    const bool matrix =
+        crf_->kernel_weights() == DenseCRFParameter_ClassMatrix_MATRIX;
+    for (int k = 0; k < 2; ++k) {
+      mixing.weights[k].common = k == 0 ? crf_->pos_w() : crf_->bi_w();
+      mixing.weights[k].full = matrix;
+      if (crf_->learn() || matrix) {
+        mixing.weights[k].values = layer_->blobs()[k]->cpu_data();
+      }
+    }
+    if (crf_->learn() ||
+        crf_->compatibility() == DenseCRFParameter_ClassMatrix_MATRIX) {
+      mixing.compatibility = layer_->blobs().back()->cpu_data();
+    }
+    return mixing;
+  }
+
   DenseCRFProblem<Dtype> Problem(int n) const {
-    DenseCRFProblem<Dtype> problem = PoseDenseCRF<Dtype>(*crf_,
-        scores_.channels(), scores_.height(), scores_.width(),
+    DenseCRFProblem<Dtype> problem = PoseDenseCRF<Dtype>(*crf_, Mixing(),
+        scores_.height(), scores_.width(),
         scores_.cpu_data() + scores_.offset(n),
         image_.cpu_data() + image_.offset(n));
-    if (crf_->learn()) {
-      for (int k = 0; k < 2; ++k) {
-        problem.weight[k].of_class = layer_->blobs()[k]->cpu_data();
-      }
-      problem.compatibility = layer_->blobs()[2]->cpu_data();
+    if (bottom_.size() == 3) {
+      problem.start = start_.cpu_data() + start_.offset(n);
     }
     return problem;
   }
@@ -259,19 +299,30 @@ class DenseCRFKernelTest : public ::testing::Test {
       caffe_set(blob->count(), Dtype(0.5), blob->mutable_cpu_diff());
       diffs.push_back(vector<Dtype>(blob->count(), Dtype(0.5)));
     }
-    layer_->Backward(top_, {true, false}, bottom_);
+    vector<bool> propagate_down(bottom_.size(), true);
+    propagate_down.back() = false;
+    layer_->Backward(top_, propagate_down, bottom_);
     vector<Dtype> scores_diff(scores_.count(), NAN);
+    vector<Dtype> start_diff(scores_.count(), NAN);
+    const bool learned_weights = Mixing().weights[0].values != NULL;
     for (int n = 0; n < scores_.num(); ++n) {
       DenseCRFDiffs<Dtype> wanted = {};
       wanted.top = result_.cpu_diff() + result_.offset(n);
       wanted.scores = scores_diff.data() + scores_.offset(n);
+      if (bottom_.size() == 3) {
+        wanted.start = start_diff.data() + scores_.offset(n);
+      }
       for (size_t k = 0; k < diffs.size(); ++k) {
-        (k < 2 ? wanted.weight[k] : wanted.compatibility) = diffs[k].data();
+        (k < 2 && learned_weights ? wanted.weight[k] : wanted.compatibility) =
+            diffs[k].data();
       }
       EXPECT_TRUE(solver_.Backward(Problem(n), wanted));
     }
     const double tolerance = sizeof(Dtype) == 4 ? 1e-3 : 1e-5;
     ExpectNear(scores_.cpu_diff(), scores_diff, tolerance);
+    if (bottom_.size() == 3) {
+      ExpectNear(start_.cpu_diff(), start_diff, tolerance);
+    }
     for (size_t k = 0; k < diffs.size(); ++k) {
       ExpectNear(layer_->blobs()[k]->cpu_diff(), diffs[k], tolerance);
     }
@@ -291,7 +342,7 @@ class DenseCRFKernelTest : public ::testing::Test {
   LayerParameter param_;
   DenseCRFParameter* crf_;
   shared_ptr<DenseCRFLayer<Dtype> > layer_;
-  Blob<Dtype> scores_, image_, result_;
+  Blob<Dtype> scores_, start_, image_, result_;
   vector<Blob<Dtype>*> bottom_, top_;
   EmulatedLatticeDevice device_;
   MeanFieldDeviceSolver<Dtype, EmulatedLatticeDevice> solver_;
@@ -306,18 +357,20 @@ TYPED_TEST(DenseCRFKernelTest, LatticeIsThatOfTheProcessor) {
     this->Shape(1, 2, height, 23);
     const DenseCRFProblem<TypeParam> problem = this->Problem(0);
     const int pixels = height * 23;
+    const LatticeNormalization normalization = {height < 22, height % 2 == 0};
+    const vector<TypeParam> ones(pixels, TypeParam(1));
     PermutohedralLattice<5> lattice;
-    ASSERT_TRUE(lattice.Build(problem.bilateral, pixels));
+    ASSERT_TRUE(lattice.Build(problem.bilateral, pixels, normalization));
     const PermutohedralFilterPlan expected = lattice.plan();
     for (emulation::Settings::Order order : kOrders) {
       emulation::settings().order = order;
       PermutohedralDeviceLattice<TypeParam, 5> device_lattice;
       LatticeScratch<TypeParam> scratch;
       ASSERT_TRUE(device_lattice.Build(&this->device_, pixels,
-          problem.bilateral, &scratch));
+          problem.bilateral, normalization, &scratch));
       EXPECT_EQ(expected.vertices, device_lattice.vertices());
       const BlurredLattice<TypeParam, 6> actual =
-          device_lattice.Blur(&this->device_, NULL, 1, false);
+          device_lattice.Blur(&this->device_, ones.data(), 1, false);
       for (int e = 0; e < pixels * 6; ++e) {
         // the processor's vertex 0 is the empty one
         ASSERT_EQ(expected.vertex[e], actual.vertex[e] + 1);
@@ -489,6 +542,81 @@ TYPED_TEST(DenseCRFKernelTest, BackwardWithoutWeights) {
     this->crf_->set_pos_w(used == 1 ? 2 : 0);
     this->crf_->set_bi_w(used == 2 ? 4 : 0);
     this->Shape(1, 3, 7, 9);
+    this->ExpectBackward();
+  }
+}
+
+// One solver for all of them, which must not keep a lattice of other factors.
+TYPED_TEST(DenseCRFKernelTest, Normalizations) {
+  this->Shape(2, 5, 9, 7);
+  this->crf_->set_bi_rgb_std(20);
+  for (DenseCRFParameter_Normalization normalization : {
+      DenseCRFParameter_Normalization_AFTER,
+      DenseCRFParameter_Normalization_NONE,
+      DenseCRFParameter_Normalization_BEFORE,
+      DenseCRFParameter_Normalization_SYMMETRIC}) {
+    this->crf_->set_normalization(normalization);
+    // K's rows sum to more than 1
+    const bool none = normalization == DenseCRFParameter_Normalization_NONE;
+    this->crf_->set_pos_w(none ? 0.1 : 3);
+    this->crf_->set_bi_w(none ? 0.1 : 5);
+    for (int learn = 0; learn < 2; ++learn) {
+      this->crf_->set_learn(learn);
+      this->ExpectForward();
+      this->ExpectBackward();
+    }
+  }
+}
+
+TYPED_TEST(DenseCRFKernelTest, Matrices) {
+  const int shapes[][4] = {{1, 2, 1, 1}, {2, 5, 9, 7}, {1, 21, 7, 11},
+      {1, 40, 1, 6}};
+  this->crf_->set_bi_rgb_std(20);
+  for (const int* s : shapes) {
+    for (int which = 1; which < 8; ++which) {
+      SCOPED_TRACE(::testing::Message() << s[0] << " x " << s[1] << " x "
+          << s[2] << " x " << s[3] << ", " << which);
+      this->crf_->set_kernel_weights(
+          static_cast<DenseCRFParameter_ClassMatrix>(which % 2));
+      this->crf_->set_compatibility(
+          static_cast<DenseCRFParameter_ClassMatrix>(which / 2 % 2));
+      this->crf_->set_learn(which / 4);
+      this->Shape(s[0], s[1], s[2], s[3]);
+      this->ExpectForward();
+      this->ExpectBackward();
+    }
+  }
+}
+
+TYPED_TEST(DenseCRFKernelTest, CompatibilityOfOneKernelAndOfNone) {
+  this->crf_->set_compatibility(DenseCRFParameter_ClassMatrix_MATRIX);
+  for (int used = 0; used < 3; ++used) {
+    this->crf_->set_pos_w(used == 1 ? 2 : 0);
+    this->crf_->set_bi_w(used == 2 ? 4 : 0);
+    this->Shape(1, 3, 7, 9);
+    this->ExpectForward();
+    this->ExpectBackward();
+  }
+}
+
+TYPED_TEST(DenseCRFKernelTest, ScoresOfTheLastIteration) {
+  this->crf_->set_output(DenseCRFParameter_Output_SCORE);
+  for (int iterations : { 0, 3 }) {
+    this->crf_->set_max_iter(iterations);
+    this->Shape(2, 5, 6, 9);
+    this->ExpectForward();
+    this->ExpectBackward();
+  }
+}
+
+TYPED_TEST(DenseCRFKernelTest, MultiStageMeanfield) {
+  for (int iterations : { 2, 5, 0 }) {
+    this->crf_->set_max_iter(iterations);
+    this->bottom_.resize(1);
+    this->bottom_.push_back(&this->image_);
+    this->UseThreeBottoms();
+    this->Shape(2, 6, 7, 5);
+    this->ExpectForward();
     this->ExpectBackward();
   }
 }

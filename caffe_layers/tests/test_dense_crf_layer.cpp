@@ -8,6 +8,7 @@
 #include "caffe/common.hpp"
 #include "caffe/filler.hpp"
 #include "caffe/layers/dense_crf_layer.hpp"
+#include "caffe/layers/multi_stage_meanfield_layer.hpp"
 
 #include "caffe/test/test_caffe_main.hpp"
 #include "caffe/test/test_gradient_check_util.hpp"
@@ -71,7 +72,20 @@ class DenseCRFLayerTest : public MultiDeviceTest<TypeParam> {
         }
       }
       for (int i = 0; i < pixels * pixels; ++i) {
-        kernel[k][i] /= std::sqrt(sums[i / pixels] * sums[i % pixels]);
+        const double after = sums[i / pixels], before = sums[i % pixels];
+        switch (crf_->normalization()) {
+        case DenseCRFParameter_Normalization_SYMMETRIC:
+          kernel[k][i] /= std::sqrt(after * before);
+          break;
+        case DenseCRFParameter_Normalization_AFTER:
+          kernel[k][i] /= after;
+          break;
+        case DenseCRFParameter_Normalization_BEFORE:
+          kernel[k][i] /= before;
+          break;
+        default:
+          break;
+        }
       }
     }
     std::vector<double> q, message(classes * pixels);
@@ -103,12 +117,26 @@ class DenseCRFLayerTest : public MultiDeviceTest<TypeParam> {
     return q;
   }
 
-  void CheckGradient() {
+  // Of all parameter blobs, wherever they are, and of a bottom.
+  void CheckGradient(DenseCRFLayer<Dtype>* layer, int bottom) {
     // the gradient of single precision is the rounding's
     if (sizeof(Dtype) < sizeof(double)) { return; }
-    DenseCRFLayer<Dtype> layer(param_);
+    layer->SetUp(bottom_, top_);
+    Disturb(layer);
     GradientChecker<Dtype> checker(1e-4, 1e-5);
-    checker.CheckGradientExhaustive(&layer, bottom_, top_, 0);
+    checker.CheckGradientExhaustive(layer, bottom_, top_, bottom);
+  }
+  void CheckGradient() {
+    DenseCRFLayer<Dtype> layer(param_);
+    CheckGradient(&layer, 0);
+  }
+  // Parameters that differ from class to class.
+  void Disturb(DenseCRFLayer<Dtype>* layer) {
+    for (const shared_ptr<Blob<Dtype> >& blob : layer->blobs()) {
+      for (int i = 0; i < blob->count(); ++i) {
+        blob->mutable_cpu_data()[i] += Dtype(0.2) * std::sin(Dtype(i + 1));
+      }
+    }
   }
 
   LayerParameter param_;
@@ -138,6 +166,36 @@ TYPED_TEST(DenseCRFLayerTest, NearsBruteForce) {
   // the lattice's own error: hat functions and [1/2 1 1/2] stand for a Gaussian
   // (0.006 to 0.016 on average and up to 0.2 anywhere were seen on such noise)
   EXPECT_LT(sum / this->result_.count(), 0.04);
+}
+
+// Between AFTER and BEFORE, exchanged, lies more than the lattice's error.
+TYPED_TEST(DenseCRFLayerTest, OneSideNearsBruteForce) {
+  this->crf_->set_bi_xy_std(4);
+  this->crf_->set_bi_rgb_std(40);
+  this->crf_->set_pos_w(1);
+  this->crf_->set_bi_w(1);
+  this->crf_->set_max_iter(1);
+  this->Shape(2, 3, 9, 13);
+  const DenseCRFParameter_Normalization sides[] = {
+      DenseCRFParameter_Normalization_AFTER,
+      DenseCRFParameter_Normalization_BEFORE};
+  for (int side = 0; side < 2; ++side) {
+    double own = 0, other = 0;
+    for (int of = 0; of < 2; ++of) {
+      for (int n = 0; n < 2; ++n) {
+        this->crf_->set_normalization(sides[side]);
+        this->Forward();
+        this->crf_->set_normalization(sides[of]);
+        const std::vector<double> expected = this->BruteForce(n);
+        for (size_t i = 0; i < expected.size(); ++i) {
+          (of == side ? own : other) += std::abs(expected[i] -
+              this->result_.cpu_data()[this->result_.offset(n) + i]);
+        }
+      }
+    }
+    EXPECT_LT(own / this->result_.count(), 0.02);
+    EXPECT_LT(own, other / 2);
+  }
 }
 
 TYPED_TEST(DenseCRFLayerTest, WithoutWeightsIsTheSoftmax) {
@@ -369,6 +427,170 @@ TYPED_TEST(DenseCRFLayerTest, GradientOfLearnedParameters) {
   this->crf_->set_bi_rgb_std(30);
   this->Shape(2, 3, 3, 4);
   this->CheckGradient();
+}
+
+TYPED_TEST(DenseCRFLayerTest, GradientOfAllNormalizations) {
+  this->crf_->set_max_iter(2);
+  this->crf_->set_bi_rgb_std(30);
+  for (DenseCRFParameter_Normalization normalization : {
+      DenseCRFParameter_Normalization_AFTER,
+      DenseCRFParameter_Normalization_BEFORE,
+      DenseCRFParameter_Normalization_NONE}) {
+    this->crf_->set_normalization(normalization);
+    for (int learn = 0; learn < 2; ++learn) {
+      this->crf_->set_learn(learn);
+      this->Shape(2, 3, 3, 3);
+      this->CheckGradient();
+    }
+  }
+}
+
+TYPED_TEST(DenseCRFLayerTest, GradientOfMatrices) {
+  this->crf_->set_max_iter(3);
+  this->crf_->set_bi_rgb_std(30);
+  // weights of 3 and 5 bend three softmaxes too much for the finite difference
+  this->crf_->set_pos_w(1);
+  this->crf_->set_bi_w(1.5);
+  for (int which = 1; which < 4; ++which) {
+    this->crf_->set_kernel_weights(
+        static_cast<DenseCRFParameter_ClassMatrix>(which & 1));
+    this->crf_->set_compatibility(
+        static_cast<DenseCRFParameter_ClassMatrix>(which >> 1));
+    this->crf_->set_output(which == 1 ? DenseCRFParameter_Output_SCORE :
+        DenseCRFParameter_Output_LOG_PROBABILITY);
+    this->Shape(2, 3, 3, 4);
+    this->CheckGradient();
+  }
+}
+
+TYPED_TEST(DenseCRFLayerTest, GradientOfMultiStageMeanfield) {
+  typedef typename TypeParam::Dtype Dtype;
+  MultiStageMeanfieldParameter* const theirs =
+      this->param_.mutable_multi_stage_meanfield_param();
+  theirs->set_num_iterations(2);
+  theirs->set_theta_alpha(10);
+  theirs->set_theta_beta(30);
+  theirs->set_theta_gamma(3);
+  theirs->set_bilateral_filter_weights_str("5 3.5 1");
+  this->Shape(2, 3, 4, 3);
+  Blob<Dtype> start(this->scores_.shape());
+  for (int i = 0; i < start.count(); ++i) {
+    start.mutable_cpu_data()[i] = std::cos(Dtype(i));
+  }
+  this->bottom_.insert(this->bottom_.begin() + 1, &start);
+  for (int bottom = 0; bottom < 2; ++bottom) {
+    MultiStageMeanfieldLayer<Dtype> layer(this->param_);
+    this->CheckGradient(&layer, bottom);
+  }
+}
+
+// The parameters of CRF-as-RNN's files, and DenseCRF with the same.
+TYPED_TEST(DenseCRFLayerTest, MultiStageMeanfieldIsDenseCRF) {
+  typedef typename TypeParam::Dtype Dtype;
+  MultiStageMeanfieldParameter* const theirs =
+      this->param_.mutable_multi_stage_meanfield_param();
+  theirs->set_num_iterations(5);
+  theirs->set_compatibility_mode(MultiStageMeanfieldParameter_Mode_POTTS);
+  theirs->set_threshold(2);
+  theirs->set_theta_alpha(160);
+  theirs->set_theta_beta(3);
+  theirs->set_theta_gamma(3);
+  theirs->set_spatial_filter_weight(3);
+  theirs->set_bilateral_filter_weight(5);
+  this->crf_->set_max_iter(5);
+  this->crf_->set_bi_xy_std(160);
+  this->crf_->set_normalization(DenseCRFParameter_Normalization_AFTER);
+  this->crf_->set_order(DenseCRFParameter_Order_RGB);
+  this->crf_->set_kernel_weights(DenseCRFParameter_ClassMatrix_MATRIX);
+  this->crf_->set_compatibility(DenseCRFParameter_ClassMatrix_MATRIX);
+  this->crf_->set_output(DenseCRFParameter_Output_LOG_PROBABILITY);
+  this->Shape(2, 4, 7, 9);
+  // a mean that was taken off stays off
+  for (int i = 0; i < this->image_.count(); ++i) {
+    this->image_.mutable_cpu_data()[i] -= Dtype(104.00699);
+  }
+  DenseCRFLayer<Dtype> layer(this->param_);
+  layer.SetUp(this->bottom_, this->top_);
+  this->Disturb(&layer);
+  layer.Forward(this->bottom_, this->top_);
+  Blob<Dtype> expected;
+  expected.CopyFrom(this->result_, false, true);
+  this->bottom_.insert(this->bottom_.begin() + 1, &this->scores_);
+  MultiStageMeanfieldLayer<Dtype> same(this->param_);
+  same.SetUp(this->bottom_, this->top_);
+  ASSERT_EQ(3, same.blobs().size());
+  for (int k = 0; k < 3; ++k) {
+    // as that layer writes them
+    ASSERT_EQ("1 1 4 4 (16)", same.blobs()[k]->shape_string());
+    for (int i = 0; i < 16; ++i) {
+      EXPECT_EQ(i % 5 != 0 ? 0 : k == 0 ? 3 : k == 1 ? 5 : -1,
+          same.blobs()[k]->cpu_data()[i]);
+    }
+    same.blobs()[k]->CopyFrom(*layer.blobs()[k]);
+  }
+  same.Forward(this->bottom_, this->top_);
+  for (int n = 0; n < 2; ++n) {
+    for (int i = 0; i < 63; ++i) {
+      double sum = 0;
+      for (int c = 0; c < 4; ++c) {
+        sum += std::exp(this->result_.data_at(n, c, i / 9, i % 9));
+      }
+      for (int c = 0; c < 4; ++c) {
+        EXPECT_NEAR(expected.data_at(n, c, i / 9, i % 9),
+            this->result_.data_at(n, c, i / 9, i % 9) - std::log(sum), 1e-4);
+      }
+    }
+  }
+}
+
+TYPED_TEST(DenseCRFLayerTest, RefusesBlobsOfOtherShapes) {
+  typedef typename TypeParam::Dtype Dtype;
+  this->param_.set_name("crf");
+  this->Shape(1, 3, 4, 5);
+  this->crf_->set_kernel_weights(DenseCRFParameter_ClassMatrix_MATRIX);
+  this->crf_->set_compatibility(DenseCRFParameter_ClassMatrix_MATRIX);
+  const int matrix[] = {1, 1, 3, 3}, of_two[] = {1, 1, 2, 2};
+  for (int wrong = 0; wrong < 3; ++wrong) {
+    this->param_.clear_blobs();
+    for (int k = 0; k < 3; ++k) {
+      const int* const shape = k == wrong ? of_two : matrix;
+      Blob<Dtype>(vector<int>(shape, shape + 4))
+          .ToProto(this->param_.add_blobs());
+    }
+    const char* const messages[] = {
+        "blob 0 .the positional kernel's weights. is 1 1 2 2 .4. and with 3 "
+        "classes must be 1 1 3 3", "blob 1 .the bilateral kernel's weights.",
+        "blob 2 .compatibility."};
+    EXPECT_DEATH(this->Forward(), messages[wrong]);
+  }
+  this->crf_->clear_compatibility();
+  EXPECT_DEATH(this->Forward(), "as many parameter blobs as");
+}
+
+TYPED_TEST(DenseCRFLayerTest, RefusesWhatMultiStageMeanfieldCannotBe) {
+  typedef typename TypeParam::Dtype Dtype;
+  this->param_.set_name("crf");
+  this->Shape(1, 3, 4, 5);
+  const auto set_up = [this](const Blob<Dtype>& start) {
+    Blob<Dtype> copy(start.shape());
+    vector<Blob<Dtype>*> bottom = {&this->scores_, &copy, &this->image_};
+    MultiStageMeanfieldLayer<Dtype> layer(this->param_);
+    layer.SetUp(bottom, this->top_);
+  };
+  MultiStageMeanfieldParameter* const theirs =
+      this->param_.mutable_multi_stage_meanfield_param();
+  theirs->set_theta_alpha(160);
+  theirs->set_theta_beta(3);
+  EXPECT_DEATH(set_up(this->scores_), "MultiStageMeanfield layer \"crf\": "
+      "theta_alpha, theta_beta and theta_gamma are standard deviations");
+  theirs->set_theta_gamma(3);
+  set_up(this->scores_);
+  const Blob<Dtype> narrow(1, 3, 4, 4);
+  EXPECT_DEATH(set_up(narrow), "they must be alike");
+  for (const char* numbers : { "3 2", "3 2 1 1", "3 x 2", "3 nan 2" }) {
+    theirs->set_spatial_filter_weights_str(numbers);
+    EXPECT_DEATH(set_up(this->scores_), "must be 3 numbers, one for each class");
+  }
 }
 
 TYPED_TEST(DenseCRFLayerTest, LearnedParametersStartAtPotts) {

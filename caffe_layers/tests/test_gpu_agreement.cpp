@@ -365,7 +365,7 @@ TYPED_TEST(GPUAgreementTest, DenseCRFShapes) {
 }
 
 TYPED_TEST(GPUAgreementTest, DenseCRFOptions) {
-  for (int option = 0; option < 6; ++option) {
+  for (int option = 0; option < 11; ++option) {
     Case c = DenseCRF(2, 4, 15, 18, option == 0 ? 10 : option == 1 ? 0 : 2);
     DenseCRFParameter* const crf = c.parameter.mutable_dense_crf_param();
     if (option == 2) { crf->set_pos_w(0); }
@@ -377,6 +377,22 @@ TYPED_TEST(GPUAgreementTest, DenseCRFOptions) {
     }
     // a lattice with many vertices: noise is far from noise
     if (option == 5) { crf->set_bi_rgb_std(1); }
+    if (option == 6 || option == 9) {
+      crf->set_normalization(DenseCRFParameter_Normalization_AFTER);
+    }
+    if (option == 7) {
+      crf->set_normalization(DenseCRFParameter_Normalization_BEFORE);
+    }
+    if (option == 8) {
+      crf->set_normalization(DenseCRFParameter_Normalization_NONE);
+      crf->set_pos_w(0.1);
+      crf->set_bi_w(0.1);
+    }
+    if (option >= 9) {
+      crf->set_kernel_weights(DenseCRFParameter_ClassMatrix_MATRIX);
+      crf->set_compatibility(DenseCRFParameter_ClassMatrix_MATRIX);
+      crf->set_output(DenseCRFParameter_Output_SCORE);
+    }
     this->ExpectAgreement(c);
   }
 }

@@ -82,7 +82,7 @@ class Figure:
     size: str | float | None = None
     flip: bool | None = None
     scales: list[float] | None = None
-    crf: dict[str, float] | None = None
+    crf: dict[str, float | str] | None = None
     device: str | None = None
     machine: str | None = None
     seconds: float | None = None

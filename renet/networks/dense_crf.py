@@ -13,7 +13,8 @@ from renet.networks.spec import Network, Options
 # The positional kernel's and the bilateral kernel's weights and spreads in the authors' release; it iterates 5 times,
 # but the paper's Table 6 has 2.
 PAPER_CRF = {"max_iter": 2, "pos_w": 3, "pos_xy_std": 3, "bi_w": 5, "bi_xy_std": 80, "bi_rgb_std": 3}
-RELEASED_CRF = {**PAPER_CRF, "max_iter": 5}
+# The release also normalises on the output's side alone, and takes the image's channels as the network reads them.
+RELEASED_CRF = {**PAPER_CRF, "max_iter": 5, "normalization": "AFTER", "order": "RGB", "mean_value": []}
 # For small drawn images with noise: colours within one thing differ by more than 3, and things are nearer.
 SCENES_CRF = {"max_iter": 2, "pos_w": 1, "pos_xy_std": 3, "bi_w": 3, "bi_xy_std": 30, "bi_rgb_std": 12}
 
@@ -26,15 +27,24 @@ def dense_crf(
     Args:
         network: to add to; the image is its `data`.
         options: say what was taken off the image.
-        parameters: of `dense_crf_param`.
+        parameters: of `dense_crf_param`; an empty mean_value is none, not the image's.
         learn: the kernels' weights and the labels' compatibility are parameter blobs.
         origin: where the parameters are from, where they are not the paper's or its authors' release's.
         train: the top is `crf`, log probabilities for the loss; else `prob`, probabilities.
     """
     output = caffe_pb2.DenseCRFParameter.LOG_PROBABILITY if train else caffe_pb2.DenseCRFParameter.PROBABILITY
+    settings = {"mean_value": list(options.mean), "scale": network.input_scale, **parameters, "output": output}
     where = "" if origin else " (section 4.2)"
-    text = f"Fully connected CRF over the scores{where}, mean field over the permutohedral lattice. mean_value and\n"
-    text += "scale say how the layer gets the image's own colours back from `data`."
+    text = f"Fully connected CRF over the scores{where}, mean field over the permutohedral lattice. "
+    if settings["mean_value"]:
+        text += "mean_value and\nscale say how the layer gets the image's own colours back from `data`."
+    else:
+        del settings["mean_value"]
+        text += (
+            "The lattice\n"
+            "is the authors' release's: over (x, y) and the channels of `data` as they are, so without mean_value and\n"
+            "with order: RGB, which keeps their order. It also normalises as the release does."
+        )
     iterations = "Table 4 (e) to (g) and Table 6: two iterations"
     if parameters["max_iter"] != PAPER_CRF["max_iter"]:
         iterations = f"{parameters['max_iter']} iterations, where the paper's Table 6 has {PAPER_CRF['max_iter']}"
@@ -64,12 +74,6 @@ def dense_crf(
         network.last,
         network.spec.data,
         **({"param": [fast, fast, slow]} if learn else {}),
-        dense_crf_param={
-            **parameters,
-            "output": output,
-            "mean_value": list(options.mean),
-            "scale": network.input_scale,
-            **({"learn": True} if learn else {}),
-        },
+        dense_crf_param={**settings, **({"learn": True} if learn else {})},
     )
     network.add("crf" if train else "prob", layer, text)

@@ -14,13 +14,17 @@ from renet.common.text_files import read_text
 
 LAYER = "DenseCRF"
 KIND = {"max_iter": "an iteration count"} | dict.fromkeys(("pos_w", "bi_w"), "a kernel's weight")
+NORMALIZATION = "normalization"
+NORMALIZATIONS = ("SYMMETRIC", "AFTER", "BEFORE", "NONE")
+LEARNED = ("learn", "kernel_weights", "compatibility")  # settings that make parameter blobs
 
 
 @dataclass(frozen=True)
 class CrfParameters:
     """The two Gaussian kernels and the number of mean-field iterations, named as in `dense_crf_param`.
 
-    The defaults are those of the paper's release with the two iterations of its Table 6.
+    The defaults are those of the paper's release with the two iterations of its Table 6, and pydensecrf's
+    normalisation; the release has AFTER.
 
     Attributes:
         max_iter: mean-field iterations; 0 leaves the softmax of the scores.
@@ -29,6 +33,8 @@ class CrfParameters:
         bi_w: weight of the bilateral kernel.
         bi_xy_std: its standard deviation in pixels.
         bi_rgb_std: its standard deviation in colour, of 0..255.
+        normalization: of both kernels K, one of `NORMALIZATIONS`; with D = diag(K 1), in their order: D^-1/2 K D^-1/2,
+            D^-1 K, K D^-1, K.
     """
 
     max_iter: int = 2
@@ -37,14 +43,18 @@ class CrfParameters:
     bi_w: float = 5.0
     bi_xy_std: float = 80.0
     bi_rgb_std: float = 3.0
+    normalization: str = NORMALIZATIONS[0]
 
     def __post_init__(self) -> None:
         """Check every value.
 
         Raises:
-            UserError: a weight below 0, a deviation that is not above 0, a negative iteration count.
+            UserError: a weight below 0, a deviation that is not above 0, a negative iteration count, an unknown
+                normalisation.
         """
-        for name, value in asdict(self).items():
+        if self.normalization not in NORMALIZATIONS:
+            raise UserError(f"normalization is one of {', '.join(NORMALIZATIONS)}, not {self.normalization}")
+        for name, value in self.numbers().items():
             if name == "max_iter":
                 good, expected = 0 <= value < 2**32, "0 or more"
             elif name in KIND:
@@ -55,16 +65,22 @@ class CrfParameters:
                 kind = KIND.get(name, "a standard deviation")
                 raise UserError(f"{name} is {kind} and must be {expected}, not {value:g}")
 
+    def numbers(self) -> dict[str, float]:
+        """All but the normalisation, by name."""
+        return {name: value for name, value in asdict(self).items() if name != NORMALIZATION}
+
     def as_prototxt(self, comment: str = "") -> str:
         """`dense_crf_param { ... }`, to be pasted into a DenseCRF layer; `comment` goes before it, line by line."""
         lines = [f"# {line}".rstrip() for line in comment.splitlines()]
-        values = (f"  {name}: {value:g}" for name, value in asdict(self).items())
+        values = [f"  {name}: {value:g}" for name, value in self.numbers().items()]
+        values.append(f"  {NORMALIZATION}: {self.normalization}")
         return "\n".join([*lines, "dense_crf_param {", *values, "}", ""])
 
     def __str__(self) -> str:
+        normalised = "" if self.normalization == NORMALIZATIONS[0] else f", normalised {self.normalization.lower()}"
         return (
             f"{self.max_iter} iterations, positional {self.pos_w:g} / {self.pos_xy_std:g}, "
-            f"bilateral {self.bi_w:g} / {self.bi_xy_std:g} / {self.bi_rgb_std:g}"
+            f"bilateral {self.bi_w:g} / {self.bi_xy_std:g} / {self.bi_rgb_std:g}{normalised}"
         )
 
 
@@ -94,15 +110,17 @@ def read_crf_parameters(file: Path) -> CrfParameters:
     if len(with_parameters) != 1:
         raise UserError(f"{file}: has {len(with_parameters) or 'no'} dense_crf_param, expected one")
     found = with_parameters[0]
-    if found.learn:
+    learned = [name for name in LEARNED if getattr(found, name)]
+    if learned:
         raise UserError(
-            f"{file}: learn: true: the weights of this CRF are in the network's caffemodel; "
+            f"{file}: {learned[0]}: the weights of this CRF are in the network's caffemodel; "
             "predict with that network itself, whose last layer it is"
         )
     try:
         # Seven digits are all that the message's float32 holds; more would show 0.1 as 0.10000000149.
-        values = {field.name: float(f"{getattr(found, field.name):.7g}") for field in fields(CrfParameters)}
-        return CrfParameters(**values | {"max_iter": found.max_iter})
+        values = {name: float(f"{getattr(found, name):.7g}") for name in CrfParameters().numbers()}
+        values |= {"max_iter": found.max_iter}
+        return CrfParameters(**values, normalization=NORMALIZATIONS[found.normalization])
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
 
@@ -118,13 +136,19 @@ def add_parameter_options(parser: argparse.ArgumentParser) -> None:
         "bi_xy_std": "its standard deviation in position, pixels",
         "bi_rgb_std": "its standard deviation in colour, of 0..255",
     }
-    for field in fields(CrfParameters):
+    for name, default in CrfParameters().numbers().items():
         group.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=int if field.name == "max_iter" else float,
-            metavar="N" if field.name == "max_iter" else "X",
-            help=f"{texts[field.name]} (default: {field.default:g})",
+            f"--{name.replace('_', '-')}",
+            type=int if name == "max_iter" else float,
+            metavar="N" if name == "max_iter" else "X",
+            help=f"{texts[name]} (default: {default:g})",
         )
+    group.add_argument(
+        f"--{NORMALIZATION}",
+        type=str.upper,
+        choices=NORMALIZATIONS,
+        help=f"of both kernels: on both sides, on one, or none (default: {NORMALIZATIONS[0]})",
+    )
 
 
 def parameters_of(file: Path | None, options: Mapping[str, Any]) -> CrfParameters:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from dataclasses import fields
 from pathlib import Path
 
 import matplotlib
@@ -38,21 +37,21 @@ def draw_search(file: Path, results: Iterable[Result], without: Result, best: Re
     """
     results = list(results)
     figure, panels = pyplot.subplots(2, 3, figsize=(10, 5.2), sharey=True, layout="constrained")
-    for panel, field in zip(panels.flat, fields(CrfParameters)):
+    for panel, name in zip(panels.flat, CrfParameters().numbers()):
         reached: dict[float, float] = {}
         for result in results:
-            value = getattr(result.parameters, field.name)
+            value = getattr(result.parameters, name)
             reached[value] = max(reached.get(value, 0.0), 100 * result.score(measure))
         values = sorted(reached)
         panel.plot(values, [reached[value] for value in values], "o-", color="#3465a4", markersize=4)
-        panel.plot(getattr(best.parameters, field.name), 100 * best.score(measure), "*", color="#cc3311", markersize=13)
+        panel.plot(getattr(best.parameters, name), 100 * best.score(measure), "*", color="#cc3311", markersize=13)
         panel.axhline(100 * without.score(measure), linestyle="--", color="#777777", linewidth=1)
         if len(values) > 1:
             panel.set_xscale("symlog" if values[0] == 0 else "log")
         panel.set_xticks([], minor=True)
         ticks = readable_ticks(values)
         panel.set_xticks(ticks, [f"{value:g}" for value in ticks])
-        panel.set_xlabel(field.name)
+        panel.set_xlabel(name)
         panel.grid(alpha=0.3)
     for panel in panels[:, 0]:
         panel.set_ylabel(f"{measure.replace('_', ' ')} %")

@@ -256,6 +256,8 @@ def identity(record: dict[str, Any]) -> tuple[Any, ...]:
     settings = record.get("settings")
     if isinstance(settings, dict):  # an older record lacks what was added later, whose default is null, or this
         settings = {"scales": [1.0]} | {name: value for name, value in settings.items() if value is not None}
+        if "crf" in settings:
+            settings["crf"] = {"normalization": "SYMMETRIC"} | settings["crf"]
     return (*(record.get(key) for key in ("model_sha256", "weights_sha256", "classes")), settings)
 
 

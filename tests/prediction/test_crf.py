@@ -14,7 +14,7 @@ from segmentation_helpers import call_tool, only_line, write_dataset_json, write
 
 from renet.common.errors import UserError
 from renet.data.dataset import Dataset
-from renet.prediction.crf_parameters import CrfParameters, parameters_of, read_crf_parameters
+from renet.prediction.crf_parameters import NORMALIZATIONS, CrfParameters, parameters_of, read_crf_parameters
 from renet.prediction.crf_search import COARSE_BILATERAL, best_of, count_pixels, grid, open_job, spread, stages
 from renet.prediction.crf_search_chart import readable_ticks
 
@@ -255,6 +255,7 @@ def test_of_equal_scores_the_fewest_iterations_are_best():
         (("--crf", "deploy.prototxt"), "deploy.prototxt: has no dense_crf_param, expected one"),
         (("--crf", "net.caffemodel"), "net.caffemodel: not a text file"),
         (("--processes", 0), "argument --processes"),
+        (("--normalization", "both"), "argument --normalization: invalid choice: 'BOTH'"),
     ],
 )
 def test_bad_parameters_end_in_one_line(workshop, tmp_path, options, message):
@@ -267,7 +268,10 @@ def test_bad_parameters_end_in_one_line(workshop, tmp_path, options, message):
     [
         ("dense_crf_param { bi_xy_std: -80 }", "bi_xy_std is a standard deviation and must be above 0, not -80"),
         ("dense_crf_param { bi_std: 80 }", 'no field named "bi_std"'),
-        ("dense_crf_param { learn: true }", "learn: true"),
+        ("dense_crf_param { learn: true }", "learn: the weights of this CRF are in the network's caffemodel"),
+        ("dense_crf_param { kernel_weights: MATRIX }", "kernel_weights: the weights of this CRF"),
+        ("dense_crf_param { compatibility: MATRIX }", "compatibility: the weights of this CRF"),
+        ("dense_crf_param { normalization: BOTH }", "no value named BOTH"),
         ("dense_crf_param {", "neither dense_crf_param { ... } nor a network"),
         ("", "has no dense_crf_param"),
     ],
@@ -285,12 +289,16 @@ def test_parameters_of_networks_snippets_and_options(tmp_path):
     assert read_crf_parameters(file) == CrfParameters(10, 3, 3, 0.1, 50, 3)  # the layer's own defaults
     assert parameters_of(file, {"bi_w": None, "max_iter": 1, "other": 5}).max_iter == 1
     assert parameters_of(None, {}) == CrfParameters()
-    parameters = CrfParameters(7, 1.5, 2.25, 0, 61.2, 4.1)
-    file.write_text(parameters.as_prototxt("how\nfound"))
-    assert read_crf_parameters(file) == parameters
+    assert parameters_of(file, {"normalization": "AFTER"}).normalization == "AFTER"
+    for normalization in NORMALIZATIONS:
+        parameters = CrfParameters(7, 1.5, 2.25, 0, 61.2, 4.1, normalization)
+        file.write_text(parameters.as_prototxt("how\nfound"))
+        assert read_crf_parameters(file) == parameters
     assert file.read_text().startswith("# how\n# found\ndense_crf_param {\n  max_iter: 7\n")
     with pytest.raises(UserError, match="max_iter"):
         CrfParameters(max_iter=-1)
+    with pytest.raises(UserError, match="normalization is one of SYMMETRIC, AFTER, BEFORE, NONE, not both"):
+        CrfParameters(normalization="both")
 
 
 def test_predict_crf_without_a_file_takes_the_released_settings(workshop, tmp_path):
@@ -299,6 +307,22 @@ def test_predict_crf_without_a_file_takes_the_released_settings(workshop, tmp_pa
     assert CrfParameters(**record["settings"]["crf"]) == CrfParameters(2, 3, 3, 5, 80, 3)
     message = only_line(predict(workshop, tmp_path / "out"), "predict.py")
     assert "with other settings" in message
+    # a record of before there was a choice of normalisation
+    del record["settings"]["crf"]["normalization"]
+    (tmp_path / "out/prediction.json").write_text(json.dumps(record))
+    assert "nothing left to do" in predict(workshop, tmp_path / "out", "--crf").stdout
+
+
+def test_the_normalisation_reaches_the_layer(workshop, tmp_path):
+    labels = []
+    for name in ("symmetric", "after"):
+        assert crf(workshop, "run", tmp_path / name, "--bi-rgb-std", 40, "--normalization", name).returncode == 0
+        record = json.loads((tmp_path / name / "prediction.json").read_text())
+        assert record["settings"]["crf"]["normalization"] == name.upper()
+        labels.append(
+            np.array([np.array(Image.open(tmp_path / name / f"scene{seed}.png")).sum() for seed in range(COUNT)])
+        )
+    assert (labels[0] != labels[1]).any()
 
 
 def test_broken_and_missing_probabilities_are_named(workshop, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from renet.benchmark.sides import PEER_ENVIRONMENT
 from renet.common.errors import UserError
 from renet.data.split_reader import decode_image
 from renet.prediction.crf_inference import DenseCrf
-from renet.prediction.crf_parameters import CrfParameters
+from renet.prediction.crf_parameters import NORMALIZATIONS, CrfParameters
 
 SHAPES = ((21, 90, 121, 2), (2, 37, 61, 10), (255, 20, 31, 3), (5, 33, 1, 4))
 # of any scores, picture and parameters
@@ -30,10 +30,12 @@ from pydensecrf import densecrf
 given = np.load(sys.argv[1])
 scores, image = given["scores"], given["image"]
 iterations, pos_w, pos_xy, bi_w, bi_xy, bi_rgb = given["parameters"]
+sides = {"SYMMETRIC": densecrf.NORMALIZE_SYMMETRIC, "AFTER": densecrf.NORMALIZE_AFTER,
+         "BEFORE": densecrf.NORMALIZE_BEFORE, "NONE": densecrf.NO_NORMALIZATION}[str(given["normalization"])]
 crf = densecrf.DenseCRF2D(image.shape[1], image.shape[0], len(scores))
 crf.setUnaryEnergy(np.ascontiguousarray(-scores.reshape(len(scores), -1)))
-crf.addPairwiseGaussian(sxy=pos_xy, compat=pos_w)
-crf.addPairwiseBilateral(sxy=bi_xy, srgb=bi_rgb, rgbim=image[:, :, ::-1].copy(), compat=bi_w)
+crf.addPairwiseGaussian(sxy=pos_xy, compat=pos_w, normalization=sides)
+crf.addPairwiseBilateral(sxy=bi_xy, srgb=bi_rgb, rgbim=image[:, :, ::-1].copy(), compat=bi_w, normalization=sides)
 np.save(sys.argv[2], np.array(crf.inference(int(iterations))).reshape(scores.shape))
 """
 Inference = Callable[[np.ndarray, np.ndarray, CrfParameters], np.ndarray]
@@ -59,7 +61,8 @@ def pydensecrf(peer: Path, tmp_path: Path) -> Inference:
 
     def infer(scores: np.ndarray, image: np.ndarray, parameters: CrfParameters) -> np.ndarray:
         given, found = tmp_path / "given.npz", tmp_path / "q.npy"
-        np.savez(given, scores=scores, image=image, parameters=astuple(parameters))
+        numbers, sides = list(parameters.numbers().values()), parameters.normalization
+        np.savez(given, scores=scores, image=image, parameters=numbers, normalization=sides)
         subprocess.run([peer, "-c", PROGRAM_OF_INPUTS, given, found], check=True)
         return np.load(found)
 
@@ -96,6 +99,22 @@ def test_photographs(pydensecrf: Inference, shared_data: Path, name: str) -> Non
     image = np.ascontiguousarray(image[20:241, 30:331] // 3)
     for parameters in (CrfParameters(), CrfParameters(max_iter=5, bi_xy_std=50), CrfParameters(max_iter=10)):
         assert_equal_answers(difference(pydensecrf, image, parameters, 21))
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS[1:])
+@pytest.mark.parametrize("width", [61, 64])
+def test_all_normalisations(pydensecrf: Inference, normalization: str, width: int) -> None:
+    image = crf_inputs(5, 47, width)[1]
+    # without one the rows of K sum to hundreds
+    weights = {"pos_w": 0.05, "bi_w": 0.02} if normalization == "NONE" else {}
+    for iterations in (1, 5):
+        parameters = CrfParameters(max_iter=iterations, normalization=normalization, **weights)
+        assert_equal_answers(difference(pydensecrf, image, parameters))
+        others = [replace(parameters, normalization=other) for other in NORMALIZATIONS if other != normalization]
+        probabilities = block_probabilities(5, *image.shape[:2])
+        q = DenseCrf(5, parameters).apply(probabilities, image)
+        # each is another answer, so that none stands for another
+        assert all(np.abs(DenseCrf(5, other).apply(probabilities, image) - q).max() > 0.01 for other in others)
 
 
 def test_what_is_left_is_rounding(pydensecrf: Inference) -> None:

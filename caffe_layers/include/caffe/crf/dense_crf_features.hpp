@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include "caffe/proto/caffe.pb.h"
+#include "caffe/crf/lattice_normalization.hpp"
 #include "caffe/crf/permutohedral_simplex.hpp"
 
 namespace caffe {
@@ -39,6 +40,7 @@ struct BilateralFeatures {
   float scale;     // what the image was multiplied with
   int channel[3];  // where red, green and blue are in the image
   float mean[3];   // what was taken off red, green and blue
+  bool undone;     // whether there is a scale or a mean
 
   PERMUTOHEDRAL_FUNCTION void Get(int pixel, float* feature) const {
     feature[0] = (pixel % width) / xy_deviation;
@@ -50,8 +52,8 @@ struct BilateralFeatures {
       // A mean that has been taken off an 8-bit value and added back leaves
       // rounding errors far below 0.01; what lies further away is meant.
       const float whole = NearestWhole(value);
-      feature[2 + k] =
-          (fabsf(value - whole) < 0.01f ? whole : value) / color_deviation;
+      feature[2 + k] = (undone && fabsf(value - whole) < 0.01f ? whole :
+          value) / color_deviation;
     }
   }
 };
@@ -76,12 +78,22 @@ BilateralFeatures<Dtype> MakeBilateralFeatures(const DenseCRFParameter& crf,
   features.color_deviation = crf.bi_rgb_std();
   features.scale = crf.scale();
   const int means = crf.mean_value_size();
+  features.undone = means > 0 || crf.scale() != 1;
   for (int k = 0; k < 3; ++k) {
     const int c = crf.order() == DenseCRFParameter_Order_RGB ? k : 2 - k;
     features.channel[k] = c;
     features.mean[k] = means == 0 ? 0 : crf.mean_value(means == 1 ? 0 : c);
   }
   return features;
+}
+
+inline LatticeNormalization MakeNormalization(const DenseCRFParameter& crf) {
+  const DenseCRFParameter_Normalization of = crf.normalization();
+  const bool both = of == DenseCRFParameter_Normalization_SYMMETRIC;
+  const LatticeNormalization normalization = {
+      both || of == DenseCRFParameter_Normalization_BEFORE,
+      both || of == DenseCRFParameter_Normalization_AFTER};
+  return normalization;
 }
 
 }  // namespace caffe

@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include "caffe/gpu/cuda_block.hpp"
+#include "caffe/crf/class_mixing.hpp"
 #include "caffe/crf/permutohedral_filter.cuh"
 
 namespace caffe {
@@ -49,31 +50,21 @@ __global__ void TransposePlanesKernel(int pixels, int classes, int stride,
 
 // --- Messages ----------------------------------------------------------------
 
-/// The weight of a kernel: one for all classes, or one for each.
-template <typename Dtype>
-struct KernelWeight {
-  Dtype common;
-  const Dtype* of_class;  // classes; or NULL
-
-  CUDA_INLINE Dtype Of(int c) const {
-    return of_class == NULL ? common : of_class[c];
-  }
-};
-
-/// m = w_1 N_1 q + w_2 N_2 q, where q has been splatted and blurred.
+/// w_1 N_1 q + w_2 N_2 q, where q has been splatted and blurred; or, with
+/// weights of 1, where the blurred values have been mixed.
 template <typename Dtype>
 struct Messages {
   BlurredLattice<Dtype, 3> positional;
   BlurredLattice<Dtype, 6> bilateral;
-  KernelWeight<Dtype> weight[2];
+  Dtype weight[2];
 
   CUDA_INLINE Dtype Of(int pixel, int stride, int c) const {
     Dtype sum = 0;
     if (positional.values != NULL) {
-      sum += weight[0].Of(c) * positional.Slice(pixel, stride, c);
+      sum += weight[0] * positional.Slice(pixel, stride, c);
     }
     if (bilateral.values != NULL) {
-      sum += weight[1].Of(c) * bilateral.Slice(pixel, stride, c);
+      sum += weight[1] * bilateral.Slice(pixel, stride, c);
     }
     return sum;
   }
@@ -137,10 +128,8 @@ struct MeanFieldStep {
   int stride;
   int lanes;  // PixelLanes(classes)
   const Dtype* scores;
-  /// Potts: what all classes send is the same for each, so that a class's own
-  /// message counts as a gain.
   Messages<Dtype> gain;
-  const Dtype* penalty;      // mu m; or NULL
+  Dtype* logit;              // s + gain; or NULL
   Dtype* probability;        // or NULL
   Dtype* log_probability;    // or NULL
   /// pixels: the first most probable class, NaN where probabilities are not
@@ -149,7 +138,7 @@ struct MeanFieldStep {
 };
 
 /**
- * Q = softmax(s + gain - penalty). A group of lanes for each pixel.
+ * Q = softmax(s + gain). A group of lanes for each pixel.
  *
  * Dynamic shared memory: kPixelThreads / lanes x classes, of which each lane
  * uses its own classes alone.
@@ -164,9 +153,8 @@ __global__ void __launch_bounds__(kPixelThreads, 8) MeanFieldStepKernel(
   Dtype largest = 0;
   int best = -1;
   for (int c = own.lane; c < step.classes; c += step.lanes) {
-    Dtype logit = step.scores[row + c] +
+    const Dtype logit = step.scores[row + c] +
         step.gain.Of(own.pixel, step.stride, c);
-    if (step.penalty != NULL) { logit -= step.penalty[row + c]; }
     logits[c] = logit;
     if (best < 0 || logit > largest) {
       largest = logit;
@@ -194,6 +182,7 @@ __global__ void __launch_bounds__(kPixelThreads, 8) MeanFieldStepKernel(
   const Dtype log_sum = step.log_probability == NULL ? Dtype(0) : log(sum);
   const Dtype inverse = 1 / sum;
   for (int c = own.lane; c < step.classes; c += step.lanes) {
+    if (step.logit != NULL) { step.logit[row + c] = logits[c]; }
     const Dtype logit = logits[c] - largest;
     if (step.probability != NULL) {
       step.probability[row + c] = exp(logit) * inverse;
@@ -212,18 +201,18 @@ struct SoftmaxDiff {
   int stride;
   int lanes;
   const Dtype* probability;
-  const Dtype* diff;  // of Q, or of its logarithm
+  const Dtype* diff;  // of Q, of its logarithm or of the logits themselves
   bool of_logarithm;
-  Dtype sign;         // of what goes to message_diff
-  Dtype* message_diff;
-  Dtype* score_diff;
+  bool of_logit;
+  Dtype* logit_diff;
+  Dtype* score_diff;  // the sum over the iterations; or NULL
   bool add;           // to score_diff
 };
 
 /**
  * The gradient of the logits from that of Q or of log Q,
  * @f$ Q_c (g_c - \sum_k Q_k g_k) @f$ or @f$ g_c - Q_c \sum_k g_k @f$:
- * score_diff (+)= gradient, message_diff = sign * gradient.
+ * logit_diff = gradient, score_diff (+)= gradient.
  */
 template <typename Dtype>
 __global__ void __launch_bounds__(kPixelThreads, 8) SoftmaxDiffKernel(
@@ -240,48 +229,57 @@ __global__ void __launch_bounds__(kPixelThreads, 8) SoftmaxDiffKernel(
   for (int c = own.lane; c < step.classes; c += step.lanes) {
     const Dtype diff = step.diff[row + c];
     const Dtype probability = step.probability[row + c];
-    const Dtype gradient = step.of_logarithm ? diff - probability * sum :
-        probability * (diff - sum);
-    step.message_diff[row + c] = step.sign * gradient;
-    step.score_diff[row + c] =
-        (step.add ? step.score_diff[row + c] : Dtype(0)) + gradient;
-  }
-}
-
-// --- Gradients of the kernels' weights ---------------------------------------
-
-/// Sums that are added up in a second step, always in the same order.
-const int kWeightDiffParts = 1024;
-
-/// parts (kWeightDiffParts x stride): sums over pixels of
-/// message_diff * N q. A thread for each.
-template <typename Dtype, int kCorners>
-__global__ void __launch_bounds__(kRowThreads, 2) WeightDiffPartsKernel(
-    int pixels, int classes, int stride, const Dtype* __restrict__ message_diff,
-    BlurredLattice<Dtype, kCorners> blurred, Dtype* __restrict__ parts) {
-  const int part = BlockRow();
-  if (part >= kWeightDiffParts) { return; }
-  for (int c = threadIdx.x; c < classes; c += blockDim.x) {
-    Dtype sum = 0;
-    for (int pixel = part; pixel < pixels; pixel += kWeightDiffParts) {
-      sum += message_diff[static_cast<size_t>(pixel) * stride + c] *
-          blurred.Slice(pixel, stride, c);
+    const Dtype gradient = step.of_logit ? diff : step.of_logarithm ?
+        diff - probability * sum : probability * (diff - sum);
+    step.logit_diff[row + c] = gradient;
+    if (step.score_diff != NULL) {
+      step.score_diff[row + c] =
+          (step.add ? step.score_diff[row + c] : Dtype(0)) + gradient;
     }
-    parts[static_cast<size_t>(part) * stride + c] = sum;
   }
 }
 
-/// weight_diff (classes) += the sums of the parts. A block for each class.
+// --- What is learned ---------------------------------------------------------
+
+/// Threads of a block whose threads have an element each of a matrix.
+const int kMatrixThreads = 128;
+inline dim3 MatrixGrid(int classes) {
+  return dim3((classes * classes - 1) / kMatrixThreads + 1);
+}
+CUDA_INLINE int MatrixElement() {
+  return blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+/// gain (classes x classes) = G_k.
 template <typename Dtype>
-__global__ void AddWeightDiffKernel(int stride,
-    const Dtype* __restrict__ parts, Dtype* weight_diff) {
-  const int lane = threadIdx.x;  // of one warp
-  Dtype sum = 0;
-  for (int part = lane; part < kWeightDiffParts; part += 32) {
-    sum += parts[static_cast<size_t>(part) * stride + blockIdx.x];
-  }
-  sum = SumOfLanes(sum, 32);
-  if (lane == 0) { weight_diff[blockIdx.x] += sum; }
+__global__ void GainKernel(ClassMixing<Dtype> mixing, int k,
+    Dtype* __restrict__ gain) {
+  const int e = MatrixElement();
+  if (e >= mixing.classes * mixing.classes) { return; }
+  gain[e] = mixing.Gain(k, e / mixing.classes, e % mixing.classes);
+}
+
+/// weight_diff += the gradient of W_k, all of it or its diagonal, from that of
+/// G_k.
+template <typename Dtype>
+__global__ void AddWeightDiffKernel(ClassMixing<Dtype> mixing, int k,
+    const Dtype* __restrict__ gain_diff, Dtype* __restrict__ weight_diff) {
+  const int e = MatrixElement();
+  const bool full = mixing.weights[k].full;
+  if (e >= mixing.classes * (full ? mixing.classes : 1)) { return; }
+  weight_diff[e] += mixing.WeightDiff(full ? e / mixing.classes : e,
+      full ? e % mixing.classes : e, gain_diff);
+}
+
+/// compatibility_diff += what kernel k gives, from the gradient of G_k.
+template <typename Dtype>
+__global__ void AddCompatibilityDiffKernel(ClassMixing<Dtype> mixing, int k,
+    const Dtype* __restrict__ gain_diff,
+    Dtype* __restrict__ compatibility_diff) {
+  const int e = MatrixElement();
+  if (e >= mixing.classes * mixing.classes) { return; }
+  compatibility_diff[e] += mixing.CompatibilityDiff(k, e / mixing.classes,
+      e % mixing.classes, gain_diff);
 }
 
 }  // namespace caffe

@@ -41,15 +41,11 @@ struct MeanFieldKernels {
   /**
    * @brief Splat and blur.
    *
-   * Missing vertices make the blurs of two axes differ by their order, so the
-   * filter is not quite symmetric: transposed goes through the axes backwards
-   * and gives the exact transpose.
-   *
    * @param from   count x stride
    * @param values (vertices + 1) x stride
    */
   void (*splat_and_blur)(const PermutohedralFilterPlan& plan, int stride,
-      bool transposed, const Dtype* from, Dtype* values);
+      const Dtype* from, Dtype* values);
 
   /// @brief The sum over the kernels of weight times slice; count x stride.
   void (*slice)(const BlurredKernel<Dtype>* kernels, int kernel_count,

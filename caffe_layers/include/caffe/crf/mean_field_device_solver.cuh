@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "caffe/proto/caffe.pb.h"
+#include "caffe/crf/class_mixing.hpp"
 #include "caffe/crf/dense_crf_features.hpp"
 #include "caffe/util/growing_array.hpp"
 #include "caffe/crf/mean_field.cuh"
@@ -22,19 +23,20 @@ struct DenseCRFProblem {
   DenseCRFParameter_Output output;
   PositionalFeatures positional;
   BilateralFeatures<Dtype> bilateral;
-  bool used[2];  // the positional and the bilateral kernel
-  KernelWeight<Dtype> weight[2];
-  const Dtype* compatibility;  // classes x classes; NULL: Potts
-  const Dtype* scores;         // classes x pixels
+  LatticeNormalization normalization;
+  ClassMixing<Dtype> mixing;
+  const Dtype* scores;  // classes x pixels
+  const Dtype* start;   // Q^0's logits, classes x pixels; NULL: the scores
 };
 
 /// The problem that parameters, scores (classes x height x width) and image
-/// (3 x height x width) pose, without what is learned.
+/// (3 x height x width) pose.
 template <typename Dtype>
-DenseCRFProblem<Dtype> PoseDenseCRF(const DenseCRFParameter& crf, int classes,
-    int height, int width, const Dtype* scores, const Dtype* image) {
+DenseCRFProblem<Dtype> PoseDenseCRF(const DenseCRFParameter& crf,
+    const ClassMixing<Dtype>& mixing, int height, int width,
+    const Dtype* scores, const Dtype* image) {
   DenseCRFProblem<Dtype> problem = {};
-  problem.classes = classes;
+  problem.classes = mixing.classes;
   problem.height = height;
   problem.width = width;
   problem.iterations = crf.max_iter();
@@ -42,11 +44,8 @@ DenseCRFProblem<Dtype> PoseDenseCRF(const DenseCRFParameter& crf, int classes,
   problem.scores = scores;
   problem.positional = MakePositionalFeatures(crf, width);
   problem.bilateral = MakeBilateralFeatures(crf, image, height, width);
-  problem.weight[0].common = crf.pos_w();
-  problem.weight[1].common = crf.bi_w();
-  for (int k = 0; k < 2; ++k) {
-    problem.used[k] = crf.learn() || problem.weight[k].common > 0;
-  }
+  problem.normalization = MakeNormalization(crf);
+  problem.mixing = mixing;
   return problem;
 }
 
@@ -55,7 +54,8 @@ template <typename Dtype>
 struct DenseCRFDiffs {
   const Dtype* top;      // classes x pixels
   Dtype* scores;         // classes x pixels: overwritten
-  Dtype* weight[2];      // classes: added to
+  Dtype* start;          // the same, where the problem has a start
+  Dtype* weight[2];      // classes, or classes x classes: added to
   Dtype* compatibility;  // classes x classes: added to
 };
 
@@ -64,7 +64,8 @@ struct DenseCRFDiffs {
  *        and backward (see there for the equations).
  *
  * An iteration is a splat, the blurs and one kernel that slices, weighs and
- * takes the softmax; nothing waits for the device after the lattices' Build.
+ * takes the softmax; what is learned is multiplied into the lattice's values
+ * before that. Nothing waits for the device after the lattices' Build.
  * The positional lattice is kept while the size stays. Maps are
  * pixels x RowStride(classes).
  *
@@ -75,7 +76,8 @@ template <typename Dtype, class Device>
 class MeanFieldDeviceSolver {
  public:
   explicit MeanFieldDeviceSolver(Device* device)
-      : device_(device), positional_height_(0), positional_width_(0) {}
+      : device_(device), positional_height_(0), positional_width_(0),
+        positional_normalization_() {}
 
   /// @param top classes x pixels, or the labels of the pixels
   /// @return false, and nothing is done, where the image gives no lattice (see
@@ -90,6 +92,8 @@ class MeanFieldDeviceSolver {
         step.log_probability = q;
       } else if (last && problem.output == DenseCRFParameter_Output_LABEL) {
         step.label = top;
+      } else if (last && problem.output == DenseCRFParameter_Output_SCORE) {
+        step.logit = q;
       } else {
         step.probability = q;
       }
@@ -111,29 +115,44 @@ class MeanFieldDeviceSolver {
       step.probability = history + size_ * t;
       Launch(step);
     }
-    // with compatibility the messages are a loss, else a gain
-    const bool learned = problem.compatibility != NULL;
     Dtype* const diff = q_.Reserve(device_, size_);
     Dtype* const logit_diff = logit_diff_.Reserve(device_, size_);
+    Dtype* const score_diff = score_diff_.Reserve(device_, size_);
     SoftmaxDiff<Dtype> step = {pixels_, problem.classes, stride_,
-        PixelLanes(problem.classes), NULL, diff, false,
-        Dtype(learned ? -1 : 1), logit_diff,
-        score_diff_.Reserve(device_, size_), false};
+        PixelLanes(problem.classes), NULL, diff, false, false, logit_diff,
+        score_diff, false};
     Rows(diffs.top, diff);
     for (int t = iterations; t >= 0; --t) {
+      const bool last = t == iterations;
       step.probability = history + size_ * t;
-      step.of_logarithm = t == iterations &&
+      step.of_logarithm = last &&
           problem.output == DenseCRFParameter_Output_LOG_PROBABILITY;
-      step.add = t < iterations;
+      step.of_logit =
+          last && problem.output == DenseCRFParameter_Output_SCORE;
+      step.add = !last;
+      const bool of_start = t == 0 && problem.start != NULL;
+      if (of_start) { step.score_diff = NULL; }
       device_->Launch(&SoftmaxDiffKernel<Dtype>,
           PixelGrid(pixels_, step.lanes), dim3(kPixelThreads), 0, step);
+      if (of_start && diffs.start != NULL) { Planes(logit_diff, diffs.start); }
       if (t == 0) { break; }
-      const Dtype* const message_diff = learned ?
-          LearnedDiffs(diffs, history + size_ * (t - 1), logit_diff) :
-          logit_diff;
-      Message(Blur(message_diff, true), diff);
+      const Messages<Dtype> messages = Blur(logit_diff, true);
+      if (problem.mixing.Learned()) {
+        LearnedDiffs(messages, history + size_ * (t - 1), last, diff);
+      } else {
+        Message(messages, diff);
+      }
     }
-    if (diffs.scores != NULL) { Planes(score_diff_.get(), diffs.scores); }
+    if (diffs.scores != NULL && iterations == 0 && problem.start != NULL) {
+      const int count = problem.classes * pixels_;
+      device_->Launch(&FillKernel<Dtype>, dim3((count - 1) / kVertexThreads + 1),
+          dim3(kVertexThreads), 0, count, Dtype(0), diffs.scores);
+    } else if (diffs.scores != NULL) {
+      Planes(score_diff, diffs.scores);
+    }
+    for (int k = 0; k < 2 && iterations > 0; ++k) {
+      if (problem.mixing.Uses(k)) { AddParameterDiffs(diffs, k); }
+    }
     return true;
   }
 
@@ -144,18 +163,32 @@ class MeanFieldDeviceSolver {
     stride_ = RowStride(problem.classes);
     size_ = static_cast<size_t>(pixels_) * stride_;
     Rows(problem.scores, scores_.Reserve(device_, size_));
+    if (problem.start != NULL) {
+      Rows(problem.start, start_.Reserve(device_, size_));
+    }
+    const ClassMixing<Dtype>& mixing = problem.mixing;
+    const int classes = problem.classes;
+    for (int k = 0; k < 2 && mixing.Learned(); ++k) {
+      if (!mixing.Uses(k)) { continue; }
+      device_->Launch(&GainKernel<Dtype>, MatrixGrid(classes),
+          dim3(kMatrixThreads), 0, mixing, k,
+          gain_[k].Reserve(device_, classes * classes));
+    }
     const bool kept = positional_height_ == problem.height &&
-        positional_width_ == problem.width;
-    if (problem.used[0] && !kept) {
+        positional_width_ == problem.width &&
+        positional_normalization_ == problem.normalization;
+    if (mixing.Uses(0) && !kept) {
       positional_height_ = positional_width_ = 0;
-      if (!positional_.Build(device_, pixels_, problem.positional, &scratch_)) {
+      if (!positional_.Build(device_, pixels_, problem.positional,
+          problem.normalization, &scratch_)) {
         return false;
       }
       positional_height_ = problem.height;
       positional_width_ = problem.width;
+      positional_normalization_ = problem.normalization;
     }
-    return !problem.used[1] ||
-        bilateral_.Build(device_, pixels_, problem.bilateral, &scratch_);
+    return !mixing.Uses(1) || bilateral_.Build(device_, pixels_,
+        problem.bilateral, problem.normalization, &scratch_);
   }
 
   void Rows(const Dtype* planes, Dtype* rows) {
@@ -171,16 +204,28 @@ class MeanFieldDeviceSolver {
         stride_, rows, planes);
   }
 
-  /// The kernels that are used, on `from` or transposed.
+  /// The kernels that are used, on `from`; transposed ones are not mixed.
   Messages<Dtype> Blur(const Dtype* from, bool transposed) {
+    const ClassMixing<Dtype>& mixing = problem_.mixing;
+    const bool learned = mixing.Learned();
     Messages<Dtype> messages = {};
-    for (int k = 0; k < 2; ++k) { messages.weight[k] = problem_.weight[k]; }
-    if (problem_.used[0]) {
+    for (int k = 0; k < 2; ++k) {
+      messages.weight[k] = learned ? Dtype(1) : mixing.weights[k].common;
+    }
+    if (mixing.Uses(0)) {
       messages.positional =
           positional_.Blur(device_, from, stride_, transposed);
     }
-    if (problem_.used[1]) {
+    if (mixing.Uses(1)) {
       messages.bilateral = bilateral_.Blur(device_, from, stride_, transposed);
+    }
+    if (learned && !transposed && mixing.Uses(0)) {
+      messages.positional = positional_.Mix(device_, messages.positional,
+          stride_, problem_.classes, gain_[0].get());
+    }
+    if (learned && !transposed && mixing.Uses(1)) {
+      messages.bilateral = bilateral_.Mix(device_, messages.bilateral, stride_,
+          problem_.classes, gain_[1].get());
     }
     return messages;
   }
@@ -197,20 +242,9 @@ class MeanFieldDeviceSolver {
     step.classes = problem_.classes;
     step.stride = stride_;
     step.lanes = PixelLanes(problem_.classes);
-    step.scores = scores_.get();
-    if (t == 0) { return step; }
-    const Messages<Dtype> messages = Blur(q, false);
-    if (problem_.compatibility == NULL) {
-      step.gain = messages;
-      return step;
-    }
-    Dtype* const message = message_.Reserve(device_, size_);
-    Dtype* const penalty = penalty_.Reserve(device_, size_);
-    Message(messages, message);
-    device_->Product(false, true, pixels_, problem_.classes, problem_.classes,
-        static_cast<const Dtype*>(message), stride_, problem_.compatibility,
-        problem_.classes, Dtype(0), penalty, stride_, RENET_FLOAT32);
-    step.penalty = penalty;
+    const bool starts = t == 0 && problem_.start != NULL;
+    step.scores = starts ? start_.get() : scores_.get();
+    if (t > 0) { step.gain = Blur(q, false); }
     return step;
   }
   void Launch(const MeanFieldStep<Dtype>& step) {
@@ -224,42 +258,49 @@ class MeanFieldDeviceSolver {
   }
 
   /**
-   * @brief Adds the gradients of compatibility and weights of one iteration.
+   * @brief What one iteration gives to the gradients of the matrices G_k, and
+   *        the gradient of the Q that it began with: with g that of the logits
+   *        dG_k = (N_k^T g)^T Q, dQ = sum_k (N_k^T g) G_k.
    *
-   * @param q               what the iteration began with
-   * @param negative_diff   minus the gradient of its logits
-   * @return the gradient of its messages
+   * @param messages of g, transposed
+   * @param q        what the iteration began with
+   * @param first    whether the gradients of the matrices begin with it
    */
-  const Dtype* LearnedDiffs(const DenseCRFDiffs<Dtype>& diffs, const Dtype* q,
-      const Dtype* negative_diff) {
+  void LearnedDiffs(const Messages<Dtype>& messages, const Dtype* q, bool first,
+      Dtype* diff) {
     const int classes = problem_.classes;
-    Dtype* const message = message_.Reserve(device_, size_);
-    Dtype* const message_diff = penalty_.Reserve(device_, size_);
-    const Messages<Dtype> messages = Blur(q, false);
-    if (diffs.compatibility != NULL) {
-      Message(messages, message);
-      device_->Product(true, false, classes, classes, pixels_, negative_diff,
-          stride_, static_cast<const Dtype*>(message), stride_, Dtype(1),
-          diffs.compatibility, classes, RENET_FLOAT32);
+    Dtype* const sliced = message_.Reserve(device_, size_);
+    bool begun = false;
+    for (int k = 0; k < 2; ++k) {
+      if (!problem_.mixing.Uses(k)) { continue; }
+      Messages<Dtype> alone = messages;
+      (k == 0 ? alone.bilateral.values : alone.positional.values) = NULL;
+      Message(alone, sliced);
+      device_->Product(true, false, classes, classes, pixels_,
+          static_cast<const Dtype*>(sliced), stride_, q, stride_,
+          Dtype(first ? 0 : 1),
+          gain_diff_[k].Reserve(device_, classes * classes), classes,
+          RENET_FLOAT32);
+      device_->Product(false, false, pixels_, classes, classes,
+          static_cast<const Dtype*>(sliced), stride_,
+          static_cast<const Dtype*>(gain_[k].get()), classes,
+          Dtype(begun ? 1 : 0), diff, stride_, RENET_FLOAT32);
+      begun = true;
     }
-    device_->Product(false, false, pixels_, classes, classes, negative_diff,
-        stride_, problem_.compatibility, classes, Dtype(0), message_diff,
-        stride_, RENET_FLOAT32);
-    WeightDiff(messages.positional, message_diff, diffs.weight[0]);
-    WeightDiff(messages.bilateral, message_diff, diffs.weight[1]);
-    return message_diff;
+    if (!begun) { Message(messages, diff); }  // of no kernel: 0
   }
-  template <int kCorners>
-  void WeightDiff(const BlurredLattice<Dtype, kCorners>& blurred,
-      const Dtype* message_diff, Dtype* weight_diff) {
-    if (weight_diff == NULL) { return; }
-    Dtype* const parts = parts_.Reserve(device_,
-        static_cast<size_t>(kWeightDiffParts) * stride_);
-    device_->Launch(&WeightDiffPartsKernel<Dtype, kCorners>,
-        RowGrid(kWeightDiffParts, stride_), RowBlock(stride_), 0, pixels_,
-        problem_.classes, stride_, message_diff, blurred, parts);
-    device_->Launch(&AddWeightDiffKernel<Dtype>, dim3(problem_.classes),
-        dim3(32), 0, stride_, static_cast<const Dtype*>(parts), weight_diff);
+  void AddParameterDiffs(const DenseCRFDiffs<Dtype>& diffs, int k) {
+    const dim3 grid = MatrixGrid(problem_.classes);
+    const Dtype* const gain_diff = gain_diff_[k].get();
+    if (diffs.weight[k] != NULL) {
+      device_->Launch(&AddWeightDiffKernel<Dtype>, grid, dim3(kMatrixThreads),
+          0, problem_.mixing, k, gain_diff, diffs.weight[k]);
+    }
+    if (diffs.compatibility != NULL) {
+      device_->Launch(&AddCompatibilityDiffKernel<Dtype>, grid,
+          dim3(kMatrixThreads), 0, problem_.mixing, k, gain_diff,
+          diffs.compatibility);
+    }
   }
 
   Device* device_;
@@ -268,10 +309,12 @@ class MeanFieldDeviceSolver {
   size_t size_;  // of a map
   PermutohedralDeviceLattice<Dtype, 2> positional_;
   int positional_height_, positional_width_;
+  LatticeNormalization positional_normalization_;
   PermutohedralDeviceLattice<Dtype, 5> bilateral_;
   LatticeScratch<Dtype> scratch_;
-  GrowingArray<Dtype> scores_, q_, message_, penalty_;
-  GrowingArray<Dtype> history_, score_diff_, logit_diff_, parts_;
+  GrowingArray<Dtype> scores_, start_, q_, message_;
+  GrowingArray<Dtype> history_, score_diff_, logit_diff_;
+  GrowingArray<Dtype> gain_[2], gain_diff_[2];  // classes x classes
 };
 
 }  // namespace caffe

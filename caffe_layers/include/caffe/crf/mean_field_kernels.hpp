@@ -183,32 +183,31 @@ void Blur(const PermutohedralLines& lines, int stride, int offset,
 
 template <int kVectors, typename Dtype>
 void SplatAndBlurVectors(const PermutohedralFilterPlan& plan, int stride,
-    int offset, bool transposed, const Dtype* from, Dtype* values) {
+    int offset, const Dtype* from, Dtype* values) {
   Splat<kVectors>(plan, stride, offset, from, values);
-  for (int step = 0; step < plan.corners; ++step) {
-    const int axis = transposed ? plan.corners - 1 - step : step;
+  for (int axis = 0; axis < plan.corners; ++axis) {
     Blur<kVectors>(plan.lines[axis], stride, offset, values);
   }
 }
 
 template <typename Dtype>
 void SplatAndBlur(const PermutohedralFilterPlan& plan, int stride,
-    bool transposed, const Dtype* from, Dtype* values) {
+    const Dtype* from, Dtype* values) {
   constexpr int kLanes = Width<Dtype>::kLanes;
 #pragma omp parallel
   for (int offset = 0; offset < stride; offset += kMostVectors * kLanes) {
     switch ((stride - offset) / kLanes) {
     case 1:
-      SplatAndBlurVectors<1>(plan, stride, offset, transposed, from, values);
+      SplatAndBlurVectors<1>(plan, stride, offset, from, values);
       break;
     case 2:
-      SplatAndBlurVectors<2>(plan, stride, offset, transposed, from, values);
+      SplatAndBlurVectors<2>(plan, stride, offset, from, values);
       break;
     case 3:
-      SplatAndBlurVectors<3>(plan, stride, offset, transposed, from, values);
+      SplatAndBlurVectors<3>(plan, stride, offset, from, values);
       break;
     default:
-      SplatAndBlurVectors<4>(plan, stride, offset, transposed, from, values);
+      SplatAndBlurVectors<4>(plan, stride, offset, from, values);
     }
   }
 }

@@ -11,6 +11,7 @@
 #include "caffe/crf/permutohedral_vertices.cuh"
 #include "caffe/gpu/prefix_sum.cuh"
 #include "caffe/gpu/stable_sort.cuh"
+#include "caffe/renet/gpu/scan.hpp"
 
 namespace caffe {
 
@@ -27,9 +28,9 @@ struct LatticeScratch {
 };
 
 /**
- * @brief PermutohedralLattice on a device, with the normalisation of both sides
- *        in its weights: Blur and BlurredLattice::Slice together are
- *        N = D^-1/2 K D^-1/2, D = diag(K 1).
+ * @brief PermutohedralLattice on a device, with its normalisation in the
+ *        weights: Blur and BlurredLattice::Slice together are the normalised
+ *        filter.
  *
  * Its vertices have the numbers that the processor's lattice gives them, and
  * all sums have one order. Memory is linear in points, and that of the values
@@ -49,31 +50,75 @@ class PermutohedralDeviceLattice {
   ///         reach or a feature is not a number (see PlacePoint)
   template <class Device, class Features>
   bool Build(Device* device, int points, const Features& features,
-      LatticeScratch<Dtype>* scratch) {
+      LatticeNormalization normalization, LatticeScratch<Dtype>* scratch) {
     static_assert(Features::kDimensions == kDimensions, "of this lattice");
     CHECK_GT(points, 0) << "a lattice needs points";
     CHECK_LT(points, (1 << 29) / kCorners) << "too many points for a lattice";
+    normalization_ = normalization;
     points_ = points;
     placed_ = PlacedPoints(points);
     entries_ = placed_ * kCorners;
     if (!Place(device, features, scratch)) { return false; }
     Sort(device, scratch);
-    Normalise(device, scratch);
+    if (normalization.before || normalization.after) {
+      Normalise(device, scratch);
+    }
     return true;
   }
 
   /**
-   * @brief Splats and blurs `from`.
+   * @brief Splats and blurs `from`, by the filter or by its transpose.
    *
-   * Missing vertices make the blurs of two axes differ by their order:
-   * transposed goes through the axes backwards and gives the exact transpose.
+   * Missing vertices make the blurs of two axes differ by their order: the
+   * exact transpose goes through the axes backwards.
    *
-   * @param from points x stride, or NULL for 1 everywhere
+   * @param from points x stride
    * @return to be read before the next call
    */
   template <class Device>
   BlurredLattice<Dtype, kCorners> Blur(Device* device, const Dtype* from,
       int stride, bool transposed) {
+    const LatticeNormalization normalization =
+        transposed ? normalization_.Transposed() : normalization_;
+    const bool one_sided = normalization.OneSided();
+    return BlurWith(device,
+        (one_sided && normalization.before ? one_sided_splat_weight_ :
+        splat_weight_).get(),
+        (one_sided && normalization.after ? one_sided_slice_weight_ :
+        slice_weight_).get(), from, stride, transposed);
+  }
+
+  /**
+   * @brief Every vertex's values times a matrix's transpose.
+   *
+   * @param blurred of this lattice's last Blur
+   * @param matrix  channels x channels
+   * @return to be read before the next Blur
+   */
+  template <class Device>
+  BlurredLattice<Dtype, kCorners> Mix(Device* device,
+      BlurredLattice<Dtype, kCorners> blurred, int stride, int channels,
+      const Dtype* matrix) {
+    Dtype* const mixed =
+        values_[blurred.values == values_[0].get() ? 1 : 0].get();
+    device->Product(false, true, vertices_, channels, channels, blurred.values,
+        stride, matrix, channels, Dtype(0), mixed, stride, RENET_FLOAT32);
+    blurred.values = mixed;
+    return blurred;
+  }
+
+  int vertices() const { return vertices_; }
+
+ private:
+  static dim3 Blocks(size_t threads) {
+    return dim3((threads - 1) / kVertexThreads + 1);
+  }
+
+  /// Blur with these weights; no `from` is 1 everywhere.
+  template <class Device>
+  BlurredLattice<Dtype, kCorners> BlurWith(Device* device,
+      const Dtype* splat_weight, const Dtype* slice_weight, const Dtype* from,
+      int stride, bool backwards) {
     const size_t size = static_cast<size_t>(vertices_) * stride;
     Dtype* values = values_[0].Reserve(device, size);
     Dtype* blurred = values_[1].Reserve(device, size);
@@ -81,14 +126,14 @@ class PermutohedralDeviceLattice {
     Dtype* const carried = carried_.Reserve(device,
         static_cast<size_t>(chunks) * stride);
     const SortedEntries<Dtype> entries = {entries_, splat_vertex_.get(),
-        splat_point_.get(), splat_weight_.get(), begin_.get()};
+        splat_point_.get(), splat_weight, begin_.get()};
     device->Launch(&SplatKernel<Dtype>, RowGrid(chunks, stride),
         RowBlock(stride), 0, entries, stride, from, values, carried);
     device->Launch(&AddCarriedKernel<Dtype>, RowGrid(chunks, stride),
         RowBlock(stride), 0, entries, stride,
         static_cast<const Dtype*>(carried), values);
     for (int step = 0; step < kCorners; ++step) {
-      const int axis = transposed ? kCorners - 1 - step : step;
+      const int axis = backwards ? kCorners - 1 - step : step;
       const Neighbours* const neighbours =
           neighbours_.get() + static_cast<size_t>(axis) * vertices_;
       device->Launch(&BlurKernel<Dtype>, RowGrid(vertices_, stride),
@@ -97,15 +142,8 @@ class PermutohedralDeviceLattice {
       std::swap(values, blurred);
     }
     const BlurredLattice<Dtype, kCorners> result = {values, vertex_.get(),
-        slice_weight_.get()};
+        slice_weight};
     return result;
-  }
-
-  int vertices() const { return vertices_; }
-
- private:
-  static dim3 Blocks(size_t threads) {
-    return dim3((threads - 1) / kVertexThreads + 1);
   }
 
   /// Simplices, vertices and their neighbours.
@@ -182,22 +220,31 @@ class PermutohedralDeviceLattice {
   template <class Device>
   void Normalise(Device* device, LatticeScratch<Dtype>* scratch) {
     Dtype* const factor = scratch->factor.Reserve(device, placed_);
-    const BlurredLattice<Dtype, kCorners> sums =
-        Blur(device, static_cast<const Dtype*>(NULL), 1, false);
+    const Dtype* const splat_weight = splat_weight_.get();
+    const Dtype* const slice_weight = slice_weight_.get();
+    const BlurredLattice<Dtype, kCorners> sums = BlurWith(device, splat_weight,
+        slice_weight, static_cast<const Dtype*>(NULL), 1, false);
     device->Launch(&NormalisationKernel<Dtype, kCorners>, Blocks(placed_),
-        dim3(kVertexThreads), 0, placed_, sums, factor);
+        dim3(kVertexThreads), 0, placed_, normalization_, sums, factor);
+    const bool one_sided = normalization_.OneSided();
     device->Launch(&NormaliseWeightsKernel<Dtype, kCorners>, Blocks(entries_),
         dim3(kVertexThreads), 0, entries_, static_cast<const Dtype*>(factor),
-        static_cast<const int*>(splat_point_.get()), splat_weight_.get(),
+        static_cast<const int*>(splat_point_.get()), splat_weight, slice_weight,
+        one_sided ? one_sided_splat_weight_.Reserve(device, entries_) :
+        splat_weight_.get(),
+        one_sided ? one_sided_slice_weight_.Reserve(device, entries_) :
         slice_weight_.get());
   }
 
+  LatticeNormalization normalization_;
   int points_, placed_, entries_, vertices_;
   GrowingArray<int> vertex_;        // of every entry
   GrowingArray<Dtype> slice_weight_;
   // see SortedEntries
   GrowingArray<int> splat_vertex_, splat_point_, begin_;
   GrowingArray<Dtype> splat_weight_;
+  // where one side has D^-1: the weights with it, and those above without
+  GrowingArray<Dtype> one_sided_splat_weight_, one_sided_slice_weight_;
   GrowingArray<Neighbours> neighbours_;  // corners x vertices
   GrowingArray<Dtype> values_[2];        // vertices x stride
   GrowingArray<Dtype> carried_;          // chunks x stride

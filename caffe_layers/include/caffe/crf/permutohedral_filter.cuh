@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "caffe/gpu/cuda_block.hpp"
+#include "caffe/crf/lattice_normalization.hpp"
 #include "caffe/crf/permutohedral_vertices.cuh"
 
 namespace caffe {
@@ -201,25 +202,28 @@ struct BlurredLattice {
   }
 };
 
-/// factor_i = D_ii^-1/2 with D = diag(K 1): `blurred` is of 1.
+/// The factors of the points, of D = diag(K 1): `blurred` is of 1.
 template <typename Dtype, int kCorners>
 __global__ void NormalisationKernel(int points,
+    LatticeNormalization normalization,
     BlurredLattice<Dtype, kCorners> blurred, Dtype* factor) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < points) {
-    factor[i] = 1 / sqrt(blurred.Slice(i, 1, 0) + Dtype(1e-20));
+    factor[i] = normalization.Factor(blurred.Slice(i, 1, 0));
   }
 }
 
-/// Multiplies the points' factors into the weights of splat and slice.
+/// The weights of splat and slice times the points' factors; the results may
+/// take their place.
 template <typename Dtype, int kCorners>
 __global__ void NormaliseWeightsKernel(int entries,
     const Dtype* __restrict__ factor, const int* __restrict__ splat_point,
-    Dtype* splat_weight, Dtype* slice_weight) {
+    const Dtype* splat_weight, const Dtype* slice_weight,
+    Dtype* normalised_splat_weight, Dtype* normalised_slice_weight) {
   const int e = blockIdx.x * blockDim.x + threadIdx.x;
   if (e >= entries) { return; }
-  splat_weight[e] *= factor[splat_point[e]];
-  slice_weight[e] *= factor[e / kCorners];
+  normalised_splat_weight[e] = splat_weight[e] * factor[splat_point[e]];
+  normalised_slice_weight[e] = slice_weight[e] * factor[e / kCorners];
 }
 
 }  // namespace caffe

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "caffe/crf/lattice_normalization.hpp"
 #include "caffe/crf/permutohedral_simplex.hpp"
 #include "caffe/crf/vertex_table.hpp"
 
@@ -54,22 +55,23 @@ struct PermutohedralFilterPlan {
   static const int kPointsAhead = 4;
   const int* vertex;
   const float* weight;
-  /// of each axis; lines of one axis have no vertex in common
+  /// of each axis in the order of the blurs; lines of one axis have no vertex in
+  /// common
   static const int kMostCorners = 6;
   PermutohedralLines lines[kMostCorners];
 };
 
 /**
  * @brief The permutohedral lattice of count points in a feature space of d
- *        dimensions (Adams, Baek and Davis 2010), with the symmetric
- *        normalisation of Kraehenbuehl and Koltun.
+ *        dimensions (Adams, Baek and Davis 2010), with the
+ *        normalisations of Kraehenbuehl and Koltun.
  *
  * Splat: every point spreads its values over the d + 1 vertices of its simplex
  * with barycentric weights. Blur: along each of the d + 1 axes with
  * [1/2 1 1/2]. Slice: every point reads its vertices with the same weights.
  * Together they approximate K with K_ij = exp(-|f_i - f_j|^2 / 2) up to one
- * factor. The weights of the plan hold D^-1/2, D = diag(K 1), on both sides:
- * the filter of the plan is D^-1/2 K D^-1/2.
+ * factor. The weights of a plan hold the factors of LatticeNormalization: its
+ * filter is the normalised one.
  *
  * The answer does not depend on the number of threads.
  */
@@ -85,11 +87,14 @@ class PermutohedralLattice {
    *
    * @param features features.Get(i, to) writes point i's d features, in units
    *        of the standard deviation, from any thread
+   * @param normalization of the filter
    * @return false, and there is no lattice, where a point lies out of its reach
    *         or a feature is not a number (see PlacePoint)
    */
   template <typename Features>
-  bool Build(const Features& features, int count) {
+  bool Build(const Features& features, int count,
+      LatticeNormalization normalization) {
+    normalization_ = normalization;
     Resize(count);
     float scale[kDimensions];
     for (int k = 0; k < kDimensions; ++k) {
@@ -121,7 +126,14 @@ class PermutohedralLattice {
     return within;
   }
 
-  PermutohedralFilterPlan plan() const;
+  /**
+   * @brief The normalised filter, or its transpose.
+   *
+   * Missing vertices make the blurs of two axes differ by their order, so the
+   * lattice is not quite symmetric: the exact transpose goes through the axes
+   * backwards.
+   */
+  PermutohedralFilterPlan plan(bool transposed = false) const;
   int count() const { return count_; }
   int vertices() const { return vertices_; }
 
@@ -185,6 +197,7 @@ class PermutohedralLattice {
   void ListLines();
   void Normalise();
 
+  LatticeNormalization normalization_;
   int count_;
   int placed_;  // PlacedPoints(count_)
   int vertices_;
@@ -196,6 +209,8 @@ class PermutohedralLattice {
   std::vector<int> first_entry_, entry_point_, vertex_, line_entry_;
   std::vector<int> chunk_begin_[kCorners];
   std::vector<float> entry_weight_, weight_;
+  /// where one side has D^-1: the weights with it, and those above without
+  std::vector<float> one_sided_entry_weight_, one_sided_weight_;
   /// corners x (vertices + 1): the vertex above along each axis, and whether
   /// there is one below
   std::vector<int> above_;

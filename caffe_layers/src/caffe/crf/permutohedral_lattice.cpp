@@ -323,6 +323,12 @@ void PermutohedralLattice<kDimensions>::Normalise() {
   const PermutohedralFilterPlan plan = this->plan();
   // what the slice adds so that the kernel's middle is 1
   const float alpha = 1 / (1 + std::pow(2.f, -kDimensions));
+  const bool one_sided = normalization_.OneSided();
+  const bool both_sides = normalization_.before && normalization_.after;
+  if (one_sided) {
+    one_sided_weight_.resize(weight_.size());
+    one_sided_entry_weight_.resize(entry_weight_.size());
+  }
 #pragma omp parallel
   {
 #pragma omp for schedule(static)
@@ -357,31 +363,43 @@ void PermutohedralLattice<kDimensions>::Normalise() {
       for (int k = 0; k < kCorners; ++k) {
         sum += weight_[at + k] * alpha * values_[vertex_[at + k]];
       }
-      normalisation_[i] = 1 / std::sqrt(sum + 1e-20f);
+      normalisation_[i] = normalization_.Factor(sum);
+      const float factor = alpha * normalisation_[i];
       for (int k = 0; k < kCorners; ++k) {
-        weight_[at + k] *= alpha * normalisation_[i];
+        if (one_sided) { one_sided_weight_[at + k] = weight_[at + k] * factor; }
+        weight_[at + k] *= both_sides ? factor : alpha;
       }
     }
 #pragma omp for schedule(static)
     for (int e = 0; e < placed_ * kCorners; ++e) {
-      entry_weight_[e] *= normalisation_[entry_point_[e]];
+      const float normalised =
+          entry_weight_[e] * normalisation_[entry_point_[e]];
+      if (one_sided) { one_sided_entry_weight_[e] = normalised; }
+      if (both_sides) { entry_weight_[e] = normalised; }
     }
   }
 }
 
 template <int kDimensions>
-PermutohedralFilterPlan PermutohedralLattice<kDimensions>::plan() const {
+PermutohedralFilterPlan PermutohedralLattice<kDimensions>::plan(
+    bool transposed) const {
+  const LatticeNormalization normalization =
+      transposed ? normalization_.Transposed() : normalization_;
+  const bool one_sided = normalization.OneSided();
   PermutohedralFilterPlan plan;
   plan.count = count_;
   plan.corners = kCorners;
   plan.vertices = vertices_;
   plan.first_entry = first_entry_.data();
   plan.entry_point = entry_point_.data();
-  plan.entry_weight = entry_weight_.data();
+  plan.entry_weight = one_sided && normalization.before ?
+      one_sided_entry_weight_.data() : entry_weight_.data();
   plan.vertex = vertex_.data();
-  plan.weight = weight_.data();
+  plan.weight = one_sided && normalization.after ?
+      one_sided_weight_.data() : weight_.data();
   for (int axis = 0; axis < kCorners; ++axis) {
-    PermutohedralLines& lines = plan.lines[axis];
+    PermutohedralLines& lines =
+        plan.lines[transposed ? kCorners - 1 - axis : axis];
     lines.entry = line_entry_.data() + static_cast<size_t>(axis) *
         (vertices_ + PermutohedralLines::kAhead);
     lines.chunk_begin = chunk_begin_[axis].data();

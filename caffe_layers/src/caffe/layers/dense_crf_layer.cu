@@ -50,38 +50,29 @@ template <typename Dtype>
 DenseCRFGpuState<Dtype>* DenseCRFLayer<Dtype>::GpuState() {
   if (!gpu_state_) {
     gpu_state_.reset(new DenseCRFGpuState<Dtype>(
-        "DenseCRF layer \"" + this->layer_param_.name() + "\""));
+        string(type()) + " layer \"" + this->layer_param_.name() + "\""));
   }
   return gpu_state_.get();
 }
 
-namespace {
-
-/// Image n's problem.
 template <typename Dtype>
-DenseCRFProblem<Dtype> Pose(const DenseCRFParameter& crf,
-    const vector<shared_ptr<Blob<Dtype> > >& blobs,
+DenseCRFProblem<Dtype> DenseCRFLayer<Dtype>::Pose(
     const vector<Blob<Dtype>*>& bottom, int n) {
-  DenseCRFProblem<Dtype> problem = PoseDenseCRF<Dtype>(crf,
-      bottom[0]->channels(), bottom[0]->height(), bottom[0]->width(),
-      bottom[0]->gpu_data() + bottom[0]->offset(n),
-      bottom[1]->gpu_data() + bottom[1]->offset(n));
-  if (crf.learn()) {
-    for (int k = 0; k < 2; ++k) {
-      problem.weight[k].of_class = blobs[k]->gpu_data();
-    }
-    problem.compatibility = blobs[2]->gpu_data();
+  const Blob<Dtype>& image = *bottom.back();
+  DenseCRFProblem<Dtype> problem = PoseDenseCRF<Dtype>(crf_, Mixing(true),
+      height_, width_, bottom[0]->gpu_data() + bottom[0]->offset(n),
+      image.gpu_data() + image.offset(n));
+  if (bottom.size() == 3) {
+    problem.start = bottom[1]->gpu_data() + bottom[1]->offset(n);
   }
   return problem;
 }
-
-}  // namespace
 
 template <typename Dtype>
 void DenseCRFLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom,
     const vector<Blob<Dtype>*>& top) {
   for (int n = 0; n < bottom[0]->num(); ++n) {
-    CHECK(GpuState()->solver.Forward(Pose(crf_, this->blobs_, bottom, n),
+    CHECK(GpuState()->solver.Forward(Pose(bottom, n),
         top[0]->mutable_gpu_data() + top[0]->offset(n)))
         << WhyNoLattice(bottom, n);
   }
@@ -90,23 +81,30 @@ void DenseCRFLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom,
 template <typename Dtype>
 void DenseCRFLayer<Dtype>::Backward_gpu(const vector<Blob<Dtype>*>& top,
     const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom) {
-  CHECK(!propagate_down[1]) << Who() << "the image gets no gradient";
-  if (!propagate_down[0] && !crf_.learn()) { return; }
+  CHECK(!propagate_down.back()) << Who() << "the image gets no gradient";
+  const bool of_start = bottom.size() == 3 && propagate_down[1];
+  if (!propagate_down[0] && !of_start && this->blobs_.empty()) { return; }
   CHECK(crf_.output() != DenseCRFParameter_Output_LABEL)
       << Who() << "output LABEL has no gradient";
+  const int compatibility = CompatibilityBlob();
   for (int n = 0; n < bottom[0]->num(); ++n) {
     DenseCRFDiffs<Dtype> diffs = {};
     diffs.top = top[0]->gpu_diff() + top[0]->offset(n);
     if (propagate_down[0]) {
       diffs.scores = bottom[0]->mutable_gpu_diff() + bottom[0]->offset(n);
     }
-    for (int k = 0; k < 3 && crf_.learn(); ++k) {
-      if (!this->param_propagate_down_[k]) { continue; }
-      (k < 2 ? diffs.weight[k] : diffs.compatibility) =
-          this->blobs_[k]->mutable_gpu_diff();
+    if (of_start) {
+      diffs.start = bottom[1]->mutable_gpu_diff() + bottom[1]->offset(n);
     }
-    CHECK(GpuState()->solver.Backward(Pose(crf_, this->blobs_, bottom, n),
-        diffs)) << WhyNoLattice(bottom, n);
+    for (int k = 0; k < 2 && learned_weights_; ++k) {
+      if (!this->param_propagate_down_[k]) { continue; }
+      diffs.weight[k] = this->blobs_[k]->mutable_gpu_diff();
+    }
+    if (compatibility >= 0 && this->param_propagate_down_[compatibility]) {
+      diffs.compatibility = this->blobs_[compatibility]->mutable_gpu_diff();
+    }
+    CHECK(GpuState()->solver.Backward(Pose(bottom, n), diffs))
+        << WhyNoLattice(bottom, n);
   }
 }
 
