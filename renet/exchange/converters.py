@@ -24,7 +24,10 @@ CONVERTERS: dict[str, Converter] = {
     "Silence": lambda graph, layer: [],
 }
 _INSTEAD = {
-    "DenseCRF": "tools/predict.py --crf applies one to the probabilities of the exported network",
+    **dict.fromkeys(
+        ("DenseCRF", "MultiStageMeanfield"),
+        "tools/predict.py --crf applies one to the probabilities of the exported network",
+    ),
     "Python": "its code would have to travel, too",
     **dict.fromkeys(("LSTM", "RNN"), "ReNetLSTM, ReNetGRU and ReNetIRNN can be exported"),
 }

@@ -24,7 +24,7 @@ _FILLED = ("DummyData", "Parameter")
 _ALIKE = ("EuclideanLoss", "SigmoidCrossEntropyLoss")
 _WITH_WEIGHTS = ("Convolution", "Deconvolution", "InnerProduct", "Embed", *_RECURRENT)
 # One pass over these mixes all positions of a map.
-_SEES_ALL = (*_RECURRENT, "InnerProduct", "L2Normalization", "DenseCRF")
+_SEES_ALL = (*_RECURRENT, "InnerProduct", "L2Normalization", "DenseCRF", "MultiStageMeanfield")
 
 
 @dataclass(frozen=True)

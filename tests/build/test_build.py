@@ -303,7 +303,7 @@ def test_layers_and_messages_are_registered(tmp_path: Path) -> None:
     ).split()
     assert printed[:3] == ["149", "150", "151"]
     ours = {"ReNetLSTM", "ReNetGRU", "ReNetIRNN", "SegmentationData", "BilinearInterpolation", "DenseCRF"}
-    of_forks = {"Interp", "Upsample", "Unpooling", "Permute", "Normalize"}
+    of_forks = {"Interp", "Upsample", "Unpooling", "Permute", "Normalize", "MultiStageMeanfield"}
     assert ours | of_forks <= set(printed)
 
 

@@ -585,9 +585,13 @@ def test_deploy_crf_is_the_deploy_network_with_the_papers_crf(repository: Path) 
             *(crf.max_iter, crf.pos_w, crf.pos_xy_std),
             *(crf.bi_w, crf.bi_xy_std, crf.bi_rgb_std),
         ) == expected.get(item.model, (2, 3, 3, 5, 80, 3))
+        released = item.model == "h_renet_released"
         transform = plain.layer[0].transform_param
-        assert list(crf.mean_value) == list(transform.mean_value) and crf.scale == transform.scale
-        assert not crf.learn
+        assert list(crf.mean_value) == ([] if released else list(transform.mean_value))
+        assert crf.scale == transform.scale and not crf.learn
+        of_release = caffe_pb2.DenseCRFParameter.AFTER, caffe_pb2.DenseCRFParameter.RGB
+        usual = caffe_pb2.DenseCRFParameter.SYMMETRIC, caffe_pb2.DenseCRFParameter.BGR
+        assert (crf.normalization, crf.order) == (of_release if released else usual)
 
 
 def test_a_network_with_a_crf_gives_probabilities_of_the_inputs_size(
