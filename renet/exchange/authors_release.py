@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from caffe.proto import caffe_pb2
 
 from renet.common.errors import UserError
 from renet.common.text_layout import shape_text
@@ -44,7 +43,6 @@ _CRF = {
     "theta_alpha": "bi_xy_std",
     "theta_beta": "bi_rgb_std",
 }
-_HAS_NORMALIZATION = "normalization" in caffe_pb2.DenseCRFParameter.DESCRIPTOR.fields_by_name
 _SINGLE = ("pos_w", "pos_xy_std", "bi_w", "bi_xy_std", "bi_rgb_std")
 
 
@@ -154,8 +152,7 @@ def _translate_crf(network: ForeignNetwork, layer: ForeignLayer) -> None:
     theirs = layer.node.node("dense_crf_meanfield_param")
     ours = Node([(_CRF[name], value) for name, value in theirs.fields if name in _CRF])
     # Theirs divides by K 1 after the kernel, and its colours are the network's input as it is, mean taken off
-    ours.fields += [("normalization", Word("AFTER"))] if _HAS_NORMALIZATION else []
-    ours.fields.append(("order", Word("RGB")))
+    ours.fields += [("normalization", Word("AFTER")), ("order", Word("RGB"))]
     if layer.blobs:
         for name, weight in zip(("pos_w", "bi_w"), crf_weights(layer.blobs, layer.origin), strict=True):
             ours.put(name, Word(f"{weight:g}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,10 @@ class Inference:
 
     @property
     def crf_parameters(self) -> CrfParameters:
-        """Give those of the model's own CRF."""
-        return CrfParameters(**MODELS[self.training.model].deploy_crf)
+        """Give those of the model's own CRF; what its layer says of the image is left out."""
+        settings = MODELS[self.training.model].deploy_crf
+        names = (field.name for field in fields(CrfParameters))
+        return CrfParameters(**{name: settings[name] for name in names if name in settings})
 
     @property
     def key(self) -> tuple[str, bool]:
