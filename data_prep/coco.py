@@ -22,6 +22,10 @@ examples:
   .venv/bin/python data_prep/coco.py --annotations annotations/instances_train2017.json \\
       annotations/instances_val2017.json --images train2017 val2017 --out data/coco
 
+  # the first of four parts, which may be prepared on four machines; tools/merge.py joins them
+  .venv/bin/python data_prep/coco.py --annotations annotations/instances_train2017.json \\
+      --images train2017 --out data/coco --part 1/4
+
   then "data/coco/train" is a source of SegmentationData, alone or beside "data/voc2012/trainvalaug"
 
 labels:
