@@ -44,7 +44,6 @@ const ForeignType kForeignTypes[] = {
   {"MatRead", "DeepLab", "HDF5Data"},
   {"MatWrite", "DeepLab", "HDF5Output, or net.blobs of pycaffe"},
   {"MultiBoxLoss", kDetection, NULL},
-  {"MultiStageMeanfield", "CRF-as-RNN", "DenseCRF"},
   {"Padding", "DeepLab", "pad in the convolution or pooling that reads it"},
   {"PriorBox", kDetection, NULL},
   {"ROIPooling", kRegions, NULL},
