@@ -56,13 +56,14 @@ def find_state(network: caffe_pb2.NetParameter, stages: Sequence[str], model: Pa
 def training_size(network: caffe_pb2.NetParameter, state: caffe_pb2.NetState) -> tuple[int, int] | None:
     """Find height and width of a training's images as a data layer crops or resizes them; None where none says it."""
     for layer in layers_in(network, state):
-        crop, whole = layer.segmentation_data_param, layer.image_data_param
-        if crop.crop_height and crop.crop_width:
-            return crop.crop_height, crop.crop_width
+        for crop in (layer.segmentation_data_param, layer.dense_image_data_param):
+            if crop.crop_height and crop.crop_width:
+                return crop.crop_height, crop.crop_width
         if layer.transform_param.crop_size:
             return layer.transform_param.crop_size, layer.transform_param.crop_size
-        if whole.new_height and whole.new_width:
-            return whole.new_height, whole.new_width
+        for whole in (layer.image_data_param, layer.dense_image_data_param):
+            if whole.new_height and whole.new_width:
+                return whole.new_height, whole.new_width
     return None
 
 

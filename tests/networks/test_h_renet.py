@@ -581,6 +581,19 @@ layer { name: "loss" type: "InfogainLoss" bottom: "score" bottom: "label" top: "
         "1 x 24 x 24",
         {"label": "1 x 1 x 12 x 12", "loss_matrix": "1 x 1 x 4 x 4"},
     ),
+    "layers of forks": (
+        """
+layer { name: "data" type: "DenseImageData" top: "data" top: "label"
+        dense_image_data_param { source: "lost.txt" batch_size: 3 crop_height: 24 crop_width: 20 } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "score"
+        convolution_param { num_output: 4 kernel_size: 3 pad: 2 hole: 2 weight_filler { type: "xavier" } } }
+layer { name: "bn" type: "BN" bottom: "score" top: "score" bn_param { bn_mode: LEARN } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" top: "loss" }
+layer { name: "accuracy" type: "SegAccuracy" bottom: "score" bottom: "label" top: "accuracy" }
+""",
+        "1 x 24 x 20",
+        {"label": "1 x 1 x 24 x 20", "conv": "1 x 4 x 24 x 20", "accuracy": "1 x 1 x 1 x 3"},
+    ),
     "two heads": (
         """
 layer { name: "data" type: "Python" top: "data" top: "label" python_param { module: "lost" layer: "Lost" } }
@@ -613,7 +626,7 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "conv" bottom: "target" top: 
 def test_any_loss_and_any_data_layer_make_a_training(repository: Path, tmp_path: Path, name: str) -> None:
     text, size, shapes = TRAINED[name]
     (tmp_path / "net.prototxt").write_text(f'name: "mine"\n{text}')
-    chosen = () if name == "infogain" else ("--size", "32x40")  # its crops are known from the file
+    chosen = () if name in ("infogain", "layers of forks") else ("--size", "32x40")  # the file says the crops
     layers, summary = cost_table(repository, "--model", "net.prototxt", *chosen, cwd=tmp_path)
     assert summary[1:3] == ["training step", size]
     found = {row[0]: row[2] for row in layers}

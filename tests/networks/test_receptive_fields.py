@@ -26,6 +26,7 @@ layer { name: "p" type: "Pooling" bottom: "c" top: "p" top: "m" pooling_param { 
         ('type: "Unpooling" bottom: "m" unpooling_param { kernel_size: 2 stride: 2 }', 4, 1),
         ('type: "Unpooling" unpooling_param { unpool: TILE kernel_size: 3 stride: 2 }', 6, 1),
         ('type: "Normalize" norm_param { across_spatial: false }', 4, 2),
+        ('type: "BN" bn_param { bn_mode: LEARN }', 4, 2),
         ('type: "Normalize"', WHOLE_IMAGE, 2),
         ('type: "Permute" permute_param { order: 0 order: 2 }', 4, 2),
     ],

@@ -312,10 +312,41 @@ layer {{ name: "score" type: "Convolution" bottom: "data" top: "score"
 layer {{ name: "drop" type: "Dropout" bottom: "score" top: "score" }}
 layer {{ name: "loss" type: "{loss}" bottom: "score" {bottom} top: "loss" }}
 """
+# As DeepLab's, SegNet's and PSPNet's files have it.
+FOREIGN = """
+layer {{ name: "data" type: "{kind}" top: "data" top: "label" {parameter} }}
+layer {{ name: "score" type: "Convolution" bottom: "data" top: "score"
+  convolution_param {{ num_output: 3 kernel_size: 3 pad: 2 hole: 2 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "bn" type: "BN" bottom: "score" top: "score" bn_param {{ {form} }} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" top: "loss" loss_param {{
+  ignore_label: 255 weight_by_label_freqs: true class_weighting: 1 class_weighting: 0.5 class_weighting: 2 }} }}
+layer {{ name: "accuracy" type: "SegAccuracy" bottom: "score" bottom: "label" top: "accuracy"
+  seg_accuracy_param {{ ignore_label: 255 }} }}
+"""
+FOREIGN_DATA = {
+    "ImageSegData": 'image_data_param { source: "pairs.txt" batch_size: 3 shuffle: true label_type: PIXEL } '
+    "transform_param { mirror: true crop_size: 14 scale: 0.02 mean_value: 90 }",
+    "DenseImageData": 'dense_image_data_param { source: "pairs.txt" batch_size: 3 shuffle: true mirror: true '
+    "crop_height: 7 crop_width: 9 } transform_param { scale: 0.02 }",
+}
+
+
+def foreign_network(kind: str, things: Path) -> str:
+    """A network of the forks' own layers, on a list of images and label maps."""
+    for number in range(4):
+        for name, pixels in zip((f"q{number}", f"q{number}_label"), sample(number, 255), strict=True):
+            cv2.imwrite(str(things / f"{name}.png"), pixels)
+    (things / "pairs.txt").write_text(
+        "".join(f"{things}/q{number}.png {things}/q{number}_label.png\n" for number in range(4))
+    )
+    form = "slope_filler { value: 1 } momentum: 0.5" if kind == "ImageSegData" else "bn_mode: LEARN"
+    return FOREIGN.format(kind=kind, parameter=FOREIGN_DATA[kind], form=form)
 
 
 def network_of(kind: str, things: Path) -> str:
     """A network on a data layer with random crops, mirrors and order."""
+    if kind in FOREIGN_DATA:
+        return foreign_network(kind, things)
     if kind == "SegmentationData":
         dropout = 'layer { name: "drop" type: "Dropout" bottom: "score" top: "score" }\n'
         return NETWORK.replace('layer { name: "loss"', f'{dropout}layer {{ name: "loss"')
@@ -337,7 +368,7 @@ def network_of(kind: str, things: Path) -> str:
     ).replace('EuclideanLoss" bottom: "score" bottom: "score"', 'Reduction" loss_weight: 1 bottom: "score"')
 
 
-@pytest.mark.parametrize("kind", ["SegmentationData", "Data", "ImageData"])
+@pytest.mark.parametrize("kind", ["SegmentationData", "Data", "ImageData", *FOREIGN_DATA])
 def test_an_interrupted_training_goes_on_bit_for_bit(things: Path, tmp_path: Path, kind: str) -> None:
     solver = write(tmp_path / "net", network_of(kind, things))
     trained(things, tmp_path / "unbroken", solver)
