@@ -44,7 +44,7 @@ ELEMENTWISE = {
 MAPS = {
     "convolution": 'type: "Convolution" convolution_param { num_output: 5 kernel_size: 3 pad: 1 stride: 2 }',
     "dilated": 'type: "Convolution" convolution_param { num_output: 5 kernel_size: 3 pad: 2 dilation: 2 }',
-    "with holes": 'type: "Convolution" convolution_param { num_output: 5 kernel_size: 3 hole_h: 2 hole_w: 3 }',
+    "with holes": 'type: "Convolution" convolution_param { num_output: 5 kernel_size: 3 pad: 3 hole_h: 2 hole_w: 3 }',
     "oblong": 'type: "Convolution" convolution_param { num_output: 5 kernel_h: 3 kernel_w: 1 pad_h: 2 pad_w: 0 '
     "stride_h: 1 stride_w: 2 bias_term: false }",
     "for each axis": 'type: "Convolution" convolution_param { num_output: 5 kernel_size: 3 kernel_size: 2 pad: 0 '
