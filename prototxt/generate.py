@@ -157,9 +157,9 @@ Any class count works: it comes from the dataset.json. The written files are pla
     learning.add_argument(
         "--iter-size",
         type=whole_number(1),
-        default=1,
         metavar="N",
-        help="passes to an iteration: a batch of 2 with 5 passes learns from 10 images at a time (default 1)",
+        help="passes to an iteration: a batch of 2 with 5 passes learns from 10 images at a time (default: the "
+        "model's, mostly 1)",
     )
     learning.add_argument("--weights", type=Path, metavar="FILE", help="what it starts from (default: the model's)")
     learning.add_argument(

@@ -19,6 +19,8 @@ STEP = 8
 PROTOCOL = Protocol.of_others(
     data=f"Random crops of {STEP} N + 1 pixels, which pooling leaves N + 1, flipped left to right half of the time.",
     label_step=STEP,
+    crop_step=STEP,
+    crop_rest=1,
     loss_comment="Pixelwise cross entropy, all labels weighted alike (section 3.1); unlabelled pixels count nowhere.",
 )
 CLASSIFIER_RATE = 10

@@ -55,6 +55,7 @@ def train_val_text(model: Model, name: str, data: Data, options: Options) -> str
     if model.input_scale != 1:
         common["scale"] = model.input_scale
     protocol = model.protocol
+    crop = {"crop_height": options.crop[0], "crop_width": options.crop[1]}
     train = Network(data.classes)
     train_data, _ = L.SegmentationData(
         ntop=2,
@@ -62,7 +63,7 @@ def train_val_text(model: Model, name: str, data: Data, options: Options) -> str
         segmentation_data_param={
             "source": list(data.train),
             "batch_size": options.batch,
-            **({} if options.whole_images else {"crop_height": options.crop[0], "crop_width": options.crop[1]}),
+            **({} if options.whole_images else crop),
             **({"mirror": True} if protocol.mirror else {}),
             "shuffle": True,
             "seed": 0,
@@ -80,7 +81,12 @@ def train_val_text(model: Model, name: str, data: Data, options: Options) -> str
     test_data, label = L.SegmentationData(
         ntop=2,
         include={"phase": caffe.TEST},
-        segmentation_data_param={"source": [data.test], "batch_size": 1, **common},
+        segmentation_data_param={
+            "source": [data.test],
+            "batch_size": 1,
+            **(crop if protocol.fixed_size else {}),
+            **common,
+        },
     )
     network.add("data", test_data, f"{protocol.test}\n{data.test_comment}")
     network.spec.label = label
@@ -159,8 +165,7 @@ def _loss_comment(model: Model, options: Options) -> str:
         lines = [model.protocol.loss_comment]
     else:
         lines = [
-            "Pixelwise cross entropy, where the paper's weighs all labels alike (section 4). A weight for each class,\n"
-            f"in dataset.json's order: {weights.origin}.\n"
+            f"{model.protocol.weighted_loss}. A weight for each class,\nin dataset.json's order: {weights.origin}.\n"
             "The mean is weighted, too. Unlabelled pixels count nowhere."
         ]
     if options.hard_examples != 1:

@@ -63,7 +63,7 @@ def write(
     iterations: int | None = None,
     interval: int | None = None,
     rate: float | None = None,
-    iter_size: int = 1,
+    iter_size: int | None = None,
     weights: str | os.PathLike[str] | None = None,
     weights_from: str | os.PathLike[str] | None = None,
     forget_bias: float | None = None,
@@ -151,10 +151,11 @@ def write(
     fitting = None if crop is None else MODELS[model].protocol.crop(crop)
     if fitting != crop:
         raise UserError(
-            f"{model} learns from crops of {MODELS[model].protocol.label_step} N + 1 pixels: {shape_text(fitting)} in "
-            f"place of {shape_text(crop)}"
+            f"{model} learns from crops of {MODELS[model].protocol.crop_rule}: {shape_text(fitting)} in place of "
+            f"{shape_text(crop)}"
         )
     learning = MODELS[model].schedule(solver, iterations)
+    iter_size = iter_size or MODELS[model].iter_size
     if warmup is not None and warmup >= learning.iterations:
         raise UserError(f"warmup of {warmup} iterations in a training of {learning.iterations}")
     if weights is not None and weights_from is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from renet.networks import deeplab, fcn8s, h_renet, multi_scale, n_renet
+from renet.networks import deeplab, encoder_decoders, fcn8s, h_renet, multi_scale, n_renet
 from renet.networks.dense_crf import PAPER_CRF, RELEASED_CRF, SCENES_CRF
 from renet.networks.protocol import Protocol
 from renet.networks.schedules import Schedule, adam, adamw, authors_sgd, h_renet_sgd, n_renet_sgd
@@ -38,6 +38,7 @@ class Model:
         stacked: whether it has several recurrent groups, between which Dropout may stand.
         protocol: on what of the data it learns, and by which loss.
         defaults: of `Options`, where the model has its own.
+        iter_size: passes to an iteration.
     """
 
     build: Callable[[Network, Options], None]
@@ -56,6 +57,7 @@ class Model:
     stacked: bool = False
     protocol: Protocol = field(default_factory=Protocol)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    iter_size: int = 1
 
     def options(self, crop: tuple[int, int] | None = None, batch: int | None = None, **choices: Any) -> Options:
         """Choose the network's options; what is None is the model's own, or `Options`' default. A crop may become
@@ -190,6 +192,7 @@ H_RENETS["h_renet_released"] = replace(H_RENETS["h_renet_released"], deploy_crf=
 FCN_ITERATIONS = 100_000
 DEEPLAB_ITERATIONS, DEEPLAB_STEP = 6_000, 2_000
 MULTI_SCALE_ITERATIONS = 36_000
+ENCODER_DECODER_ITERATIONS = 40_000
 # The rates of FCN's losses, which are sums over an image's pixels: each variant starts from the one before.
 FCN_RATES = {"fcn32s": 1e-10, "fcn16s": 1e-12, "fcn8s": 1e-14}
 
@@ -244,6 +247,17 @@ def _multi_scale_sgd(wanted: int | None) -> Schedule:
     return authors_sgd(iterations, 0.01, comment, step=max(1, iterations // 3))
 
 
+def _segnet_sgd(wanted: int | None) -> Schedule:
+    comment = "The authors' solver: 0.001, which stays (0.1 in their text)."
+    return authors_sgd(wanted or ENCODER_DECODER_ITERATIONS, 0.001, comment)
+
+
+def _deconvnet_sgd(wanted: int | None) -> Schedule:
+    iterations = wanted or ENCODER_DECODER_ITERATIONS
+    comment = "The authors' solver of their second stage: 0.01, divided by 10 after each quarter of the iterations."
+    return authors_sgd(iterations, 0.01, comment, step=max(1, iterations // 4))
+
+
 COMPARISONS = {
     "deeplab_largefov": _comparison(
         deeplab.deeplab_largefov,
@@ -260,6 +274,33 @@ COMPARISONS = {
     "fcn32s": _fcn("fcn32s", "32", "VGG-16"),
     "fcn16s": _fcn("fcn16s", "16", "FCN-32s"),
     "fcn8s": _fcn("fcn8s", "8", "FCN-16s"),
+    "segnet": _comparison(
+        encoder_decoders.segnet,
+        f"SegNet.\n{encoder_decoders.SEGNET_PAPER}.",
+        (360, 480),
+        4,
+        sgd=_segnet_sgd,
+        adam=lambda wanted: adam(wanted, FINE_TUNING_RATE),
+        weights=VGG16_WEIGHTS,
+        batch_norm=True,
+        protocol=encoder_decoders.SEGNET_PROTOCOL,
+        defaults={"frozen": 0, "mean": (0, 0, 0)},
+        crf_origin=H_RENETS_CRF,
+    ),
+    "deconvnet": _comparison(
+        encoder_decoders.deconvnet,
+        f"DeconvNet, over crops of images; the authors' proposals of objects are not part of it.\n"
+        f"{encoder_decoders.DECONVNET_PAPER}.",
+        (224, 224),
+        8,
+        sgd=_deconvnet_sgd,
+        adam=lambda wanted: adam(wanted, FINE_TUNING_RATE),
+        weights=VGG16_WEIGHTS,
+        batch_norm=True,
+        protocol=encoder_decoders.DECONVNET_PROTOCOL,
+        iter_size=8,
+        crf_origin=H_RENETS_CRF,
+    ),
     "multi_scale_convnet": _comparison(
         multi_scale.multi_scale_convnet,
         f"Multi-scale ConvNet (Table 1): one small network on three scales of the image.\n{multi_scale.PAPER}.",

@@ -9,6 +9,7 @@ from pathlib import Path
 from renet.common.repository import ROOT, product_path
 from renet.data.catalog import STANFORD_BACKGROUND, SYNTHETIC_SCENES, VOC2012
 from renet.data.dataset import IGNORE_LABEL
+from renet.networks.class_weights import ClassWeights
 from renet.networks.files import TRAIN_VAL, Data, network_texts, solver_file_text
 from renet.networks.models import (
     AFTER_COCO_ITERATIONS,
@@ -35,6 +36,7 @@ class Shipped:
         solver: what the solver's name has in place of the data's.
         weights: what the solver starts from, in place of the model's own.
         weights_comment: above it.
+        class_weights: of the loss.
     """
 
     model: str
@@ -44,6 +46,7 @@ class Shipped:
     solver: str | None = None
     weights: str | None = None
     weights_comment: str | None = None
+    class_weights: ClassWeights | None = None
 
     @property
     def name(self) -> str:
@@ -58,7 +61,7 @@ class Shipped:
     def files(self) -> dict[Path, str]:
         """Write the texts by absolute path."""
         model = MODELS[self.model]
-        options = model.options(self.crop)
+        options = model.options(self.crop, class_weights=self.class_weights)
         networks = network_texts(model, f"{self.model}_{self.data.name}", self.data, options)
         solver = solver_file_text(
             self.name,
@@ -69,6 +72,7 @@ class Shipped:
             self.schedule or model.schedule(),
             product_path(self.folder / TRAIN_VAL),
             weights=self.weights,
+            iter_size=model.iter_size,
             **({} if self.weights_comment is None else {"weights_comment": self.weights_comment}),
         )
         return {
@@ -96,6 +100,14 @@ def _training_sizes() -> Iterator[Shipped]:
         for crop in ((256, 320), (320, 400)):
             data = replace(_VOC, name=f"voc2012_{crop[0]}x{crop[1]}")
             yield Shipped(model, data, crop=crop)
+
+
+# SegNet's authors: their 11 classes of CamVid, and what weighs them.
+_CAMVID = _data("camvid", 11, "train", "test", 233)
+_CAMVID_WEIGHTS = ClassWeights(
+    (0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614),
+    "sky, building, pole, road, pavement, tree, sign,\nfence, car, pedestrian, cyclist. By median frequency",
+)
 
 
 def _fcns() -> Iterator[Shipped]:
@@ -137,6 +149,8 @@ SHIPPED = (
     # Table 6's other systems.
     Shipped("deeplab_largefov", _VOC),
     *_fcns(),
+    Shipped("segnet", _CAMVID, class_weights=_CAMVID_WEIGHTS),
+    Shipped("deconvnet", _VOC),
 )
 
 

@@ -22,6 +22,8 @@ from renet.networks.deploy_network import DeployOptions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SIZES = [(1, 33, 40), (2, 24, 31), (1, 49, 26)]
+# Of networks that do not take all sizes.
+FITTING = {"segnet": [(1, 360, 480)], "deconvnet": [(1, 224, 224), (2, 224, 256)]}
 MODELS = sorted({file.parent.parent.name for file in (REPOSITORY / "prototxt").glob("*/*/deploy.prototxt")})
 
 
@@ -41,7 +43,7 @@ def test_shipped_network_made_narrow(model: str, engines: Engines, tmp_path: Pat
     )
     file = tmp_path / "deploy.prototxt"
     file.write_text(narrow)
-    compare(engines, file, tmp_path, runs())
+    compare(engines, file, tmp_path, runs(FITTING.get(model, SIZES)))
 
 
 def test_shipped_network_at_its_width(engines: Engines, tmp_path: Path) -> None:

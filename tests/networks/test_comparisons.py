@@ -55,24 +55,31 @@ def narrow(text: str, classes: int = 5) -> str:
 
 def quick(text: str) -> str:
     """The network without the filling of its weights, which takes longer than counting them."""
-    return re.sub(
-        r" *(weight|bias)_filler \{[^}]*\}\n", "", re.sub(r"dim: 1 dim: 3 .*?\}", "dim: [1, 3, 33, 41] }", text)
-    )
+    return re.sub(r" *(weight|bias)_filler \{[^}]*\}\n", "", text)
 
 
+# Of those that do not take all: the first one is what they learn from.
+SIZES = {
+    "segnet": ((1, 3, 64, 96), (2, 3, 32, 64)),
+    "deconvnet": ((1, 3, 224, 224), (1, 3, 224, 256)),
+}
 PARAMETERS = {
     "deeplab_largefov": 20_505_429,
     "fcn32s": 134_260_544 + (4096 + 1) * 21 + 21 * 21 * 64 * 64,  # VGG-16 with fc6 and fc7, scores, upsampling
     "fcn8s": 134_489_759,
+    "segnet": 29_449_355,
+    "deconvnet": 251_805_653,
     "multi_scale_convnet": (3 * 49 + 1) * 16 + (16 * 49 + 1) * 64 + (64 * 49 + 1) * 256 + (3 * 256 + 1) * 8,
 }
 
 
 @pytest.mark.parametrize("model", PARAMETERS)
 def test_parameters_are_the_authors(model: str, tmp_path: Path) -> None:
+    """Running means and variances are no parameters: the authors of SegNet and DeconvNet keep none."""
     description = shipped(model)
     built = build(quick((FOLDERS[model] / "deploy.prototxt").read_text()), tmp_path)
-    assert sum(cost.parameters for cost in layer_costs(built, description)) == PARAMETERS[model]
+    found = [cost.parameters for cost in layer_costs(built, description) if cost.type != "BatchNorm"]
+    assert sum(found) == PARAMETERS[model]
 
 
 def test_receptive_fields() -> None:
@@ -88,9 +95,13 @@ def test_receptive_fields() -> None:
 
 @pytest.mark.parametrize("model", COMPARISONS)
 def test_output_has_the_inputs_size(model: str, tmp_path: Path) -> None:
-    text = narrow(deploy_text(MODELS[model], model, 5, MODELS[model].options((33, 47))))
+    sizes = SIZES.get(model, ((1, 3, 33, 47), (2, 3, 32, 48), (1, 3, 5, 1)))
+    text = narrow(deploy_text(MODELS[model], model, 5, MODELS[model].options(sizes[0][2:])))
     network = build(text, tmp_path)
-    for size in ((1, 3, 33, 47), (2, 3, 32, 48), (1, 3, 5, 1)):
+    for name, blobs in network.params.items():
+        if name.endswith("_bn"):  # as if it had learnt: mean 0, variance 1
+            blobs[1].data[...] = blobs[2].data[...] = 1
+    for size in sizes:
         network.blobs["data"].reshape(*size)
         network.blobs["data"].data[...] = np.random.default_rng(0).uniform(-100, 100, size)
         prob = network.forward()["prob"]
@@ -100,16 +111,17 @@ def test_output_has_the_inputs_size(model: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", COMPARISONS)
 def test_a_training_step_moves_what_learns(model: str, tmp_path: Path) -> None:
-    chosen = MODELS[model].options((41, 57), 1)
+    height, width = SIZES[model][0][2:] if model in SIZES else (41, 57)
+    chosen = MODELS[model].options((height, width), 2)
     text = narrow(train_val_text(MODELS[model], model, DATA, chosen))
-    fed = without_data(text_format.Parse(text, caffe_pb2.NetParameter()), caffe.TRAIN, (1, 3, 41, 57))
+    fed = without_data(text_format.Parse(text, caffe_pb2.NetParameter()), caffe.TRAIN, (2, 3, height, width))
     network = build(text_format.MessageToString(fed), tmp_path, caffe.TRAIN)
     random = np.random.default_rng(0)
-    network.blobs["data"].data[...] = random.uniform(-100, 100, (1, 3, 41, 57))
-    network.blobs["label"].data[...] = random.integers(0, 5, (1, 1, 41, 57))
+    network.blobs["data"].data[...] = random.uniform(-100, 100, (2, 3, height, width))
+    network.blobs["label"].data[...] = random.integers(0, 5, (2, 1, height, width))
     loss = network.forward()["loss"]
     network.backward()
-    pixels = 41 * 57 if MODELS[model].protocol.loss else 1
+    pixels = 2 * height * width if MODELS[model].protocol.loss else 1
     assert loss / pixels == pytest.approx(np.log(5), abs=1.5)
     score = next(name for name in reversed(network.params) if not name.startswith("upscore"))
     assert np.abs(network.params[score][0].diff).max() > 0
@@ -208,6 +220,60 @@ def test_whole_images_or_crops(tmp_path: Path) -> None:
     assert (training_data(batch=2).crop_height, training_data(crop=(60, 80)).batch_size) == (500, 1)
     write("fcn8s", data, tmp_path / "net")
     assert "whole images, batches of 1." in (tmp_path / "net/solver.prototxt").read_text()
+
+
+# --------------------------------------------------------------------------------------- encoders and decoders
+
+
+def test_segnets_decoder_mirrors_its_encoder() -> None:
+    """Each upsampling reads the mask of the pooling that it undoes, and has that one's size."""
+    layers = {layer.name: layer for layer in shipped("segnet").layer}
+    sizes = {5: (23, 30), 4: (45, 60), 3: (90, 120), 2: (180, 240), 1: (360, 480)}
+    for number, (height, width) in sizes.items():
+        assert list(layers[f"pool{number}"].top) == [f"pool{number}", f"pool{number}_mask"]
+        upsample = layers[f"upsample{number}"]
+        assert upsample.bottom[1] == f"pool{number}_mask"
+        assert (upsample.upsample_param.upsample_h, upsample.upsample_param.upsample_w) == (height, width)
+    depth = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}
+    for number, count in depth.items():
+        for index in range(1, count + 1):
+            encoder, decoder = layers[f"conv{number}_{index}"], layers[f"conv{number}_{index}_D"]
+            before = layers[encoder.bottom[0]].convolution_param.num_output if (number, index) != (1, 1) else 11
+            if encoder.bottom[0].startswith("pool"):
+                before = layers[f"conv{number - 1}_1"].convolution_param.num_output
+            assert decoder.convolution_param.num_output == before
+    assert "scale" not in str(shipped("segnet", "deploy").layer[0].transform_param)
+    text = deploy_text(MODELS["segnet"], "net", 5, MODELS["segnet"].options((64, 96)))
+    assert "upsample_h" not in text, "any multiples of 32 go"
+
+
+def test_segnet_and_deconvnets_protocols() -> None:
+    found, network = solver("segnet"), shipped("segnet", "train_val")
+    assert (found.max_iter, found.lr_policy, found.iter_size) == (40_000, "fixed", 1)
+    assert (found.base_lr, found.momentum) == pytest.approx((0.001, 0.9))
+    data, tested = (layer.segmentation_data_param for layer in network.layer[:2])
+    assert (data.batch_size, data.crop_height, data.crop_width, data.mirror) == (4, 360, 480, False)
+    assert (tested.crop_height, tested.crop_width) == (360, 480)
+    assert list(data.mean_value) == [0, 0, 0]
+    loss = next(layer for layer in network.layer if layer.type == "SoftmaxWithLoss")
+    assert len(loss.loss_param.class_weight) == 11
+    assert (min(loss.loss_param.class_weight), max(loss.loss_param.class_weight)) == pytest.approx((0.1417, 9.6446))
+    found, network = solver("deconvnet"), shipped("deconvnet", "train_val")
+    assert (found.max_iter, found.stepsize, found.iter_size) == (40_000, 10_000, 8)
+    assert found.base_lr == pytest.approx(0.01)
+    data = network.layer[0].segmentation_data_param
+    assert (data.batch_size, data.crop_height, data.crop_width, data.mirror) == (8, 224, 224, True)
+
+
+def test_deconvnets_crops(tmp_path: Path) -> None:
+    data = write_dataset_json(
+        tmp_path / "data", splits={name: {"count": 2, "sha256": ""} for name in ("train", "test")}
+    )
+    for crop in ((240, 320), (96, 96)):
+        with pytest.raises(UserError, match="deconvnet learns from crops of 32 N pixels, at least 224: 224 x "):
+            write("deconvnet", data, tmp_path / "net", crop=crop)
+    write("deconvnet", data, tmp_path / "net", crop=(224, 320))
+    assert read(tmp_path / "net/solver.prototxt", caffe_pb2.SolverParameter()).iter_size == 8
 
 
 # ------------------------------------------------------------------------------------------- multi-scale ConvNet
