@@ -564,8 +564,8 @@ def test_every_place_knows_the_ignored_label(tmp_path: Path, ignored: int) -> No
 
 def crf_of(file: Path) -> object:
     """The DenseCRF layer that a network ends in."""
-    last = read(file, caffe_pb2.NetParameter()).layer[-1]
-    assert last.type == "DenseCRF" and last.bottom[0] in ("upsample", "score") and last.bottom[1] == "data"
+    *_, before, last = read(file, caffe_pb2.NetParameter()).layer
+    assert last.type == "DenseCRF" and list(last.bottom) == [before.top[0], "data"]
     assert list(last.top) == ["prob"]
     return last
 
