@@ -50,9 +50,12 @@ TEST_F(ForeignNetworksTest, TestTypesOfTheSecondGeneration) {
       "layers { name: 'score' type: SEG_ACCURACY"
       "  seg_accuracy_param { ignore_label: 255 } }"
       "layers { name: 'crop' type: CROP }"
+      "layers { name: 'crf' type: MULTI_STAGE_MEANFIELD"
+      "  multi_stage_meanfield_param { theta_alpha: 160 } }"
       "layers { name: 'fc6' type: CONVOLUTION convolution_param { hole: 4 } }");
   const vector<string> types = {"BN", "Upsample", "Interp", "Unpooling",
-      "ImageSegData", "DenseImageData", "SegAccuracy", "Crop", "Convolution"};
+      "ImageSegData", "DenseImageData", "SegAccuracy", "Crop",
+      "MultiStageMeanfield", "Convolution"};
   ASSERT_EQ(types.size(), net.layer_size());
   EXPECT_EQ(0, net.layers_size());
   for (size_t i = 0; i < types.size(); ++i) {
@@ -68,7 +71,9 @@ TEST_F(ForeignNetworksTest, TestTypesOfTheSecondGeneration) {
   EXPECT_EQ(321, net.layer(4).transform_param().crop_size());
   EXPECT_EQ("list", net.layer(5).dense_image_data_param().source());
   EXPECT_EQ(255, net.layer(6).seg_accuracy_param().ignore_label(0));
-  EXPECT_EQ(4, net.layer(8).convolution_param().dilation(0));
+  EXPECT_EQ(160,
+      net.layer(8).multi_stage_meanfield_param().theta_alpha());
+  EXPECT_EQ(4, net.layer(9).convolution_param().dilation(0));
 }
 
 // Every name that the enumeration has is of some type.

@@ -34,6 +34,12 @@ message SwishParameter {
   optional float beta = 1;
 }
 
+message ConvolutionParameter {
+}
+
+message ImageDataParameter {
+}
+
 message LossParameter {
 }
 
@@ -41,6 +47,9 @@ message SolverParameter {
 }
 
 message SolverState {
+}
+
+message V1LayerParameter {
 }
 """
 

@@ -120,6 +120,10 @@ void CopyForeignV1Parameters(const V1LayerParameter& from, LayerParameter* to) {
   if (from.has_interp_param()) {
     *to->mutable_interp_param() = from.interp_param();
   }
+  if (from.has_multi_stage_meanfield_param()) {
+    *to->mutable_multi_stage_meanfield_param() =
+        from.multi_stage_meanfield_param();
+  }
   if (from.has_seg_accuracy_param()) {
     *to->mutable_seg_accuracy_param() = from.seg_accuracy_param();
   }
