@@ -17,6 +17,7 @@ PAPER_CRF = {"max_iter": 2, "pos_w": 3, "pos_xy_std": 3, "bi_w": 5, "bi_xy_std":
 RELEASED_CRF = {**PAPER_CRF, "max_iter": 5, "normalization": "AFTER", "order": "RGB", "mean_value": []}
 # For small drawn images with noise: colours within one thing differ by more than 3, and things are nearer.
 SCENES_CRF = {"max_iter": 2, "pos_w": 1, "pos_xy_std": 3, "bi_w": 3, "bi_xy_std": 30, "bi_rgb_std": 12}
+_ITERATIONS_OF = {True: " in training, where a test of the authors' has 10", False: ", in training 5"}
 
 
 def dense_crf(
@@ -28,7 +29,8 @@ def dense_crf(
         network: to add to; the image is its `data`.
         options: say what was taken off the image.
         parameters: of `dense_crf_param`; an empty mean_value is none, not the image's.
-        learn: the kernels' weights and the labels' compatibility are parameter blobs.
+        learn: the kernels' weights and the labels' compatibility are parameter blobs; matrices, where the parameters
+            say so.
         origin: where the parameters are from, where they are not the paper's or its authors' release's.
         train: the top is `crf`, log probabilities for the loss; else `prob`, probabilities.
     """
@@ -48,7 +50,14 @@ def dense_crf(
     iterations = "Table 4 (e) to (g) and Table 6: two iterations"
     if parameters["max_iter"] != PAPER_CRF["max_iter"]:
         iterations = f"{parameters['max_iter']} iterations, where the paper's Table 6 has {PAPER_CRF['max_iter']}"
-    if learn:
+    matrices = "kernel_weights" in parameters
+    if matrices:
+        text += (
+            f"\n{parameters['max_iter']} iterations{_ITERATIONS_OF[train]}. The weights of the two kernels and the\n"
+            "labels' compatibility are C x C matrices, which start at pos_w, bi_w and Potts on their diagonals; the\n"
+            "spreads stay. Their rates, as in the authors' prototxt, make up for the solver's small one."
+        )
+    elif learn:
         text += (
             "\nlearn: the weights of the two kernels (one for each label) and the C x C compatibility of the labels\n"
             "are parameters, which start at pos_w, bi_w and Potts; the spreads stay. They are few, so decay would\n"
@@ -69,11 +78,12 @@ def dense_crf(
             "\nThe loss takes the softmax of the top, and that of log probabilities is the probabilities: exact.\n"
             "Backward keeps Q of every iteration: max_iter x C x H x W numbers, of one image at a time."
         )
-    fast, slow = {"lr_mult": 10, "decay_mult": 0}, {"lr_mult": 1, "decay_mult": 0}
+    fast, slow = (10_000, 1_000) if matrices else (10, 1)
+    rates = [{"lr_mult": rate, "decay_mult": 0} for rate in (fast, fast, slow)]
     layer = L.DenseCRF(
         network.last,
         network.spec.data,
-        **({"param": [fast, fast, slow]} if learn else {}),
-        dense_crf_param={**settings, **({"learn": True} if learn else {})},
+        **({"param": rates} if learn else {}),
+        dense_crf_param={**settings, **({"learn": True} if learn and not matrices else {})},
     )
     network.add("crf" if train else "prob", layer, text)

@@ -20,6 +20,20 @@ PROTOCOL = Protocol.of_others(
     loss_comment="The sum, not the mean, over all labelled pixels of the image: hence the small rate and the large\n"
     "momentum of the solver (section 4.3).",
 )
+CRF_AS_RNN_PAPER = "Zheng et al., Conditional Random Fields as Recurrent Neural Networks, arXiv 1502.03240"
+# In training it iterates 5 times, to keep gradients from vanishing (section 5.2), in a test 10 times.
+TRAINED_CRF = {
+    "max_iter": 5,
+    "pos_w": 3,
+    "pos_xy_std": 3,
+    "bi_w": 5,
+    "bi_xy_std": 160,
+    "bi_rgb_std": 3,
+    "normalization": "AFTER",
+    "kernel_weights": "MATRIX",
+    "compatibility": "MATRIX",
+}
+TESTED_ITERATIONS = 10
 FIRST_PAD = 100
 CHANNELS = 4096
 FIXED = [{"lr_mult": 0, "decay_mult": 0}]
@@ -35,13 +49,12 @@ class Fcn:
 
     Attributes:
         stride: of the last upsampling: 32, 16 or 8.
-        learned: the upsamplings learn from their bilinear start, and the first one has a bias, as in CRF-as-RNN's file.
-        first_name: the first upsampling's name, where it is not the authors' usual one.
+        learned: the upsamplings but the last learn from their bilinear start. The first one then is called score2 and
+            has a bias, as in CRF-as-RNN's file.
     """
 
     stride: int
     learned: bool = False
-    first_name: str = ""
 
     def __call__(self, network: Network, options: Options) -> None:
         """Add the layers between `data` and `score`, which has the image's size."""
@@ -79,10 +92,14 @@ class Fcn:
 
     def _joined(self, network: Network, options: Options, scores: L, pool: str, size: int) -> L:
         """Bring scores to twice their size and add those of a pooling; its top."""
-        name = self.first_name or "upscore2" if pool == "pool4" else "upscore_pool4"
         first = pool == "pool4"
+        name = ("score2" if self.learned else "upscore2") if first else "upscore_pool4"
         comment = "Bilinear interpolation to twice the size (section 3.3)"
-        comment += ", from which it learns." if self.learned else ", which stays: each map is made of its own alone."
+        comment += (
+            ", from which it learns; it has a bias, so that FCN-8s' does not fill it."
+            if self.learned
+            else ", which stays: each map is made of its own alone."
+        )
         self._upsample(network, scores, name, 4, comment if first else "", bias=self.learned and first)
         upsampled = network.last
         network.add_on(network.spec[pool])

@@ -142,7 +142,9 @@ def deploy_text(model: Model, name: str, classes: int, options: Options, crf: bo
         _upsample(network, model.protocol)
     learned = model.trained_crf is not None
     if crf or learned:
-        parameters = model.trained_crf or model.deploy_crf
+        parameters = dict(model.trained_crf or model.deploy_crf)
+        if learned and model.tested_iterations is not None:
+            parameters["max_iter"] = model.tested_iterations
         dense_crf(network, options, parameters, learn=learned, train=False, origin=model.crf_origin)
     else:
         network.add("prob", L.Softmax(network.last))

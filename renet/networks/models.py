@@ -30,6 +30,7 @@ class Model:
         adam: its schedule for little time, likewise.
         solver: which of them is the default.
         trained_crf: parameters of a dense CRF that is trained together with the network; None: it is trained alone.
+        tested_iterations: of a trained CRF, where a test has others than training; None: the same.
         deploy_crf: parameters of the dense CRF in deploy_crf.prototxt.
         crf_origin: where its parameters are from, where they are not the paper's or its authors' release's.
         input_scale: what the image is multiplied with after its mean was taken off.
@@ -49,6 +50,7 @@ class Model:
     adam: Callable[[int | None], Schedule] = adam
     solver: str = "sgd"
     trained_crf: Mapping[str, Any] | None = None
+    tested_iterations: int | None = None
     deploy_crf: Mapping[str, Any] = field(default_factory=lambda: PAPER_CRF)
     crf_origin: str = ""
     input_scale: float = 1
@@ -193,6 +195,7 @@ FCN_ITERATIONS = 100_000
 DEEPLAB_ITERATIONS, DEEPLAB_STEP = 6_000, 2_000
 MULTI_SCALE_ITERATIONS = 36_000
 ENCODER_DECODER_ITERATIONS = 40_000
+CRF_AS_RNN_ITERATIONS = 80_000
 # The rates of FCN's losses, which are sums over an image's pixels: each variant starts from the one before.
 FCN_RATES = {"fcn32s": 1e-10, "fcn16s": 1e-12, "fcn8s": 1e-14}
 
@@ -229,6 +232,11 @@ def _fcn(name: str, number: str, start: str) -> Model:
         protocol=fcn8s.PROTOCOL,
         crf_origin=H_RENETS_CRF,
     )
+
+
+def _crf_as_rnn_sgd(wanted: int | None) -> Schedule:
+    comment = "Section 6: 1e-13, which stays, and a large momentum. It starts from FCN-8s."
+    return authors_sgd(wanted or CRF_AS_RNN_ITERATIONS, 1e-13, comment, momentum=0.99)
 
 
 def _deeplab_sgd(wanted: int | None) -> Schedule:
@@ -274,6 +282,19 @@ COMPARISONS = {
     "fcn32s": _fcn("fcn32s", "32", "VGG-16"),
     "fcn16s": _fcn("fcn16s", "16", "FCN-32s"),
     "fcn8s": _fcn("fcn8s", "8", "FCN-16s"),
+    "crf_as_rnn": _comparison(
+        fcn8s.Fcn(8, learned=True),
+        f"CRF-as-RNN (Table 6): FCN-8s and a dense CRF, trained together.\n{fcn8s.CRF_AS_RNN_PAPER}.",
+        (500, 500),
+        1,
+        sgd=_crf_as_rnn_sgd,
+        adam=lambda wanted: adam(wanted, FINE_TUNING_RATE / 10_000),  # the matrices learn at 10,000 times the rate
+        weights=VGG16_WEIGHTS,
+        protocol=fcn8s.PROTOCOL,
+        trained_crf=fcn8s.TRAINED_CRF,
+        tested_iterations=fcn8s.TESTED_ITERATIONS,
+        crf_origin="CRF-as-RNN's",
+    ),
     "segnet": _comparison(
         encoder_decoders.segnet,
         f"SegNet.\n{encoder_decoders.SEGNET_PAPER}.",

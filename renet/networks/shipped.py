@@ -149,6 +149,12 @@ SHIPPED = (
     # Table 6's other systems.
     Shipped("deeplab_largefov", _VOC),
     *_fcns(),
+    Shipped(
+        "crf_as_rnn",
+        _VOC,
+        weights=_result("fcn8s", FCN_ITERATIONS),
+        weights_comment="What fcn8s has learnt, by the layers' names; score2, which is not there, starts bilinear.",
+    ),
     Shipped("segnet", _CAMVID, class_weights=_CAMVID_WEIGHTS),
     Shipped("deconvnet", _VOC),
 )

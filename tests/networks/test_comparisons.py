@@ -67,6 +67,8 @@ PARAMETERS = {
     "deeplab_largefov": 20_505_429,
     "fcn32s": 134_260_544 + (4096 + 1) * 21 + 21 * 21 * 64 * 64,  # VGG-16 with fc6 and fc7, scores, upsampling
     "fcn8s": 134_489_759,
+    # FCN-8s, a bias of its first upsampling, and three matrices
+    "crf_as_rnn": 134_489_759 + 21 + 3 * 21 * 21,
     "segnet": 29_449_355,
     "deconvnet": 251_805_653,
     "multi_scale_convnet": (3 * 49 + 1) * 16 + (16 * 49 + 1) * 64 + (64 * 49 + 1) * 256 + (3 * 256 + 1) * 8,
@@ -223,6 +225,26 @@ def test_whole_images_or_crops(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------- encoders and decoders
+
+
+def test_crf_as_rnns_protocol() -> None:
+    assert PARAMETERS["crf_as_rnn"] == 134_491_103
+    found, network = solver("crf_as_rnn"), shipped("crf_as_rnn", "train_val")
+    assert (found.max_iter, found.lr_policy) == (80_000, "fixed")
+    assert (found.base_lr, found.momentum) == pytest.approx((1e-13, 0.99))
+    assert "runs/fcn8s_voc2012/" in found.weights[0]
+    trained = next(layer for layer in network.layer if layer.type == "DenseCRF")
+    tested = shipped("crf_as_rnn").layer[-1]
+    for crf, iterations in ((trained.dense_crf_param, 5), (tested.dense_crf_param, 10)):
+        assert (crf.max_iter, crf.pos_w, crf.pos_xy_std) == (iterations, 3, 3)
+        assert (crf.bi_w, crf.bi_xy_std, crf.bi_rgb_std) == (5, 160, 3)
+        assert (crf.kernel_weights, crf.compatibility, crf.normalization, crf.learn) == (1, 1, 1, False)
+    assert [(param.lr_mult, param.decay_mult) for param in trained.param] == [(10_000, 0), (10_000, 0), (1_000, 0)]
+    upsampling = {layer.name: layer for layer in network.layer if layer.type == "Deconvolution"}
+    assert upsampling.keys() == {"score2", "upscore_pool4", "upscore8"}
+    assert [upsampling[name].param[0].lr_mult for name in upsampling] == [1, 1, 0]
+    assert upsampling["score2"].convolution_param.bias_term
+    assert not (FOLDERS["crf_as_rnn"] / "deploy_crf.prototxt").exists()
 
 
 def test_segnets_decoder_mirrors_its_encoder() -> None:
