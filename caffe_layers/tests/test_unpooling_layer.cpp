@@ -212,11 +212,11 @@ TYPED_TEST(UnpoolingLayerTest, TestMask) {
   typedef typename TypeParam::Dtype Dtype;
   LayerUnderTest<Dtype> run("type: 'Unpooling' unpooling_param { unpool: MAX "
       "kernel_size: 2 stride: 2 unpool_size: 7 }", 2);
-  run.Shape({1, 1, 1, 1});
+  run.Shape({1, 1, 4, 4});
   run.bottom(1).ReshapeLike(run.bottom());
   run.SetUp();
   for (const vector<int>& shape : vector<vector<int> >(
-      {{2, 3, 4, 5}, {1, 2, 1, 3}, {3, 4, 6, 6}})) {
+      {{2, 3, 4, 5}, {1, 2, 2, 3}, {3, 4, 6, 6}})) {
     run.Shape(shape);
     run.bottom(1).Reshape(shape);
     FillMask(&run.bottom(1), 49);
@@ -371,6 +371,33 @@ TYPED_TEST(UnpoolingLayerTest, TestPlacesBeyondTheMapAreTold) {
     EXPECT_DEATH(run.Forward(), message);
     if (Caffe::mode() == Caffe::CPU) { EXPECT_DEATH(run.Backward(), message); }
   }
+}
+
+// A mask of a larger or smaller image would bring values to other places.
+TYPED_TEST(UnpoolingLayerTest, TestAMaskOfAnotherSizeOfImageIsTold) {
+  typedef typename TypeParam::Dtype Dtype;
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  const string layers[] = {
+      "name: 'u' type: 'Unpooling' unpooling_param { kernel_size: 2 stride: 2 "
+      "unpool_h: 23 unpool_w: 30 }",
+      "name: 'u' type: 'Upsample' upsample_param { scale: 2 upsample_h: 23 "
+      "upsample_w: 30 }"};
+  for (const string& text : layers) {
+    LayerUnderTest<Dtype> run(text, 2);
+    run.Shape({1, 2, 12, 15});
+    run.bottom(1).ReshapeLike(run.bottom());
+    run.SetUp();
+    run.Shape({1, 2, 12, 12});
+    run.bottom(1).ReshapeLike(run.bottom());
+    EXPECT_DEATH(run.Forward(), " layer 'u': the mask \\(bottom 1\\) is of "
+        "12 x 12 windows, but a pooling of a map of 23 x 30 has 12 x 15; .* "
+        "go with one size of image");
+  }
+  LayerUnderTest<Dtype> run("type: 'Upsample' upsample_param { upsample_h: 23 "
+      "upsample_w: 30 }", 2);
+  run.Shape({1, 2, 3, 4});
+  run.bottom(1).ReshapeLike(run.bottom());
+  run.SetUp();  // of a pooling that is not said
 }
 
 TYPED_TEST(UnpoolingLayerTest, TestBadParametersAreNamed) {

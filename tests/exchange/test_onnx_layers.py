@@ -246,7 +246,7 @@ def test_values_go_back_where_the_pooling_found_them(windows: str, engines: Engi
         'layer { name: "up" bottom: "other" bottom: "mask" top: "up" type: "Upsample" upsample_param '
         "{ upsample_h: 8 upsample_w: 12 } } "
         'layer { name: "back" bottom: "other" bottom: "mask" top: "back" type: "Unpooling" unpooling_param '
-        "{ kernel_size: 2 stride: 2 unpool_h: 8 unpool_w: 12 } }"
+        f"{{ {windows} unpool_h: 8 unpool_w: 12 }} }}"
     )
     compare(engines, network(tmp_path, layers), tmp_path, inputs([(1, 8, 11), (3, 8, 11)]))
 

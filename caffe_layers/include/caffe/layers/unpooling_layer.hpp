@@ -32,7 +32,8 @@ namespace caffe {
  *    that Caffe's average pooling divides by: the transpose of that pooling.
  *  - TILE: @f$ y_m = \sum_{i \ni m} x_i @f$.
  *
- * A mask that says no place of the map ends the process. The same bits come out
+ * A mask that says no place of the map, or one of far more or fewer windows than
+ * a pooling of H x W would give, ends the process. The same bits come out
  * whatever the number of threads, on a GPU too.
  */
 template <typename Dtype>
@@ -75,8 +76,13 @@ class UnpoolingLayer : public Layer<Dtype> {
       const string& one, int sides[2]) const;
   /// H and W, for windows of which the axes say all but the size.
   virtual void ChooseSizes(int* height, int* width) const;
-  /// What a mask that says no place of the map should be.
-  virtual string Remedy() const;
+  /// The fields that give H and W.
+  virtual string SizeFields() const;
+  /// Whether kernel and stride are said to be the pooling's.
+  virtual bool KnowsPooling() const { return true; }
+  /// Dies where a mask has far more or fewer windows than a pooling of H x W:
+  /// a place in a map of another width is another place.
+  void CheckWindows() const;
   /// Dies where the window with this number + 1 has a mask that is no place;
   /// 0: there is none.
   void CheckMask(int bad, const vector<Blob<Dtype>*>& bottom) const;

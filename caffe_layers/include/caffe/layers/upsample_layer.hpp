@@ -35,7 +35,8 @@ class UpsampleLayer : public UnpoolingLayer<Dtype> {
 
  protected:
   virtual void ChooseSizes(int* height, int* width) const;
-  virtual string Remedy() const;
+  virtual string SizeFields() const;
+  virtual bool KnowsPooling() const;
 };
 
 }  // namespace caffe

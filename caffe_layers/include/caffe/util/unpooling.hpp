@@ -73,6 +73,12 @@ inline void SpreadWindow(const PoolingAxis& rows, const PoolingAxis& columns,
   }
 }
 
+/// How many windows Caffe's pooling has along an axis.
+inline int WindowCountOf(const PoolingAxis& axis) {
+  const int steps = axis.size + 2 * axis.pad - axis.kernel;
+  return steps > 0 ? (steps - 1) / axis.stride + 2 : 1;
+}
+
 /// The sum of what the windows (rows.windows x columns.windows) give a place,
 /// in the order of the windows.
 template <typename Dtype>

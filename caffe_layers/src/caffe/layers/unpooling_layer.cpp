@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -96,13 +97,30 @@ void UnpoolingLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
   CHECK(rows_.size > 0 && columns_.size > 0)
       << Name() << ": nothing is left of a result of " << rows_.size << " x "
       << columns_.size << "; give a smaller pad, or the size";
+  if (bottom.size() == 2 && method_ == UnpoolingParameter::MAX &&
+      size_[0] > 0 && KnowsPooling()) {
+    CheckWindows();
+  }
   top[0]->Reshape(bottom[0]->shape(0), bottom[0]->shape(1), rows_.size,
       columns_.size);
 }
 
 template <typename Dtype>
-string UnpoolingLayer<Dtype>::Remedy() const {
+string UnpoolingLayer<Dtype>::SizeFields() const {
   return "unpool_size (or unpool_h and unpool_w)";
+}
+
+template <typename Dtype>
+void UnpoolingLayer<Dtype>::CheckWindows() const {
+  // Other paddings and kernels of a pooling with this stride may differ by 2.
+  const int rows = WindowCountOf(rows_), columns = WindowCountOf(columns_);
+  CHECK(std::abs(rows - rows_.windows) <= 2 &&
+      std::abs(columns - columns_.windows) <= 2)
+      << Name() << ": the mask (bottom 1) is of " << rows_.windows << " x "
+      << columns_.windows << " windows, but a pooling of a map of "
+      << rows_.size << " x " << columns_.size << " has " << rows << " x "
+      << columns << "; " << SizeFields() << " are the height and width of the "
+      << "map that the pooling reads, and go with one size of image";
 }
 
 template <typename Dtype>
@@ -119,7 +137,7 @@ void UnpoolingLayer<Dtype>::CheckMask(int bad,
       << window % columns_.windows << ", which is no place of a map of "
       << rows_.size << " x " << columns_.size << " (0 to "
       << rows_.size * columns_.size - 1 << "); give the second top of the "
-      << "Pooling layer, and by " << Remedy() << " the height and width of the "
+      << "Pooling layer, and by " << SizeFields() << " the height and width of the "
       << "map that it reads";
 }
 

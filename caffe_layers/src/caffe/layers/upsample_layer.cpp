@@ -50,8 +50,14 @@ void UpsampleLayer<Dtype>::ChooseSizes(int* height, int* width) const {
 }
 
 template <typename Dtype>
-string UpsampleLayer<Dtype>::Remedy() const {
+string UpsampleLayer<Dtype>::SizeFields() const {
   return "upsample_h and upsample_w";
+}
+
+template <typename Dtype>
+bool UpsampleLayer<Dtype>::KnowsPooling() const {
+  const UpsampleParameter& param = this->layer_param_.upsample_param();
+  return param.has_scale() || param.has_scale_h();
 }
 
 INSTANTIATE_CLASS(UpsampleLayer);
