@@ -99,6 +99,26 @@ def test_gradients_may_branch(processor_as_gpu: Machine, monkeypatch: pytest.Mon
         assert bool(checked.failures) == failed
 
 
+def test_networks_that_do_not_take_all_sizes_get_their_own() -> None:
+    def text(name: str) -> str:
+        return (REPOSITORY / "prototxt" / name).read_text()
+
+    sizes = {
+        "segnet/camvid/train_val.prototxt": "data:2,3,360,480 label:2,1,360,480:8",
+        "deconvnet/voc2012/train_val.prototxt": "data:2,3,224,224 label:2,1,224,224:8",
+        "deeplab_largefov/voc2012/train_val.prototxt": "data:2,3,321,321 label:2,1,321,321:8",
+        "fcn/voc2012/train_val.prototxt": stages.TRAINING_INPUTS,
+    }
+    for name, expected in sizes.items():
+        assert stages.fitting_inputs(text(name), stages.TRAINING_INPUTS) == expected
+    assert stages.fitting_inputs(text("segnet/camvid/deploy.prototxt"), stages.USE_INPUTS) == "data:1,3,360,480"
+    assert (
+        stages.fitting_inputs(text("deeplab_largefov/voc2012/deploy.prototxt"), stages.USE_INPUTS) == stages.USE_INPUTS
+    )
+    wide = text("fcn8s/voc2012/deploy.prototxt")
+    assert "num_output: 4096" in wide and "num_output: 4096" not in stages.narrowed(wide)
+
+
 def test_networks_that_differ_in_data_alone_are_one() -> None:
     chosen = {str(file.relative_to(REPOSITORY)) for file in stages.different_networks(REPOSITORY / "prototxt")}
     assert "prototxt/fcn/voc2012/train_val.prototxt" in chosen
