@@ -27,7 +27,7 @@ from renet.weights.weight_files import check_is_no_pointer
 _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 # What only a training or a test writes or reads, by the types' names in small letters alone
 _OF_TRAINING = re.compile(r".*(loss|accuracy|matwrite|hdf5output|silence)$")
-_NO_DATA = ("dummydata", "input", "parameter")
+_RULES = ("include", "exclude")  # of when a layer is built
 # Layers of forks that are ones of Caffe's under another name
 _ALSO = {
     "depthwiseconvolution": "Convolution",
@@ -98,6 +98,7 @@ class ForeignNetwork:
         inputs: shapes by the names of their blobs; a shape may be empty where nobody says it.
         transform: what a data layer says of the image's mean and scale.
         scores: the blob that a loss reads, where there is one.
+        activation: the type of the layer that makes probabilities of scores.
         ignored: the label that a loss ignores, where one does.
         notes: what was changed, a line each.
     """
@@ -109,6 +110,7 @@ class ForeignNetwork:
     inputs: dict[str, list[int]]
     transform: Node = field(default_factory=Node)
     scores: str | None = None
+    activation: str = "Softmax"
     ignored: int | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -251,14 +253,10 @@ def _in_a_test(nodes: list[Node], root: Node, file: Path) -> list[ForeignLayer]:
     return [ForeignLayer(node, node.value("name")) for node in chosen]
 
 
-_RULES = ("include", "exclude")
-
-
 def _given_inputs(root: Node) -> dict[str, list[int]]:
     names = root.values("input")
     dims = [int(dim) for dim in root.values("input_dim")]
-    shapes = [[int(dim) for dim in shape.values("dim")] for shape in root.nodes("input_shape")]
-    shapes = shapes or [dims[place : place + 4] for place in range(0, len(dims), 4)]
+    shapes = _shapes(root.nodes("input_shape")) or [dims[place : place + 4] for place in range(0, len(dims), 4)]
     shapes += [[]] * (len(names) - len(shapes))
     return dict(zip(names, shapes, strict=False))
 
@@ -268,14 +266,12 @@ def _take_inputs(network: ForeignNetwork) -> None:
     left, lost = [], set()
     for layer in network.layers:
         if layer.kind == "input":
-            shapes = [
-                [int(dim) for dim in shape.values("dim")] for shape in layer.node.node("input_param").nodes("shape")
-            ]
+            shapes = _shapes(layer.node.node("input_param").nodes("shape"))
             for place, top in enumerate(layer.tops):
                 network.inputs[top] = shapes[min(place, len(shapes) - 1)] if shapes else []
             if layer.node.has("transform_param"):
                 network.transform = layer.node.node("transform_param")
-        elif layer.tops and not layer.bottoms and layer.kind not in _NO_DATA and layer.kind in _data_kinds(layer):
+        elif _is_data(layer):
             image, *others = layer.tops
             network.inputs[image] = _size_of_data(layer)
             network.transform = layer.node.node("transform_param")
@@ -294,8 +290,13 @@ def _take_inputs(network: ForeignNetwork) -> None:
             network.layers.append(layer)
 
 
-def _data_kinds(layer: ForeignLayer) -> tuple[str, ...]:
-    return (layer.kind,) if layer.kind.endswith("data") or layer.kind == "python" else ()
+def _is_data(layer: ForeignLayer) -> bool:
+    reads_files = (layer.kind.endswith("data") and layer.kind != "dummydata") or layer.kind == "python"
+    return reads_files and bool(layer.tops) and not layer.bottoms
+
+
+def _shapes(nodes: Iterable[Node]) -> list[list[int]]:
+    return [[int(dim) for dim in node.values("dim")] for node in nodes]
 
 
 def _size_of_data(layer: ForeignLayer) -> list[int]:
@@ -313,6 +314,7 @@ def _leave_out_training(network: ForeignNetwork) -> None:
     for layer in gone:
         if layer.kind.endswith("loss") and layer.bottoms:
             network.scores = layer.bottoms[0]  # the last one, as losses of other branches stand before it
+            network.activation = "Sigmoid" if layer.kind.startswith("sigmoid") else "Softmax"
             label = layer.node.node("loss_param").value("ignore_label")
             network.ignored = int(label) if label else None
     network.layers = [layer for layer in network.layers if all(layer is not other for other in gone)]

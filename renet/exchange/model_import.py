@@ -175,7 +175,7 @@ def perform(job: ModelImport, folder: Path) -> Iterator[Imported | None]:
     mean, scale = _transform(network, job, MEAN_OF_2016 if theirs else None)
     shape = _input_shape(network, job.size)
     description = network.message()
-    _add_ends(description, shape, mean, scale, network, crf is not None)
+    _add_ends(description, shape, mean, scale, network)
     blobs = {layer.name: layer.blobs for layer in network.layers}
     network.notes += split_scaled_batch_norm(description, blobs)
     network.notes += set_crop_offsets(description, INPUT)
@@ -226,9 +226,7 @@ def _choose_input(network: Any, wanted: str | None) -> None:
     if not network.inputs:
         raise UserError(f"{network.file}: has no input: neither a layer of type Input, nor a data layer, nor `input`")
     name = wanted or (INPUT if INPUT in network.inputs else next(iter(network.inputs)))
-    read = [other for other in network.inputs if other != name]
-    read = [other for other in read if any(other in layer.bottoms for layer in network.layers)]
-    if read and wanted is None and name != INPUT:
+    if wanted is None and name != INPUT and len(network.inputs) > 1:
         raise UserError(
             f"{network.file}: has the inputs {', '.join(network.inputs)}; --input-blob says which is the image"
         )
@@ -259,19 +257,18 @@ def _choose_output(network: Any, wanted: str | None) -> Any:
         raise UserError(f'{network.file}: "{blob}" needs the inputs {", ".join(network.inputs)}; an image is one input')
     crf = None
     if last.kind == "densecrf" and not last.blobs and last.node.node("dense_crf_param").value("learn") != "true":
+        network.rename_blob(blob, PROBABILITIES)
         last.node.put("name", PROBABILITIES)
         network.layers = network.layers[:-1]
         crf, blob = last, last.bottoms[0]
-        network.rename_blob(PROBABILITIES, f"{PROBABILITIES}_scores")
         network.notes.append(f'{DEPLOY} ends in a Softmax of "{blob}", {DEPLOY_CRF} in the dense CRF')
-        last.node.put("top", PROBABILITIES)
     elif last.kind in ("softmax", "sigmoid", "densecrf"):
         if blob != PROBABILITIES:
             network.notes.append(f'the output "{blob}" is called "{PROBABILITIES}"')
         network.rename_blob(blob, PROBABILITIES)
         return None
     else:
-        network.notes.append(f'a Softmax of "{blob}" was added')
+        network.notes.append(f'a {network.activation} of "{blob}" was added')
     network.scores = blob
     return crf
 
@@ -324,8 +321,8 @@ def _input_shape(network: Any, size: tuple[int, int] | None) -> list[int]:
     return [1, COLOURS, height, width]
 
 
-def _add_ends(description: Any, shape: list[int], mean: Any, scale: float, network: Any, has_crf: bool) -> None:
-    """Give the network its Input layer and, where it ends in scores, its Softmax."""
+def _add_ends(description: Any, shape: list[int], mean: Any, scale: float, network: Any) -> None:
+    """Give the network its Input layer and, where it ends in scores, what makes probabilities of them."""
     from caffe.proto import caffe_pb2
 
     layers = [caffe_pb2.LayerParameter.FromString(layer.SerializeToString()) for layer in description.layer]
@@ -339,7 +336,7 @@ def _add_ends(description: Any, shape: list[int], mean: Any, scale: float, netwo
     description.layer.extend(layers)
     if not any(PROBABILITIES in layer.top for layer in layers):
         name = PROBABILITIES if PROBABILITIES not in names else f"{PROBABILITIES}_softmax"
-        description.layer.add(name=name, type="Softmax", bottom=[network.scores], top=[PROBABILITIES])
+        description.layer.add(name=name, type=network.activation, bottom=[network.scores], top=[PROBABILITIES])
 
 
 def _with_crf(description: Any, crf: Any) -> Any:
