@@ -34,16 +34,8 @@ _ALSO = {
     "convolutiondepthwise": "Convolution",
     "holeconvolution": "Convolution",
     "cudnnbatchnorm": "BatchNorm",
+    "spatialdropout": "Dropout",
     "nvbatchnorm": "BatchNorm",
-}
-_INSTEAD = {
-    "roipooling": "detectors are not for this: what follows a region has no place in a label map",
-    "proposal": "detectors are not for this: what follows a region has no place in a label map",
-    "priorbox": "detectors are not for this; --output-blob may end the network before it",
-    "detectionoutput": "detectors are not for this; --output-blob may end the network before it",
-    "axpy": "Scale with two bottoms and Eltwise compute the same",
-    "relu6": "ReLU and Clip compute the same",
-    "shufflechannel": "Reshape and Permute compute the same",
 }
 # Fields of layers, and of messages in layers, that change nothing in a prediction
 _WITHOUT_EFFECT = ("strict_dim", "visualize", "engine")
@@ -217,10 +209,10 @@ def check_types(network: ForeignNetwork) -> None:
     known = {plain(kind) for kind in caffe.layer_type_list()}
     for layer in network.layers:
         if layer.kind not in known:
-            instead = _INSTEAD.get(layer.kind, "docs/foreign_networks.md lists those that it has")
+            kind = layer.node.value("type")
+            advice = caffe.foreign_layer_advice(kind) or "docs/layers.md has those of other Caffes that are"
             raise UserError(
-                f'{network.file}: the layer "{layer.name}" has the type {layer.node.value("type")}, which is not built '
-                f"here: {instead}"
+                f'{network.file}: the layer "{layer.name}" has the type {kind}, which is not here; {advice}'
             )
 
 
@@ -329,8 +321,6 @@ def _tidy(network: ForeignNetwork) -> None:
             kind = _ALSO[layer.kind]
             network.notes.append(f'"{layer.name}": {layer.node.value("type")} is {kind} here')
             layer.node.put("type", Word(kind.upper()) if network.is_old else kind)
-        convolution = layer.node.node("convolution_param")
-        convolution.fields = [("dilation" if key == "hole" else key, value) for key, value in convolution.fields]
         layer.node.drop(*_WITHOUT_EFFECT)
         for _, value in layer.node.fields:
             if isinstance(value, Node):

@@ -370,7 +370,7 @@ CONVOLUTION = "convolution_param { num_output: %s }"
             + CONV
             + 'layer { name: "roi" type: "ROIPooling" bottom: "conv" top: "score" roi_pooling_param { w: 1 } }',
             SAID,
-            'the layer "roi" has the type ROIPooling, which is not built here: detectors',
+            'the layer "roi" has the type ROIPooling, which is not here; Fast R-CNN',
         ),
         (
             INPUT + CONV.replace("pad: 1", "pad: 1 wobble: 3") + SCORE,
