@@ -221,7 +221,7 @@ def _settled(text: str, settings: Mapping[str, str], file: Path) -> str:
     code = "\n".join(line.partition("#")[0] for line in text.splitlines())
     lacking = [name for name in dict.fromkeys(_PLACEHOLDER.findall(code)) if name not in settings]
     # Others are paths of data and of results, which go anyway
-    needed = [name for name in lacking if re.search(rf"(?:(?:bottom|top):.*|:\s*)\$\{{{name}\}}", code)]
+    needed = [name for name in lacking if re.search(rf"(?:(?:bottom|top):\s*[\"'][^\"'\n]*|:\s*)\$\{{{name}\}}", code)]
     if needed:
         asked = " ".join(f"--set {name}=..." for name in needed)
         raise UserError(f"{file}: a template, in which ${{{needed[0]}}} has no value; say {asked}")
