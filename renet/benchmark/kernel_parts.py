@@ -49,8 +49,8 @@ def check_agreement(ours: Mapping[str, list[float]], theirs: Mapping[str, list[f
     return float(differences.max())
 
 
-def time_crf(settings: Settings, shape: Sequence[int]) -> dict[str, Any]:
-    """A DenseCRF layer beside pydensecrf, which computes in one thread; classes, height, width, iterations."""
+def time_crf(settings: Settings, shape: Sequence[int | str]) -> dict[str, Any]:
+    """A DenseCRF layer beside pydensecrf, which computes in one thread; `shape` is one of `Scale.crfs`."""
     with TemporaryDirectory() as scratch:
         write_crf_inputs(shape, Path(scratch))
         sides = network_sides(settings._replace(peer=None), crf_text(shape), "", Path(scratch), FORWARD, alone=True)

@@ -15,6 +15,7 @@ TRIAD_SIZE = 1 << 25  # values of each of three arrays, which no cache holds
 TRIAD_BLOCK = 1 << 17  # values that stay in a core's second cache between the two operations on them
 # The paper's release: weight and spread of the positional kernel, then weight, spread and colour spread of the other.
 CRF_KERNELS = (3, 3, 5, 80, 3)
+PHOTOGRAPH = "photograph"  # among the numbers of a CRF's shape
 
 
 class Product:
@@ -57,24 +58,35 @@ class Triad:
             np.add(self._a[block], self._b[block], out=self._a[block])
 
 
-def crf_inputs(classes: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Class scores (C, H, W) float32 in blocks of 8 x 8, and an image (H, W, 3) uint8: waves with a camera's noise."""
+def crf_inputs(classes: int, height: int, width: int, photograph: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Class scores (C, H, W) float32 in blocks of 8 x 8, and an image (H, W, 3) uint8.
+
+    Args:
+        classes: C.
+        height: H, with a photograph at most 400.
+        width: W, with a photograph at most 600.
+        photograph: part of scikit-image's cup of coffee, not waves with a camera's noise.
+    """
     random = np.random.default_rng(1)
     y, x = np.mgrid[:height, :width]
     waves = [128 + 80 * np.sin(x / 17 + k) * np.cos(y / 23) for k in range(3)]
     image = np.stack(waves, axis=-1) + random.normal(0, 2, (height, width, 3))
     blocks = 2 * random.standard_normal((classes, -(-height // 8), -(-width // 8)), dtype=np.float32)
     scores = blocks.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
+    if photograph:
+        import skimage.data  # the Python of pydensecrf lacks it
+
+        image = skimage.data.coffee()[:height, :width]
     return np.ascontiguousarray(scores), np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
 
 
-def crf_text(shape: Sequence[int]) -> str:
+def crf_text(shape: Sequence[int | str]) -> str:
     """The network of a DenseCRF layer; its time holds the building of both lattices, as for every new image.
 
     Args:
-        shape: classes, height, width, iterations.
+        shape: as in `Scale.crfs`.
     """
-    classes, height, width, iterations = shape
+    classes, height, width, iterations = shape[:4]
     pos_w, pos_xy, bi_w, bi_xy, bi_rgb = CRF_KERNELS
     text = ""
     for name, channels in (("scores", classes), ("image", 3)):
@@ -87,9 +99,9 @@ def crf_text(shape: Sequence[int]) -> str:
     )
 
 
-def write_crf_inputs(shape: Sequence[int], folder: Path) -> None:
+def write_crf_inputs(shape: Sequence[int | str], folder: Path) -> None:
     """Write what both sides of a CRF compute with, as benchmark_net -dump does: scores and image, each C x H x W."""
-    scores, image = crf_inputs(*shape[:3])
+    scores, image = crf_inputs(*shape[:3], photograph=PHOTOGRAPH in shape)
     scores.tofile(folder / "scores.data.f32")
     image.transpose(2, 0, 1).astype(np.float32).tofile(folder / "image.data.f32")
 
@@ -101,7 +113,7 @@ class Pydensecrf:
         from importlib.metadata import version
 
         self.version = version("pydensecrf2")
-        *self._size, self._iterations = job["shape"]
+        *self._size, self._iterations = job["shape"][:4]
         scores, image = (
             np.fromfile(Path(job["values"]) / f"{name}.data.f32", np.float32) for name in ("scores", "image")
         )

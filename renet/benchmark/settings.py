@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from renet.benchmark.kernel_tasks import PHOTOGRAPH
 from renet.common.repository import ROOT
 from renet.gpu_check.entries import SHAPES
 
@@ -36,7 +37,7 @@ class Scale(NamedTuple):
 
     Attributes:
         groups: N, C, H, W and d of the ReNet groups.
-        crfs: classes, height, width and iterations of the CRFs.
+        crfs: classes, height, width and iterations of the CRFs; and PHOTOGRAPH, where the image is no drawn one.
         image: height and width of an image of the networks and of the data.
         batch: images of a training step.
         crop: height and width of a training step's images, and of the growing batch's.
@@ -49,7 +50,7 @@ class Scale(NamedTuple):
     """
 
     groups: tuple[tuple[int, ...], ...]
-    crfs: tuple[tuple[int, ...], ...]
+    crfs: tuple[tuple[int | str, ...], ...]
     image: tuple[int, int]
     batch: int
     crop: tuple[int, int]
@@ -63,7 +64,7 @@ class Scale(NamedTuple):
 
 FULL = Scale(
     groups=SHAPES,
-    crfs=((21, 375, 500, 2), (21, 375, 500, 10)),
+    crfs=tuple((21, 375, 500, iterations, *image) for image in ((), (PHOTOGRAPH,)) for iterations in (2, 10)),
     image=(375, 500),
     batch=2,
     crop=(240, 320),
@@ -76,7 +77,7 @@ FULL = Scale(
 )
 QUICK = Scale(
     groups=((2, 3, 11, 9, 5),),
-    crfs=((3, 20, 31, 2),),
+    crfs=((3, 20, 31, 2), (3, 20, 31, 2, PHOTOGRAPH)),
     image=(49, 67),
     batch=2,
     crop=(32, 40),

@@ -231,7 +231,7 @@ def crf_table(part: Mapping[str, Any]) -> Table:
     return entry_table(
         entries,
         1,
-        ("classes, height, width", lambda entry: ", ".join(map(str, entry["shape"][:3]))),
+        ("classes, height, width", lambda entry: ", ".join(map(str, entry["shape"][:3] + entry["shape"][4:]))),
         ("iterations", lambda entry: str(entry["shape"][3])),
         *times(sides),
         *memory(sides),
@@ -396,7 +396,7 @@ def _entry_title(part: str, entry: Mapping[str, Any]) -> str:
     if part == "groups":
         return f"ReNet group {', '.join(map(str, entry['shape']))}, {entry['pass']}"
     if part == "crf":
-        return f"DenseCRF, {entry['shape'][-1]} iterations"
+        return ", ".join(("DenseCRF", f"{entry['shape'][3]} iterations", *entry["shape"][4:]))
     if part in ("networks", "engines"):
         return f"{MODEL_TITLES[entry['model']]}, {PASS_TITLES[entry['pass']]}"
     return entry["what"]

@@ -337,8 +337,9 @@ def test_both_libraries_come_to_the_same_result(with_peer: Settings) -> None:
         assert all(side["milliseconds"][0] > 0 for side in found["sides"].values())
 
 
-def test_a_crf_is_pydensecrfs(with_peer: Settings) -> None:
-    found = time_crf(with_peer, QUICK.crfs[0])
+@pytest.mark.parametrize("shape", QUICK.crfs, ids=str)
+def test_a_crf_is_pydensecrfs(with_peer: Settings, shape: tuple[int | str, ...]) -> None:
+    found = time_crf(with_peer, shape)
     assert found["differences"][PYDENSECRF] < 1e-3
 
 
