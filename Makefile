@@ -12,6 +12,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 GPU_DATA_ARGS ?=
+MPICXX ?=
 OS_RELEASE ?= /etc/os-release
 PROC ?= /proc
 # compute capabilities that GPU code is made for; later GPUs run what is made from the last one's PTX
@@ -132,6 +133,14 @@ caffe-tests: caffe ## the C++ test program, Caffe's own tests and ours
 	@$(BEGIN)
 	shown "building the C++ tests" caffe-tests cmake --build build/cpu --parallel $(JOBS) --target caffe-tests
 
+.PHONY: mpi
+mpi: caffe ## training by several processes, on one machine or many, with mpirun or srun; MPICXX= chooses the MPI
+	@$(BEGIN)
+	mpicxx=$(MPICXX)
+	[[ -n $$mpicxx ]] || mpicxx=$$(command -v mpicxx || echo .venv/bin/mpicxx)
+	command -v "$$mpicxx" >/dev/null || { echo "make: MPICXX=$$mpicxx: there is no such compiler" >&2; exit 2; }
+	quietly "the library that knows MPI, by $$mpicxx" mpi $(PYTHON) caffe_layers/scripts/mpi_library.py "$$mpicxx" build/cpu/lib/libcaffe_mpi.so
+
 .PHONY: gpu
 gpu: venv ## Caffe with CUDA, cuDNN and NCCL, into build/gpu; CUDA_ARCHS="75 80 90" and CUDA_HOME choose
 	@$(BEGIN)
@@ -215,7 +224,7 @@ lint: venv ## ruff and import-linter over all Python, hadolint over the Dockerfi
 	.venv/bin/hadolint -c docker/hadolint.yaml docker/Dockerfile
 
 .PHONY: test
-test: caffe-tests ## every test: lint, Caffe's and our C++ tests, pycaffe's, pytest
+test: caffe-tests mpi ## every test: lint, Caffe's and our C++ tests, pycaffe's, pytest
 	@mkdir -p $(LOGS)
 	status=0
 	echo "== lint"

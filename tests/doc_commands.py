@@ -25,6 +25,7 @@ OTHERS_OPTIONS = {
     *("--build-arg", "--gpus", "--ipc", "--mount", "--rm", "--stop-timeout", "--user", "--userns", "--help"),
     *("--port", "--logdir"),
     *("--array", "--sshlogin", "--workdir"),
+    *("--bind-to", "--oversubscribe", "--allow-run-as-root", "--mca", "--mpi", "--signal"),
 }
 # What a script calls the function that makes its command line.
 PARSERS = ("make_parser", "build_parser", "parser")
@@ -198,6 +199,10 @@ def _check(words: list[str], relaxed: bool) -> None:
         if start is None:
             raise _Fault("of what is the time-out?")
         _check(words[start:], relaxed)
+    elif Path(first).name == "mpirun":
+        start = next((i for i, word in enumerate(words[1:], 1) if _is_ours([word, ""])), None)
+        if start is not None:
+            _check(words[start:], relaxed)
     elif first == "./setup":
         text = (REPOSITORY / "renet/packaging/setup.sh").read_text()
         unknown = [word for word in words[1:] if word.startswith("--") and word not in text]

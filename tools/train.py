@@ -15,7 +15,7 @@ from renet.networks.trained_run import MEASURES, SNAPSHOTS
 from renet.runtime.builds import restart_with_gpu_build, training_asks_for_gpu
 from renet.runtime.watched_process import Work, watched
 from renet.training.run_folder import EVENTS
-from renet.training.session import TrainingSettings, death_noted, perform
+from renet.training.session import TrainingSettings, death_noted, leave_ranks, perform
 from renet.weights.initial_weights import split_names
 
 
@@ -27,6 +27,13 @@ def main(arguments: argparse.Namespace, work: Work) -> int:
     return 0 if result.state == "finished" else 128 + (work.stop or signal.SIGTERM)
 
 
+def perform_command(work: Work) -> int:
+    """Run the command as one of the processes that were started together, if there are others."""
+    status = run(partial(main, work=work), make_parser())
+    leave_ranks(status)
+    return status
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -36,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
   .venv/bin/python tools/train.py --solver solvers/n_renet_stanford_background.prototxt
   .venv/bin/python tools/train.py --solver my_net/solver.prototxt --run runs/mine --keep-best mean_iou --patience 5
   .venv/bin/python tools/train.py --resume --run runs/n_renet_stanford_background
+  mpirun -n 4 .venv/bin/python tools/train.py --solver solvers/n_renet_stanford_background.prototxt
 
 A run's folder holds the prototxts as they were used, metrics.jsonl (loss, learning rate, test scores), train.log (what
 Caffe says), run.json (who, what, when, on which machine) and {SNAPSHOTS}/. Ctrl-C ends with a snapshot; a second one
@@ -78,4 +86,4 @@ resumed, but for layers that docs/training.md lists.""",
 if __name__ == "__main__":
     if training_asks_for_gpu(sys.argv[1:]):
         restart_with_gpu_build()
-    raise SystemExit(watched(lambda work: run(partial(main, work=work), make_parser()), death_noted))
+    raise SystemExit(watched(perform_command, death_noted))

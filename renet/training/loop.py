@@ -21,6 +21,7 @@ from renet.common.progress import draws_bars, progress
 from renet.networks.trained_run import LOSS, SCORES, Best, best_test
 from renet.runtime.watched_process import Work
 from renet.training.files import TEST, TestNetwork, TrainingFiles
+from renet.training.ranks import Ranks
 from renet.training.run_folder import RunFolder
 from renet.training.scores import build as build_test
 from renet.training.scores import check_classes, find_heads, main_head, told, total_loss
@@ -43,12 +44,14 @@ class Interval:
     loss: float = 0.0
     iterations: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
 
-    def add(self, loss: float, seconds: float) -> None:
+    def add(self, loss: float, seconds: float, waited: float) -> None:
         """Count one iteration."""
         self.loss += loss
         self.iterations += 1
         self.seconds += seconds
+        self.waited += waited
 
 
 @dataclass
@@ -67,6 +70,7 @@ class Training:
         patience: tests without a better score that end the training; None: it goes on.
         saved: the iteration of the snapshot that was written or restored last.
         is_out_of_patience: whether the training has ended by that.
+        ranks: the processes that train together.
     """
 
     files: TrainingFiles
@@ -80,6 +84,7 @@ class Training:
     patience: int | None = None
     saved: int | None = None
     is_out_of_patience: bool = False
+    ranks: Ranks = field(default_factory=Ranks)
 
     def __post_init__(self) -> None:
         self.losses: list[float] = []  # of the forward passes of one iteration
@@ -109,7 +114,11 @@ class Training:
             print(note, file=sys.stderr)
         head = main_head(heads)
         first = self.solver.net._blobs[self.solver.net._top_ids(0)[0]] if head is None else head.score
-        self.batch = first.shape[0] * self.files.solver.iter_size
+        self.batch = first.shape[0] * self.files.solver.iter_size * self.ranks.size
+
+    def is_done(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.is_out_of_patience or self.folder.iteration >= self.files.solver.max_iter
 
     def file_of(self, test: TestNetwork) -> Path:
         """The test's network in the run's folder."""
@@ -127,6 +136,8 @@ class Training:
         try:
             self.iterate()
         except BrokenPipeError:
+            if self.ranks.size > 1:
+                raise  # the others go on: all are ended
             self.work.stop = signal.SIGPIPE  # nobody reads what it says any more: as if asked to stop
         wanted = self.files.solver.snapshot_after_train or self.solver.iter < self.files.solver.max_iter
         if self.solver.iter > start and wanted and self.saved != self.solver.iter:
@@ -149,12 +160,12 @@ class Training:
                         self.test(test, iteration, bar)
                 if self.keep_best is not None and iteration in self.tested[TEST]:
                     self.keep_the_best(iteration)
-                if iteration >= settings.max_iter or self.work.stop is not None or self.is_out_of_patience:
+                if iteration >= settings.max_iter or self.is_stopped() or self.is_out_of_patience:
                     break
                 rate = self.solver.lr
-                began = time.monotonic()
+                began, waited = time.monotonic(), self.ranks.waited_seconds
                 loss = self.step()
-                interval.add(loss, time.monotonic() - began)
+                interval.add(loss, time.monotonic() - began, self.ranks.waited_seconds - waited)
                 iteration += 1
                 self.folder.iteration = iteration
                 if not math.isfinite(loss):
@@ -162,6 +173,11 @@ class Training:
                 recent.append(loss)
                 speed = self.batch * interval.iterations / interval.seconds
                 self.present = (f"loss {np.mean(recent):.4f}", f"{speed:.1f} images/s", f"rate {rate:.3g}")
+                waits = {}
+                if self.ranks.size > 1:
+                    share = interval.waited / interval.seconds
+                    waits = {"exposed_communication": round(share, 4)}
+                    self.present = (*self.present, f"communication {100 * share:.0f}%")
                 self.show(bar)
                 bar.update()
                 if iteration % display == 0:
@@ -171,6 +187,7 @@ class Training:
                         loss=interval.loss / interval.iterations,
                         learning_rate=rate,
                         images_per_second=round(speed, 2),
+                        **waits,
                         seconds=round(self.folder.seconds(), 1),
                     )
                     interval = Interval()
@@ -181,7 +198,12 @@ class Training:
         """Do one iteration, and return its loss (the mean of its iter_size passes)."""
         self.losses.clear()
         self.solver.step(1)
-        return float(np.mean(self.losses)) if self.losses else total_loss(self.solver.net)
+        return self.ranks.mean(float(np.mean(self.losses)) if self.losses else total_loss(self.solver.net))
+
+    def is_stopped(self) -> bool:
+        """Whether one of the ranks is asked to stop: then all do, at this iteration."""
+        self.work.stop = self.ranks.greatest(self.work.stop or 0) or None
+        return self.work.stop is not None
 
     def show(self, bar: Any) -> None:
         """Tell the present state and the newest test's score on the bar, when it is drawn next."""
@@ -213,7 +235,9 @@ class Training:
         The metrics have the test already, so that whoever goes on from this snapshot knows why it was kept.
         """
         best = self._best(lambda at: at == iteration or self.snapshot_at(at).state.exists())
-        if best is not None and best.iteration == iteration and self.saved != iteration:
+        if not self.ranks.is_first:
+            pass
+        elif best is not None and best.iteration == iteration and self.saved != iteration:
             self.snapshot()
         else:
             snapshots.prune(self.folder.snapshots, iteration, self.keep, best.iteration if best else None)
@@ -258,7 +282,7 @@ class Training:
         Raises:
             UserError: the loss is no number, or a label is out of range.
         """
-        result = score_test(test, self.file_of(test), self.solver, self.work)
+        result = score_test(test, self.file_of(test), self.solver, self.is_stopped, self.ranks)
         if result is None:
             return
         if not math.isfinite(result["loss"]):
@@ -278,6 +302,9 @@ class Training:
             UserError: a weight is no number, or what was written is not whole (a full disk, say).
         """
         iteration = self.solver.iter
+        if not self.ranks.is_first:
+            self.saved = iteration
+            return
         if not is_finite(self.solver.net):
             raise self.diverged(iteration, "a weight is infinite or no number")
         snapshot = self.present_snapshot()

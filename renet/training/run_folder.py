@@ -130,6 +130,20 @@ class RunFolder:
         return kept
 
 
+class SilentRunFolder(RunFolder):
+    """A run's folder as a process sees it whose first rank (`Ranks`) alone writes there."""
+
+    def begin(self, metadata: dict[str, Any]) -> None:
+        """Begin the time of this training."""
+        self._started = time.monotonic()
+
+    def note(self, **metadata: Any) -> None:
+        """Note nothing."""
+
+    def add_metrics(self, **values: Any) -> None:
+        """Append nothing."""
+
+
 def is_held(folder: Path) -> bool:
     """Whether a process trains in the folder."""
     try:

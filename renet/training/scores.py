@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from renet.common.errors import UserError
 from renet.common.progress import progress
 from renet.data.dataset import IGNORE_LABEL, Dataset
 from renet.evaluation.scores import scores
-from renet.runtime.watched_process import Work
 from renet.training.files import TestNetwork, dataset_folders
+from renet.training.ranks import Ranks, divides_test
 
 
 def total_loss(network: caffe.Net) -> float:
@@ -170,14 +170,17 @@ def build(test: TestNetwork, file: Path) -> tuple[caffe.Net, list[Head]]:
     return network, find_heads(network, test.layers)
 
 
-def score(test: TestNetwork, file: Path, solver: Any, work: Work) -> dict[str, float] | None:
+def score(
+    test: TestNetwork, file: Path, solver: Any, is_stopped: Callable[[], bool], ranks: Ranks
+) -> dict[str, float] | None:
     """Score a solver's weights, or their averages where it keeps some, on the first batches of a test.
 
-    Every call builds the network anew, so that it always sees the same images and holds no memory in between.
+    Every call builds the network anew, so that it always sees the same images and holds no memory in between. The ranks
+    divide the batches: one reads every n-th.
 
     Returns:
-        `loss`, and where the network has a head `pixel_accuracy`, `class_accuracy` and `mean_iou` (fractions); None
-        where the work was asked to stop.
+        of all ranks' batches `loss`, and where the network has a head `pixel_accuracy`, `class_accuracy` and `mean_iou`
+        (fractions); None where the work was asked to stop.
 
     Raises:
         UserError: a label is out of range; names the layer.
@@ -185,11 +188,15 @@ def score(test: TestNetwork, file: Path, solver: Any, work: Work) -> dict[str, f
     network, heads = build(test, file)
     solver.share_weights(network)
     head = main_head(heads)
-    confusion: np.ndarray | int = 0
+    confusion = np.zeros((0, 0) if head is None else (head.classes, head.classes), np.int64)
     loss = 0.0
-    for _ in progress(range(test.batches), description=test.kind, unit="batch", within=True):
-        if work.stop is not None:
+    divides = ranks.size > 1 and divides_test(test.layers)
+    step = ranks.size if divides else 1
+    for first in progress(range(0, test.batches, step), description=test.kind, unit="batch", within=True):
+        if is_stopped():
             return None
+        if divides and first + ranks.rank >= test.batches:
+            continue
         network.forward()
         loss += total_loss(network)
         if head is not None:
@@ -197,6 +204,8 @@ def score(test: TestNetwork, file: Path, solver: Any, work: Work) -> dict[str, f
                 confusion = confusion + head.count()
             except UserError as error:
                 raise UserError(f"{file}: {test.title}: {error}") from None
+    if divides:
+        loss, confusion = ranks.sum(loss), ranks.sum_counts(confusion)
     result = {"loss": loss / test.batches}
     if np.any(confusion):
         found = scores(confusion)

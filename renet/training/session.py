@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import caffe
 from caffe.proto import caffe_pb2
 
+from renet.common.command_line import EXIT_BAD_INPUT
 from renet.common.commands import as_typed
 from renet.common.errors import UserError, naming
 from renet.common.machine import gpu_name
@@ -24,10 +25,13 @@ from renet.runtime.python_layers import check_python_layers
 from renet.runtime.watched_process import Work
 from renet.training.files import SOLVER, TrainingFiles
 from renet.training.loop import Training
+from renet.training.ranks import Ranks, check_batches
 from renet.training.resumption import starts_again
-from renet.training.run_folder import EVENTS, LOG, RunFolder, note_death
+from renet.training.run_folder import EVENTS, LOG, RunFolder, SilentRunFolder, note_death
 from renet.training.run_state import TrainingResult
 from renet.weights import initial_weights, snapshots
+
+_RANKS: list[Ranks] = []  # those that this process has joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +72,23 @@ def perform(settings: TrainingSettings, work: Work) -> TrainingResult:
         UserError: nothing to train or to resume, wrong or missing files, a training that diverges; run.json tells it,
             too, once the run has begun.
     """
-    folder, files = open_run(settings)
+    ranks = Ranks.join()
+    _RANKS.append(ranks)
+    if not ranks.is_first:
+        return follow(settings, work, ranks)
+    try:
+        folder, files = open_run(settings)
+        if ranks.size > 1:
+            if trains_on_gpu(files.solver):
+                raise UserError("several processes train together on the CPU only")
+            check_batches(files.training_layers, ranks.size)
+    except BaseException:
+        ranks.share(None)
+        raise
     restore = newest_snapshot(folder, files.solver.type) if settings.resume else None
     folder.iteration = restore.iteration if restore else 0
     metrics = folder.cut_metrics(folder.iteration)
+    ranks.share({"folder": str(folder.path), "iteration": restore.iteration if restore else None})
     data = files.data_folder()
     folder.begin(
         {
@@ -82,11 +99,47 @@ def perform(settings: TrainingSettings, work: Work) -> TrainingResult:
             "seed": files.solver.random_seed,
             "iteration": folder.iteration,
             "iterations": files.solver.max_iter,
+            "processes": ranks.names() or None,
         }
     )
     with folder.failures_noted():
-        training = train(settings, work, folder, files, restore, metrics)
+        training = train(settings, work, folder, files, restore, metrics, ranks)
     return finish(training)
+
+
+def follow(settings: TrainingSettings, work: Work, ranks: Ranks) -> TrainingResult:
+    """Train as another rank than the first: with the files of the run's folder, which that has written, and silently.
+
+    Raises:
+        SystemExit: the first rank could not begin, and says why.
+        UserError: as of `perform`; names the rank.
+    """
+    begun = ranks.share(None)
+    if begun is None:
+        raise SystemExit(EXIT_BAD_INPUT)
+    folder = SilentRunFolder(Path(begun["folder"]))
+    with ranks.errors_named(), tempfile.TemporaryDirectory(prefix=f"rank_{ranks.rank}_") as scratch:
+        files = TrainingFiles.read(folder.path / SOLVER, own=True)
+        folder.begin({})
+        restore = None
+        if begun["iteration"] is not None:
+            prefix = f"{files.solver.snapshot_prefix}_iter_{begun['iteration']}"
+            restore = snapshots.Snapshot(begun["iteration"], Path(f"{prefix}.solverstate"))
+            folder.iteration = restore.iteration
+        log = Path(scratch) / LOG
+        work.log_to(log)
+        with open(log, "a", buffering=1, encoding="utf-8") as stream, redirect_stderr(stream):
+            training = train(
+                replace(settings, tensorboard=False), work, folder, files, restore, read_metrics(folder.path), ranks
+            )
+    state = "finished" if training.is_done() else "interrupted"
+    return TrainingResult(state, folder.iteration, folder.path, None, None)
+
+
+def leave_ranks(status: int) -> None:
+    """End the connection to other ranks, if there are any, at the end of a process with this exit status."""
+    for ranks in _RANKS:
+        ranks.leave(status)
 
 
 def _device_name(solver: caffe_pb2.SolverParameter) -> str | None:
@@ -251,13 +304,15 @@ def train(
     files: TrainingFiles,
     restore: snapshots.Snapshot | None,
     metrics: Sequence[Mapping[str, Any]],
+    ranks: Ranks,
 ) -> Training:
     """Build the solver and run it, from the snapshot `restore` where there is one; `metrics` lead up to there."""
     solver_settings = files.solver
     lost = starts_again(files.training_layers) if restore else []
     if lost:
         _say(f"not bit for bit as without the interruption (docs/training.md): {', '.join(lost)}")
-    work.log_to(folder.path / LOG)
+    if ranks.is_first:
+        work.log_to(folder.path / LOG)
     if trains_on_gpu(solver_settings):
         caffe.set_device(solver_settings.device_id)
         caffe.set_mode_gpu()
@@ -275,6 +330,7 @@ def train(
         keep_best=folder.metadata.get("keep_best"),
         patience=folder.metadata.get("patience"),
         saved=restore.iteration if restore else None,
+        ranks=ranks,
     )
     training.check()
     with ExitStack() as stack:
@@ -285,6 +341,7 @@ def train(
             folder.listener = events.add
         if solver_settings.weights and restore is None:
             fill_from_files(solver, folder, list(map(Path, initial_weights.split_names(solver_settings.weights))))
+        ranks.exchange(solver)
         training.run()
     return training
 
@@ -307,7 +364,7 @@ def finish(training: Training) -> TrainingResult:
     weights = folder.snapshots / snapshot.weights.name if snapshot.weights.exists() else None
     kept = training.best_kept()
     best_weights = None if kept is None else folder.snapshots / training.snapshot_at(kept.iteration).weights.name
-    if training.is_out_of_patience or folder.iteration >= training.files.solver.max_iter:
+    if training.is_done():
         told = [f"finished {folder.iteration} iterations"]
         if training.is_out_of_patience:
             reason = training.reason()

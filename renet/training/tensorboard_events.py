@@ -15,7 +15,15 @@ from tensorboardX.summary import scalar
 from renet.common.errors import naming
 
 # The scalars of a line of metrics; what else stands there is no curve.
-SCALARS = ("loss", "learning_rate", "images_per_second", "pixel_accuracy", "class_accuracy", "mean_iou")
+SCALARS = (
+    "loss",
+    "learning_rate",
+    "images_per_second",
+    "exposed_communication",
+    "pixel_accuracy",
+    "class_accuracy",
+    "mean_iou",
+)
 
 
 class EventFiles:

@@ -28,7 +28,8 @@ namespace caffe {
  *     number of pixels.) Without weights it is the number of pixels that count.
  *   - FULL, BATCH_SIZE, NONE: the number of all pixels, that of images, 1.
  *
- * Where no pixel counts E is 0.
+ * Where no pixel counts E is 0. Where several processes train together, Z and
+ * the worst pixels are those of the whole batch: the mean of their losses is E.
  *
  * bottom[0]: scores, N x C x H x W (or others, classes along softmax_param's
  * axis). bottom[1]: labels, as many as there are pixels. top[0]: E.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "caffe/data/split_source.hpp"
+#include "caffe/distributed/collective_queue.hpp"
 #include "caffe/layers/segmentation_data_layer.hpp"
 #include "caffe/util/math_functions.hpp"
 #include "caffe/util/rng.hpp"
@@ -72,9 +73,11 @@ void SegmentationDataLayer<Dtype>::LayerSetUp(
   for (int level = 0; level < LEVELS; ++level) { label_value_[level] = level; }
   label_value_[Augmentation::IGNORED_LABEL] = param.ignore_label();
 
-  const bool train = this->phase_ == TRAIN;
-  solver_count_ = train ? Caffe::solver_count() : 1;
-  solver_rank_ = train ? Caffe::solver_rank() : 0;
+  // a test is one rank's alone, unless the ranks divide it among them
+  const bool divided =
+      this->phase_ == TRAIN || CollectiveQueue::Current() != NULL;
+  solver_count_ = divided ? Caffe::solver_count() : 1;
+  solver_rank_ = divided ? Caffe::solver_rank() : 0;
   batches_.clear();
 
   // A whole image's size is known when it comes; the first one's serves to set

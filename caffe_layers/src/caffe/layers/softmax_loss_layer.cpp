@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "caffe/distributed/collective_queue.hpp"
 #include "caffe/layer_factory.hpp"
 #include "caffe/layers/softmax_loss_layer.hpp"
 #include "caffe/util/labels.hpp"
@@ -111,6 +112,9 @@ HardExamples<Dtype> SoftmaxWithLossLayer<Dtype>::FindWorst() {
   for (int i = 0; i < pixel_loss_.count(); ++i) {
     if (weight[i] > 0) { ranked_.push_back(loss[i]); }
   }
+  if (CollectiveQueue* const ranks = RanksOf(this->phase_)) {
+    ranks->Gather(&ranked_);
+  }
   return FindHardExamples(&ranked_, hard_example_fraction_);
 }
 
@@ -130,7 +134,8 @@ Dtype SoftmaxWithLossLayer<Dtype>::Normalizer(double sum) const {
   case LossParameter_NormalizationMode_NONE:
     break;
   }
-  return normalizer > 0 ? normalizer : 1;
+  return NormalizerOverRanks(this->phase_, normalizer,
+      normalization_ != LossParameter_NormalizationMode_NONE);
 }
 
 template <typename Dtype>

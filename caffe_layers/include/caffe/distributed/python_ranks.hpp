@@ -1,0 +1,87 @@
+#ifndef CAFFE_DISTRIBUTED_PYTHON_RANKS_HPP_
+#define CAFFE_DISTRIBUTED_PYTHON_RANKS_HPP_
+
+#include <boost/python.hpp>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "caffe/distributed/gradient_exchange.hpp"
+#include "caffe/distributed/launch.hpp"
+
+namespace caffe {
+
+/// The ranks that a Python program trains with: caffe.join_ranks() of pycaffe.
+class PythonRanks {
+ public:
+  /// None where the process trains alone; a RuntimeError tells a fault.
+  static boost::python::object Join() {
+    std::string fault;
+    std::unique_ptr<CollectiveQueue> queue = JoinRanks(&fault);
+    if (!fault.empty()) { throw std::runtime_error(fault); }
+    if (!queue) { return boost::python::object(); }
+    return boost::python::object(
+        shared_ptr<PythonRanks>(new PythonRanks(std::move(queue))));
+  }
+
+  int rank() const { return queue_->rank(); }
+  int size() const { return queue_->size(); }
+  std::string Name(int rank) const { return queue_->Name(rank); }
+  double waited_seconds() const { return queue_->waited_seconds(); }
+  void Abort(int status) { queue_->Abort(status); }
+
+  /// The sums over all ranks of a list's numbers: T is int64_t or double.
+  template <typename T>
+  boost::python::list Sum(const boost::python::list& numbers) {
+    std::vector<T> values(boost::python::len(numbers));
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] = boost::python::extract<T>(numbers[i]);
+    }
+    queue_->Sum(values.data(), values.size());
+    boost::python::list sums;
+    for (const T value : values) { sums.append(value); }
+    return sums;
+  }
+
+  /// Lets a solver, which has its first weights, train with those of all ranks.
+  void Exchange(const shared_ptr<Solver<float> >& solver) {
+    solver_ = solver;
+    exchange_.reset(new GradientExchange<float>(solver.get(), queue_.get()));
+  }
+
+  /// Ends the connection to the other ranks, which all do.
+  void Leave() {
+    CollectiveQueue::SetCurrent(NULL);
+    queue_.reset();
+  }
+
+  static void Define() {
+    using boost::python::class_;
+    class_<PythonRanks, shared_ptr<PythonRanks>, boost::noncopyable>(
+        "Ranks", boost::python::no_init)
+        .add_property("rank", &PythonRanks::rank)
+        .add_property("size", &PythonRanks::size)
+        .add_property("waited_seconds", &PythonRanks::waited_seconds)
+        .def("name", &PythonRanks::Name)
+        .def("sum_integers", &PythonRanks::Sum<int64_t>)
+        .def("sum_floats", &PythonRanks::Sum<double>)
+        .def("exchange", &PythonRanks::Exchange)
+        .def("abort", &PythonRanks::Abort)
+        .def("leave", &PythonRanks::Leave);
+    boost::python::def("join_ranks", &PythonRanks::Join);
+  }
+
+ private:
+  explicit PythonRanks(std::unique_ptr<CollectiveQueue> queue)
+      : queue_(std::move(queue)) {}
+
+  std::unique_ptr<CollectiveQueue> queue_;
+  shared_ptr<Solver<float> > solver_;  // gradients are in the exchange's memory
+  std::unique_ptr<GradientExchange<float> > exchange_;
+};
+
+}  // namespace caffe
+
+#endif  // CAFFE_DISTRIBUTED_PYTHON_RANKS_HPP_

@@ -1,0 +1,150 @@
+"""The processes (ranks) that mpirun or srun has started together, and that train one network."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import caffe
+import numpy as np
+from caffe.proto import caffe_pb2
+
+from renet.common.errors import UserError
+
+# What ends all ranks alike the first one says; another one that has something else to say waits so long.
+SECONDS_FOR_THE_FIRST = 3.0
+# Data layers whose batches the ranks divide, and their parameters; the first also divide tests
+_DIVIDE_TESTS = {
+    "SegmentationData": "segmentation_data_param",
+    "ImageSegData": "image_data_param",
+    "DenseImageData": "dense_image_data_param",
+}
+_BATCHES = {**_DIVIDE_TESTS, "Data": "data_param", "HDF5Data": "hdf5_data_param"}
+
+
+@dataclass
+class Ranks:
+    """The ranks of a training, of which this process is one; all make the same calls in the same order.
+
+    Attributes:
+        group: of pycaffe; None: this process trains alone, and is the first and only rank.
+    """
+
+    group: Any = None
+
+    @classmethod
+    def join(cls) -> Ranks:
+        """Join the processes that were started together with this one.
+
+        Raises:
+            UserError: this build knows no MPI, or another one than they were started with.
+        """
+        try:
+            return cls(caffe.join_ranks())
+        except RuntimeError as error:
+            raise UserError(str(error)) from None
+
+    @property
+    def rank(self) -> int:
+        """This process's number, from 0."""
+        return 0 if self.group is None else self.group.rank
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return 1 if self.group is None else self.group.size
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    @property
+    def waited_seconds(self) -> float:
+        """How long this process has waited for others so far."""
+        return 0.0 if self.group is None else self.group.waited_seconds
+
+    def names(self) -> list[str]:
+        """Each rank with its machine, in words."""
+        return [] if self.group is None else [self.group.name(rank) for rank in range(self.size)]
+
+    def share(self, content: Any) -> Any:
+        """Give all ranks what the first one has: anything that JSON holds."""
+        if self.group is None:
+            return content
+        own = json.dumps(content).encode() if self.is_first else b""
+        length = self.group.sum_integers([len(own)])[0]
+        sent = list(own) if self.is_first else [0] * length
+        return json.loads(bytes(self.group.sum_integers(sent)))
+
+    def greatest(self, number: int) -> int:
+        """Find the largest number of all ranks' (0 or more)."""
+        if self.group is None:
+            return number
+        own = [number if rank == self.rank else 0 for rank in range(self.size)]
+        return max(self.group.sum_integers(own))
+
+    def mean(self, number: float) -> float:
+        """Compute the mean of all ranks' numbers."""
+        return number if self.group is None else self.group.sum_floats([number])[0] / self.size
+
+    def sum(self, number: float) -> float:
+        """Compute the sum of all ranks' numbers."""
+        return number if self.group is None else self.group.sum_floats([number])[0]
+
+    def sum_counts(self, counts: np.ndarray) -> np.ndarray:
+        """Compute the sums of all ranks' whole numbers, of the same shape."""
+        if self.group is None:
+            return counts
+        return np.array(self.group.sum_integers(counts.ravel().tolist()), np.int64).reshape(counts.shape)
+
+    def exchange(self, solver: Any) -> None:
+        """Let pycaffe's solver, which has its first weights, train with those of all ranks."""
+        if self.group is not None:
+            self.group.exchange(solver)
+
+    @contextmanager
+    def errors_named(self) -> Iterator[None]:
+        """Let an error of another rank than the first say whose it is, and not what the first one says, too."""
+        try:
+            yield
+        except UserError as error:
+            if self.is_first:
+                raise
+            time.sleep(SECONDS_FOR_THE_FIRST)
+            raise UserError(f"{self.group.name(self.rank)}: {error}") from None
+
+    def leave(self, status: int) -> None:
+        """End the connection: where all end alike (0, or by a signal) each by itself, else all at once."""
+        if self.group is None:
+            return
+        if 0 < status < 128:
+            self.group.abort(status)
+        self.group.leave()
+        self.group = None
+
+
+def divides_test(layers: Iterable[caffe_pb2.LayerParameter]) -> bool:
+    """Tell whether ranks may test a network on different batches, as its data layers read those of their rank."""
+    return any(layer.type in _DIVIDE_TESTS for layer in layers)
+
+
+def check_batches(layers: Iterable[caffe_pb2.LayerParameter], ranks: int) -> None:
+    """Look whether the batch of each data layer, which is that of all ranks together, can be divided.
+
+    Raises:
+        UserError: it cannot; names the layer and the numbers of processes that do.
+    """
+    for layer in layers:
+        if layer.type in _BATCHES:
+            batch = getattr(layer, _BATCHES[layer.type]).batch_size
+            if batch % ranks:
+                divisors = ", ".join(str(number) for number in range(1, batch + 1) if batch % number == 0)
+                raise UserError(
+                    f"layer {layer.name!r}: a batch of {batch} cannot be divided among {ranks} processes; these numbers"
+                    f" of processes can: {divisors}"
+                )

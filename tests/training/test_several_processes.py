@@ -1,0 +1,261 @@
+"""Training by several processes under mpirun, `caffe train` and tools/train.py, on drawn scenes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from caffe.proto import caffe_pb2
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CAFFE = REPOSITORY / "build" / "cpu" / "bin" / "caffe"
+MPIRUN = shutil.which("mpirun") or REPOSITORY / ".venv" / "bin" / "mpirun"
+TRAIN = [sys.executable, str(REPOSITORY / "tools" / "train.py")]
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",  # as in a container
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+}
+ITERATIONS = 12
+BATCH = 6
+
+pytestmark = pytest.mark.skipif(
+    not (REPOSITORY / "build" / "cpu" / "lib" / "libcaffe_mpi.so").exists() or not Path(MPIRUN).exists(),
+    reason="no MPI: `make mpi` builds what it needs",
+)
+
+
+def together(size: int, *command: object) -> list[str]:
+    """The command as so many processes, more than there may be processors; 0: without mpirun."""
+    launcher = [str(MPIRUN), "--oversubscribe", "--bind-to", "none", "-n", str(size)] if size else []
+    return [*launcher, *map(str, command)]
+
+
+def call(size: int, *command: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        together(size, *command),
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=ENVIRONMENT | environment,
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with scenes, a small network, and its solver: 12 iterations, a test of 5 images every 6."""
+    folder = tmp_path_factory.mktemp("several")
+    for command in (
+        ["data_prep/synthetic_scenes.py", "--train", "9", "--test", "5", "--size", "48x64", "--out", "scenes"],
+        [
+            *("prototxt/generate.py", "--model", "n_renet_small", "--dataset", "scenes", "--out", "net"),
+            *("--crop", "17x23", "--batch", str(BATCH), "--iterations", str(ITERATIONS)),
+        ],
+    ):
+        script, *arguments = command
+        subprocess.run([sys.executable, REPOSITORY / script, *arguments], cwd=folder, check=True, capture_output=True)
+    solver = folder / "net" / "solver.prototxt"
+    text = re.sub(r"(display|snapshot|test_interval): \d+", r"\1: 6", solver.read_text())
+    solver.write_text(re.sub(r"test_iter: \d+", "test_iter: 5", text))
+    return folder
+
+
+def with_settings(scenes: Path, name: str, **settings: str) -> Path:
+    """A folder with a copy of the solver, its snapshots in there."""
+    folder = scenes / name
+    folder.mkdir()
+    text = (scenes / "net" / "solver.prototxt").read_text()
+    for key, value in {"snapshot_prefix": f'"{name}/a"', "net": '"net/train_val.prototxt"', **settings}.items():
+        text, count = re.subn(rf"^{key}: .*$", f"{key}: {value}", text, flags=re.MULTILINE)
+        text += "" if count else f"{key}: {value}\n"
+    (folder / "solver.prototxt").write_text(text)
+    return folder
+
+
+def weights(file: Path) -> np.ndarray:
+    network = caffe_pb2.NetParameter.FromString(file.read_bytes())
+    return np.concatenate([np.array(blob.data, np.float32) for layer in network.layer for blob in layer.blobs])
+
+
+def told(log: str) -> list[float]:
+    """Losses and scores that Caffe tells."""
+    return [float(number) for number in re.findall(r"(?:output #\d+: \w+|, loss) = (\S+)", log)]
+
+
+def test_caffe_train_computes_what_one_process_does(scenes: Path) -> None:
+    results = {}
+    for size in (0, 1, 2, 3):
+        folder = with_settings(scenes, f"caffe_{size}")
+        done = call(size, CAFFE, "train", "-solver", folder / "solver.prototxt", cwd=scenes)
+        assert done.returncode == 0, done.stderr
+        assert sorted(file.name for file in folder.iterdir()) == [
+            *("a_iter_12.caffemodel", "a_iter_12.solverstate", "a_iter_6.caffemodel", "a_iter_6.solverstate"),
+            "solver.prototxt",
+        ]
+        results[size] = told(done.stderr), weights(folder / f"a_iter_{ITERATIONS}.caffemodel")
+    assert len(results[0][0]) == 9
+    assert results[1][0] == results[0][0]
+    assert np.array_equal(results[1][1], results[0][1])
+    start = weights(scenes / "caffe_0" / "a_iter_6.caffemodel")
+    way = np.linalg.norm(results[0][1] - start)
+    for size in (2, 3):
+        np.testing.assert_allclose(results[size][0], results[0][0], rtol=2e-4)
+        assert np.linalg.norm(results[size][1] - results[0][1]) < 1e-3 * way
+
+    # the same number again, on the way resumed: the same bits
+    folder = with_settings(scenes, "caffe_again")
+    state = scenes / "caffe_3" / "a_iter_6.solverstate"
+    done = call(3, CAFFE, "train", "-solver", folder / "solver.prototxt", "-snapshot", state, cwd=scenes)
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(weights(folder / f"a_iter_{ITERATIONS}.caffemodel"), results[3][1])
+
+
+def test_caffe_train_stops_all_at_one_iteration(scenes: Path) -> None:
+    folder = with_settings(scenes, "stopped", max_iter="1000000", display="1", snapshot="0")
+    with subprocess.Popen(
+        together(2, CAFFE, "train", "-solver", folder / "solver.prototxt"),
+        cwd=scenes,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "Iteration 3 " in line:
+                break
+        process.send_signal(signal.SIGTERM)  # mpirun passes it on, and no output from then on
+    (state,) = folder.glob("*.solverstate")
+    assert state.with_suffix(".caffemodel").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "fault"),
+    [(signal.SIGSTOP, r"rank 0 \(.*\): iteration \d+: .*; rank 1 \(.*\) does not answer"), (signal.SIGKILL, "rank 1")],
+)
+def test_a_process_that_is_lost_ends_all(scenes: Path, number: signal.Signals, fault: str) -> None:
+    folder = with_settings(scenes, f"lost_{number.name}", max_iter="1000000", display="1", snapshot="0")
+    # each process says which it is, so that one can be chosen
+    script = 'echo "rank $OMPI_COMM_WORLD_RANK is $$" >&2; exec "$0" "$@"'
+    with subprocess.Popen(
+        together(2, "bash", "-c", script, CAFFE, "train", "-solver", folder / "solver.prototxt"),
+        cwd=scenes,
+        env=ENVIRONMENT | {"CAFFE_MPI_SECONDS": "2"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        second = 0
+        for line in process.stdout:
+            found = re.search(r"rank 1 is (\d+)", line)
+            second = int(found[1]) if found else second
+            if "Iteration 3 " in line:
+                break
+        os.kill(second, number)
+        rest = process.stdout.read()
+    assert process.returncode != 0
+    assert re.search(fault, rest), rest
+    end = time.monotonic() + 60
+    while Path(f"/proc/{second}").exists():  # mpirun does not wait for it
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_train_computes_what_one_process_does_and_resumes(scenes: Path) -> None:
+    runs = {}
+    for size in (0, 1, 2, 3):
+        done = call(size, *TRAIN, "--solver", "net/solver.prototxt", "--run", f"run_{size}", cwd=scenes)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("finished 12 iterations") == 1
+        runs[size] = scenes / f"run_{size}"
+    last = f"snapshots/run_{{}}_iter_{ITERATIONS}.caffemodel"
+    alone = weights(runs[0] / last.format(0))
+    assert np.array_equal(weights(runs[1] / last.format(1)), alone)
+    for size in (2, 3):
+        np.testing.assert_allclose(weights(runs[size] / last.format(size)), alone, atol=1e-4)
+        for one, other in zip(metrics(runs[size]), metrics(runs[0]), strict=True):
+            assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+            if one["kind"] == "test":
+                assert one["mean_iou"] == pytest.approx(other["mean_iou"], abs=2e-3)
+            else:
+                assert 0 <= one["exposed_communication"] <= 1
+        told_of = json.loads((runs[size] / "run.json").read_text())
+        assert len(told_of["processes"]) == size
+        assert told_of["state"] == "finished"
+
+    # from the middle by another number of processes
+    folder = scenes / "run_2"
+    for file in (folder / "snapshots").glob(f"*_iter_{ITERATIONS}.*"):
+        file.unlink()
+    done = call(3, *TRAIN, "--resume", "--run", "run_2", cwd=scenes)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(weights(folder / last.format(2)), alone, atol=1e-4)
+
+
+def test_scores_of_a_test_are_equal(scenes: Path) -> None:
+    """Without an update the weights are the same: so is every count of the test."""
+    folder = with_settings(scenes, "still", base_lr="0.0", clip_gradients="-1", test_interval="1", max_iter="1")
+    found = []
+    for size in (0, 2, 3):
+        done = call(size, *TRAIN, "--solver", folder / "solver.prototxt", "--run", f"still_{size}", cwd=scenes)
+        assert done.returncode == 0, done.stderr
+        (test,) = [line for line in metrics(scenes / f"still_{size}") if line["kind"] == "test"]
+        found.append({key: test[key] for key in ("pixel_accuracy", "class_accuracy", "mean_iou")})
+    assert found[1] == found[0]
+    assert found[2] == found[0]
+
+
+def test_errors_are_one_line(scenes: Path) -> None:
+    done = call(4, *TRAIN, "--solver", "net/solver.prototxt", "--run", "odd", cwd=scenes)
+    assert done.returncode != 0
+    told_of = [line for line in done.stderr.splitlines() if line.startswith("train.py")]
+    assert told_of == [
+        "train.py: layer 'data': a batch of 6 cannot be divided among 4 processes; these numbers of processes can:"
+        " 1, 2, 3, 6"
+    ]
+    done = call(2, *TRAIN, "--solver", "missing.prototxt", cwd=scenes)
+    assert done.stderr.count("missing.prototxt") == 1, done.stderr
+    done = call(2, CAFFE, "train", "-solver", "net/solver.prototxt", cwd=scenes, CAFFE_MPI_SECONDS="soon")
+    assert "CAFFE_MPI_SECONDS=soon: expected a number of seconds" in done.stderr
+
+
+def test_processes_that_mpi_does_not_know(scenes: Path) -> None:
+    """As where another MPI has started them."""
+    done = call(0, CAFFE, "train", "-solver", "net/solver.prototxt", cwd=scenes, PMI_SIZE="2")
+    assert done.returncode == 2
+    assert "2 processes were started together, and MPI knows of 1" in done.stderr
+
+
+def test_train_stops_all_with_a_snapshot(scenes: Path) -> None:
+    folder = with_settings(scenes, "long", max_iter="1000000", display="1", snapshot="0", test_interval="1000000")
+    run = scenes / "long_run"
+    with subprocess.Popen(
+        together(2, *TRAIN, "--solver", folder / "solver.prototxt", "--run", run),
+        cwd=scenes,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not (run / "metrics.jsonl").exists() or len(metrics(run)) < 3:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+    told_of = json.loads((run / "run.json").read_text())
+    assert told_of["state"] == "interrupted"
+    (state,) = (run / "snapshots").glob("*.solverstate")
+    assert state.name == f"long_run_iter_{told_of['iteration']}.solverstate"
