@@ -201,13 +201,13 @@ TYPED_TEST(GradientExchangeTest, TestRanksThatDiffer) {
         SolverParameter own = param;
         own.set_momentum(ranks->rank() * 0.5);
         TestFixture::Values(own, 1, ranks);
-      }), "rank 1 .*: iteration 0: its solver is not that of rank 0");
+      }), "rank 1 .*: iteration 0: differs in its solver from rank 0");
   EXPECT_DEATH(OnRanks(3, [&param](CollectiveQueue* ranks) {
         shared_ptr<Solver<TypeParam> > solver(SolverRegistry<TypeParam>::CreateSolver(param));
         GradientExchange<TypeParam> exchange(solver.get(), ranks);
         if (ranks->rank() == 2) { solver->net()->params()[0]->mutable_cpu_data()[0] += 1; }
         solver->Step(1);
-      }), "rank 2 .*: iteration 0: its weights is not that of rank 0");
+      }), "rank 2 .*: iteration 0: differs in its weights from rank 0");
 }
 
 TEST(DivideBatchTest, TestOtherTypes) {
@@ -225,6 +225,14 @@ TEST(DivideBatchTest, TestOtherTypes) {
   EXPECT_EQ(6, net.layer(2).input_param().shape(0).dim(1));
   net.mutable_layer(0)->set_type("ImageData");
   EXPECT_DEATH(DivideBatch(1, &net), "ImageData layer 'a': does not know how to read a part of the batch");
+  net.mutable_layer(0)->set_type("BN");
+  EXPECT_DEATH(DivideBatch(1, &net), "BN layer 'a': would take mean and variance over its part of the batch");
+  net.mutable_layer(0)->mutable_bn_param()->set_frozen(true);
+  net.mutable_layer(0)->add_bottom("x");
+  net.mutable_layer(1)->set_type("ImageSegData");
+  net.mutable_layer(1)->mutable_image_data_param()->set_batch_size(4);
+  DivideBatch(1, &net);
+  EXPECT_EQ(4, net.layer(1).image_data_param().batch_size());
 }
 
 }  // namespace caffe

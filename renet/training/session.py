@@ -77,18 +77,32 @@ def perform(settings: TrainingSettings, work: Work) -> TrainingResult:
     if not ranks.is_first:
         return follow(settings, work, ranks)
     try:
-        folder, files = open_run(settings)
-        if ranks.size > 1:
-            if trains_on_gpu(files.solver):
-                raise UserError("several processes train together on the CPU only")
-            check_batches(files.training_layers, ranks.size)
+        folder, files, restore, metrics = begin(settings, ranks)
     except BaseException:
         ranks.share(None)
         raise
+    ranks.share({"folder": str(folder.path), "iteration": restore.iteration if restore else None})
+    with folder.failures_noted():
+        training = train(settings, work, folder, files, restore, metrics, ranks)
+    return finish(training)
+
+
+def begin(
+    settings: TrainingSettings, ranks: Ranks
+) -> tuple[RunFolder, TrainingFiles, snapshots.Snapshot | None, list[dict[str, Any]]]:
+    """Open the run's folder and write into it; with its files, the snapshot to go on from, and the metrics up to there.
+
+    Raises:
+        UserError: as of `open_run`; or several processes cannot train this.
+    """
+    folder, files = open_run(settings)
+    if ranks.size > 1:
+        if trains_on_gpu(files.solver):
+            raise UserError("several processes train together on the CPU only")
+        check_batches(files.training_layers, ranks.size)
     restore = newest_snapshot(folder, files.solver.type) if settings.resume else None
     folder.iteration = restore.iteration if restore else 0
     metrics = folder.cut_metrics(folder.iteration)
-    ranks.share({"folder": str(folder.path), "iteration": restore.iteration if restore else None})
     data = files.data_folder()
     folder.begin(
         {
@@ -102,9 +116,7 @@ def perform(settings: TrainingSettings, work: Work) -> TrainingResult:
             "processes": ranks.names() or None,
         }
     )
-    with folder.failures_noted():
-        training = train(settings, work, folder, files, restore, metrics, ranks)
-    return finish(training)
+    return folder, files, restore, metrics
 
 
 def follow(settings: TrainingSettings, work: Work, ranks: Ranks) -> TrainingResult:

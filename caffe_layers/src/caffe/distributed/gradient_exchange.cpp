@@ -152,7 +152,7 @@ void GradientExchange<Dtype>::Compare(const char* what, int64_t own) const {
   ranks_->Sum(all.data(), all.size());
   for (int rank = 1; rank < ranks_->size(); ++rank) {
     CHECK(all[rank] == all[0]) << ranks_->Name(rank) << ": iteration "
-        << solver_->iter() << ": its " << what << " is not that of "
+        << solver_->iter() << ": differs in its " << what << " from "
         << ranks_->Name(0);
   }
 }
