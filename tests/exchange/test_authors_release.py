@@ -345,6 +345,9 @@ def test_h_renet_of_2016_becomes_the_released_model(h_renet_folder: Path, reposi
     crf = theirs.layer[-1].dense_crf_param
     assert (crf.max_iter, crf.pos_xy_std, crf.bi_xy_std, crf.bi_rgb_std) == (5, 2, 80, 4)
     assert (crf.pos_w, crf.bi_w) == (2.5, 6)  # as the weights have them
+    released = ours.layer[-1].dense_crf_param
+    assert (crf.normalization, crf.order) == (released.normalization, released.order) == (crf.AFTER, crf.RGB)
+    assert not crf.mean_value and not released.mean_value
 
 
 def test_n_renet_of_2015_computes_as_theirs(tmp_path: Path, repository: Path) -> None:
