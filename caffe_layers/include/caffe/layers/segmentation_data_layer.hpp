@@ -50,8 +50,8 @@ namespace caffe {
  * Which item, crop, flip and augmentation come next is a pure function of (seed,
  * sample number), see SampleOrder. Forward pass f gives the samples
  * @f$ (f R + r) N + i, \; i = 0 .. N - 1 @f$, where rank r of R data-parallel
- * solvers reads its own share in the TRAIN phase; in the TEST phase every rank
- * reads all (r = 0, R = 1). ResumeAt sets f, so a run that goes on from a
+ * solvers reads its own share in the TRAIN phase; so it does in the TEST phase
+ * where the ranks are processes, and else it reads all (r = 0, R = 1). ResumeAt sets f, so a run that goes on from a
  * snapshot sees what it would have seen without the interruption.
  *
  * Decoding and augmentation happen in prefetch_threads threads, at most `prefetch` batches
