@@ -98,9 +98,10 @@ def measured(name: str, images: int, *words: object) -> None:
     command = [sys.executable, *map(str, words)]
     before, start = getrusage(RUSAGE_CHILDREN), time.perf_counter()
     memory: list[int] = []
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
-    ) as child:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    # Threads that wait for one another on a busy machine would take most of the processor time.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=REPOSITORY, env=environment, **quiet) as child:
         said: list[str] = []
         reader = threading.Thread(target=lambda: said.append(child.stderr.read()))
         reader.start()
