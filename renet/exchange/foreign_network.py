@@ -316,10 +316,11 @@ def _leave_out_training(network: ForeignNetwork) -> None:
 
 def _tidy(network: ForeignNetwork) -> None:
     """Give Caffe's names to what forks call otherwise, and take out what changes nothing in a prediction."""
+    renamed: dict[str, list[str]] = {}
     for layer in network.layers:
         if layer.kind in _ALSO:
             kind = _ALSO[layer.kind]
-            network.notes.append(f'"{layer.name}": {layer.node.value("type")} is {kind} here')
+            renamed.setdefault(f"{layer.node.value('type')} is {kind} here", []).append(layer.name)
             layer.node.put("type", Word(kind.upper()) if network.is_old else kind)
         layer.node.drop(*_WITHOUT_EFFECT)
         for _, value in layer.node.fields:
@@ -335,6 +336,7 @@ def _tidy(network: ForeignNetwork) -> None:
             scores, _, image = layer.bottoms
             layer.node.put("bottom", scores, image)
             network.notes.append(f'"{layer.name}": no bottom with the image\'s size, which the image itself has')
+    network.notes += [f"{note}: {listed(names)}" for note, names in renamed.items()]
 
 
 def attach_weights(network: ForeignNetwork, stored: Mapping[str, list[np.ndarray]], file: Path) -> list[str]:
