@@ -251,16 +251,21 @@ class ImageResult:
 
 
 def _evaluate_task(task: _Task) -> list[ImageResult]:
+    return list(_results(task))
+
+
+def _results(task: _Task) -> Iterator[ImageResult]:
     if task.images[0].truth is not None:
-        return [_evaluate_image(task, image, read_label_map(image.truth), image.truth) for image in task.images]
+        for image in task.images:
+            assert image.truth is not None, "LabelSource has either files or a split"
+            yield _evaluate_image(task, image, read_label_map(image.truth), image.truth)
+        return
     with SplitReader(task.folder) as reader:
         index_of = {image_id: index for index, image_id in enumerate(reader.ids())}
-        results = []
         for image in task.images:
             truth = reader.label(index_of[image.image_id])
             assert truth is not None, "LabelSource.open saw labels"
-            results.append(_evaluate_image(task, image, truth, task.folder / image.image_id))
-        return results
+            yield _evaluate_image(task, image, truth, task.folder / image.image_id)
 
 
 def _evaluate_image(task: _Task, image: _Image, truth: np.ndarray, where: Path) -> ImageResult:
@@ -305,14 +310,15 @@ def evaluate_images(
     files = predicted_files(predictions, source.ids, suffix)
     images = [_Image(image_id, source.files.get(image_id), files[image_id]) for image_id in source.ids]
     processes = min(processes, len(images) // _IMAGES_WORTH_A_PROCESS)
-    chunk = 8 if processes > 1 else 1
+    # Each task lists the whole split, so there are not more of them than keep the processes busy.
+    chunk = max(8, len(images) // (16 * processes)) if processes > 1 else len(images)
     asked = (classes, ignore_label, boundary_tolerance, size_shares)
     tasks = [
         _Task(source.folder, tuple(images[start : start + chunk]), *asked) for start in range(0, len(images), chunk)
     ]
     if processes <= 1:
         for task in tasks:
-            yield from _evaluate_task(task)
+            yield from _results(task)
         return
     # Spawned, not forked: the caller may have threads (progress bar, OpenCV), and a fork in their midst can hang.
     resource_tracker.ensure_running()  # the first process would start it, which lets interruptions through again
