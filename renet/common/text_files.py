@@ -100,6 +100,8 @@ def read_json(file: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
         raise UserError(f"{file}: not JSON, or a part of it ({error})") from None
     except RecursionError:
         raise UserError(f"{file}: JSON that is nested too deeply") from None
+    except ValueError:  # Python's limit
+        raise UserError(f"{file}: holds a number of thousands of digits") from None
 
 
 def read_json_object(file: Path) -> dict[str, Any] | None:

@@ -8,12 +8,15 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, TypeAdapter
+from typing_extensions import NotRequired, TypedDict
 
 from renet.common.errors import UserError
 from renet.common.files import write_atomically
+from renet.common.json_schema import STRICT, read_json_as
 from renet.common.parts import Part
 from renet.common.text_files import read_json
 from renet.data.split_view import Split
@@ -22,6 +25,40 @@ FILE_NAME = "dataset.json"
 IGNORE_LABEL = 255
 _CHECKSUM = "written_sha256"  # of everything else in the file: tells whether a person has edited it
 MOST_CLASSES = 255  # labels are 8 bits and one value is the ignored one
+_Colour = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+_Mean = Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+
+
+class _SplitContent(TypedDict):
+    __pydantic_config__ = STRICT
+    count: Annotated[int, Field(ge=0)]
+    sha256: str
+
+
+class _PartContent(TypedDict):
+    __pydantic_config__ = STRICT
+    number: int
+    count: int
+    training: list[str]
+
+
+class _Content(TypedDict):
+    """dataset.json."""
+
+    __pydantic_config__ = STRICT
+    name: str
+    classes: Annotated[list[str], Field(min_length=1, max_length=MOST_CLASSES)]
+    palette: list[_Colour]
+    mean: _Mean
+    ignore_label: int
+    splits: dict[str, _SplitContent]
+    image_scale: NotRequired[Annotated[float, Field(gt=0, le=1)]]
+    distant_context_classes: NotRequired[list[str]]
+    skipped: NotRequired[dict[str, list[str]]]
+    part: NotRequired[_PartContent]
+
+
+_SCHEMA = TypeAdapter(_Content)
 
 
 @dataclass(frozen=True)
@@ -93,12 +130,10 @@ class Dataset:
             file = file / FILE_NAME
         if not file.exists():
             raise UserError(f"{file}: no such file; a prepared dataset has one (data_prep/*.py write it)")
-        content = read_json(file)
+        content = read_json_as(file, _SCHEMA)
         try:
             return cls._from_json(content, file.parent)
-        except KeyError as error:
-            raise UserError(f"{file}: the key {error} is missing") from None
-        except (ValueError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise UserError(f"{file}: not a dataset description: {error}") from None
 
     @classmethod
@@ -112,22 +147,15 @@ class Dataset:
         return None if folder is None else cls.open(folder)
 
     @classmethod
-    def _from_json(cls, content: dict[str, Any], folder: Path) -> Dataset:
-        if not isinstance(content["classes"], list):
-            raise ValueError("classes must be a list of names")
-        classes = tuple(str(name) for name in content["classes"])
-        palette = np.array(content["palette"])
-        if not 1 <= len(classes) <= MOST_CLASSES:
-            raise ValueError(f"classes must be 1 to {MOST_CLASSES} names, not {len(classes)}")
+    def _from_json(cls, content: _Content, folder: Path) -> Dataset:
+        classes = tuple(content["classes"])
         if len(set(classes)) < len(classes):
             twice = next(name for name in classes if classes.count(name) > 1)
             raise ValueError(f"classes has {twice!r} twice")
-        if palette.shape != (len(classes), 3) or not np.all((palette >= 0) & (palette <= 255)):  # nor NaN
-            raise ValueError(f"palette must be {len(classes)} x 3 numbers of 0..255")
-        mean = tuple(float(value) for value in content["mean"])
-        if len(mean) != 3 or not all(0.0 <= value <= 255.0 for value in mean):
-            raise ValueError("mean must be three numbers (B, G, R) of 0..255")
-        ignore_label = int(content["ignore_label"])
+        if len(content["palette"]) != len(classes):
+            raise ValueError(f"palette has {len(content['palette'])} colours for {len(classes)} classes")
+        blue, green, red = map(float, content["mean"])
+        ignore_label = content["ignore_label"]
         if not len(classes) <= ignore_label <= 255:
             raise ValueError(
                 f"ignore_label must lie in {len(classes)}..255, not {ignore_label}, which is a class's number; "
@@ -135,27 +163,24 @@ class Dataset:
                 if 0 <= ignore_label < len(classes)
                 else f"ignore_label must lie in {len(classes)}..255, not {ignore_label}"
             )
-        image_scale = float(content.get("image_scale", 1.0))
-        if not 0.0 < image_scale <= 1.0:
-            raise ValueError(f"image_scale must be over 0 and up to 1, not {image_scale}")
         distant = tuple(content.get("distant_context_classes", ()))
         unknown = sorted(set(distant) - set(classes))
         if unknown:
             raise ValueError(f"distant_context_classes has {unknown[0]!r}, which is no class")
         return cls(
-            name=str(content["name"]),
+            name=content["name"],
             classes=classes,
-            palette=palette.astype(np.uint8),
-            mean=mean,
+            palette=np.array(content["palette"], np.uint8),
+            mean=(blue, green, red),
             ignore_label=ignore_label,
             splits={
-                name: SplitSummary(count=int(split["count"]), sha256=str(split["sha256"]))
+                name: SplitSummary(count=split["count"], sha256=split["sha256"])
                 for name, split in content["splits"].items()
             },
             folder=folder,
-            image_scale=image_scale,
+            image_scale=float(content.get("image_scale", 1.0)),
             distant_context_classes=distant,
-            skipped={name: list(lines) for name, lines in content.get("skipped", {}).items()},
+            skipped=content.get("skipped", {}),
             part=_part(content["part"]) if "part" in content else None,
         )
 
@@ -214,9 +239,10 @@ class Dataset:
         return colours.reshape(-1).tolist()
 
 
-def _part(content: dict[str, Any]) -> DatasetPart:
-    part = Part(int(content["number"]), int(content["count"]))
-    return DatasetPart(part, tuple(map(str, content["training"])))
+def _part(content: _PartContent) -> DatasetPart:
+    if not 1 <= content["number"] <= content["count"]:
+        raise ValueError(f"there is no part {content['number']} of {content['count']}")
+    return DatasetPart(Part(content["number"], content["count"]), tuple(content["training"]))
 
 
 def folder_of_split(split: Path) -> Path | None:

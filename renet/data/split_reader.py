@@ -15,7 +15,7 @@ import lmdb
 import numpy as np
 
 from renet.common.errors import UserError
-from renet.data.datum import unpack_encoded
+from renet.data.datum import stated_size, unpack_encoded
 from renet.data.image_ids import check_name
 
 IMAGES = "images.lmdb"
@@ -116,9 +116,14 @@ class SplitReader:
         Raises:
             UserError: the record is damaged.
         """
-        image = decode_image(self.image_bytes(index))
+        try:
+            image = decode_image(self.image_bytes(index))
+        except cv2.error:  # more pixels than it decodes
+            image = None
         if image is None:
             raise UserError(f"{self.folder / IMAGES}: record {self._keys[index]} is not an image that can be decoded")
+        if self._labels is not None:
+            self._check_size(index, image.shape, self._labels)
         return image
 
     def label(self, index: int) -> np.ndarray | None:
@@ -129,9 +134,13 @@ class SplitReader:
         """
         if self._labels is None:
             return None
-        label = decode_label(self._encoded(self._labels, index))
+        try:
+            label = decode_label(self._encoded(self._labels, index))
+        except cv2.error:
+            label = None
         if label is None:
             raise UserError(f"{self.folder / LABELS}: record {self._keys[index]} is not an 8-bit grey image")
+        self._check_size(index, label.shape, self._images)
         return label
 
     def records(self) -> Iterator[tuple[bytes, bytes, bytes]]:
@@ -139,6 +148,18 @@ class SplitReader:
         for key in self._keys:
             name = key.encode()
             yield name, _record(self._images, name), b"" if self._labels is None else _record(self._labels, name)
+
+    def _check_size(self, index: int, shape: tuple[int, ...], other: lmdb.Environment) -> None:
+        """Hold a decoded image or label to the size that its other half says it has."""
+        key = self._keys[index]
+        try:
+            height, width = stated_size(_record(other, key.encode()))
+        except ValueError as error:
+            raise UserError(f"{other.path()}: record {key}: {error}") from None
+        if (height, width) not in ((0, 0), shape[:2]):  # a Datum of another program's may not say
+            sizes = [f"{shape[1]} x {shape[0]}", f"{width} x {height}"]
+            image, label = sizes if other is self._labels else sizes[::-1]
+            raise UserError(f"{self.folder}: record {key}: the image is {image}, its label {label}")
 
     def _encoded(self, environment: lmdb.Environment, index: int) -> bytes:
         key = self._keys[index]
@@ -189,6 +210,13 @@ def _open(folder: Path) -> lmdb.Environment:
                 environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, subdir=True)
             except lmdb.Error as error:
                 raise UserError(f"{folder}: not a readable LMDB database ({error})") from None
+            # Where the file ends too early, looking beyond its end would kill this process with a bus error.
+            needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+            if file.st_size < needed:
+                raise UserError(
+                    f"{folder / 'data.mdb'}: has {file.st_size:,} of the {needed:,} bytes that its header tells of: "
+                    "the copy was interrupted; copy or prepare it anew"
+                )
             _open_ones[file.st_dev, file.st_ino] = environment
         return environment
 

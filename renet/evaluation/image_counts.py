@@ -120,7 +120,7 @@ class ImageCounts:
         """Read what `as_json` made.
 
         Raises:
-            ValueError, TypeError, KeyError, AttributeError: it is something else.
+            ValueError, KeyError: more pixels are right than there are, or there is no such class.
         """
         number = {name: index for index, name in enumerate(classes)}
         table = np.zeros((len(content), len(classes), 3), np.int64)

@@ -12,11 +12,14 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context, resource_tracker
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, TypeAdapter
+from typing_extensions import NotRequired, TypedDict
 
 from renet.common.errors import UserError
+from renet.common.json_schema import STRICT, check_json
 from renet.data.image_ids import find_labels
 from renet.data.label_maps import read_label_map
 from renet.data.split_reader import LABELS, SplitReader
@@ -28,6 +31,21 @@ from renet.runtime.worker_process import children_without_interrupts
 
 # Starting processes costs more than it saves below this many images for each.
 _IMAGES_WORTH_A_PROCESS = 50
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _Content(TypedDict):
+    """What `Evaluation.as_json` makes, as far as it is read again."""
+
+    __pydantic_config__ = STRICT
+    iou: dict[str, float | None]
+    confusion: list[list[_Count]]
+    images: _Count
+    ignored_pixels: _Count
+    per_image: NotRequired[dict[str, dict[str, Annotated[list[_Count], Field(min_length=3, max_length=3)]]]]
+
+
+_SCHEMA = TypeAdapter(_Content)
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, classes: int, ignore_label: int = 255) -> np.ndarray:
@@ -552,12 +570,12 @@ class Evaluation:
             ValueError: the content is not an evaluation.
         """
         try:
-            classes = tuple(content["iou"])
-            confusion = np.array(content["confusion"], dtype=np.int64)
-            images, ignored = int(content["images"]), int(content["ignored_pixels"])
-            of_images = ImageCounts.from_json(content["per_image"], classes) if "per_image" in content else None
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            checked = check_json(content, _SCHEMA)
+            classes, rows = tuple(checked["iou"]), checked["confusion"]
+            if not len(classes) == len(rows) or any(len(row) != len(classes) for row in rows):
+                raise ValueError(f"confusion is not {len(classes)} x {len(classes)} for {len(classes)} classes")
+            of_images = ImageCounts.from_json(checked["per_image"], classes) if "per_image" in checked else None
+        except (ValueError, KeyError) as error:
             raise ValueError(f"not an evaluation: {error}") from None
-        if confusion.shape != (len(classes), len(classes)):
-            raise ValueError(f"not an evaluation: a {confusion.shape} confusion matrix of {len(classes)} classes")
-        return cls(classes, confusion, images, ignored, scores(confusion), of_images)
+        confusion = np.array(rows, dtype=np.int64).reshape(len(classes), len(classes))
+        return cls(classes, confusion, checked["images"], checked["ignored_pixels"], scores(confusion), of_images)

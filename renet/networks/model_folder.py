@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+from typing_extensions import NotRequired, TypedDict
+
 from renet.common.errors import UserError
 from renet.common.files import file_sha256, sync_folder, write_atomically
+from renet.common.json_schema import STRICT, read_json_as
 from renet.common.repository import shipped_file
-from renet.common.text_files import read_json_object
 from renet.data.dataset import FILE_NAME as DATASET
 from renet.data.dataset import Dataset
 from renet.networks.trained_run import BEST, NEWEST, RUN, read_metadata, weights_of_run
@@ -28,6 +31,17 @@ MODEL = "model.json"
 DEPLOY, DEPLOY_CRF, WEIGHTS, CARD = "deploy.prototxt", "deploy_crf.prototxt", "weights.caffemodel", "README.md"
 FORMAT = 1
 NEEDED = (DEPLOY, WEIGHTS, DATASET)
+
+
+class _Description(TypedDict):
+    """model.json, as far as a reader of the folder needs it."""
+
+    __pydantic_config__ = STRICT
+    format: int
+    files: NotRequired[dict[str, str]]
+
+
+_DESCRIPTION: TypeAdapter[dict[str, Any]] = TypeAdapter(_Description)
 
 
 @dataclass(frozen=True)
@@ -123,13 +137,13 @@ def read_model_folder(folder: Path) -> TrainedNetwork:
         UserError: no model folder, or one of another format; or a file is missing, or is not the one that was packed.
             Names the file.
     """
-    description = read_json_object(folder / MODEL)
-    if description is None:
+    if not (folder / MODEL).is_file():
         raise UserError(f"{folder}: not a model folder (no {MODEL} in it); tools/pack.py makes one of a run")
-    if description.get("format") != FORMAT:
-        raise UserError(f"{folder / MODEL}: has the format {description.get('format')!r}, and {FORMAT} is known here")
-    files = description.get("files")
-    if not isinstance(files, dict) or not set(NEEDED) <= set(files):
+    description = read_json_as(folder / MODEL, _DESCRIPTION)
+    if description["format"] != FORMAT:
+        raise UserError(f"{folder / MODEL}: has the format {description['format']}, and {FORMAT} is known here")
+    files = description.get("files", {})
+    if not set(NEEDED) <= set(files):
         raise UserError(f"{folder / MODEL}: damaged: files must list {', '.join(NEEDED)}")
     outside = next((name for name in files if Path(name).name != name), None)
     if outside is not None:

@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+from pydantic_core import from_json
+from typing_extensions import NotRequired, TypedDict
+
 from renet.common.errors import UserError
-from renet.common.text_files import read_json_object
+from renet.common.json_schema import STRICT, check_json, read_json_as
 
 RUN, METRICS, SNAPSHOTS, SOLVER = "run.json", "metrics.jsonl", "snapshots", "solver.prototxt"
 NEWEST, BEST = "newest", "best"
@@ -21,6 +24,48 @@ NEWEST, BEST = "newest", "best"
 SCORES = {"pixel_accuracy": "pixel accuracy", "class_accuracy": "class accuracy", "mean_iou": "mean IoU"}
 LOSS = "loss"
 MEASURES = (*reversed(SCORES), LOSS)
+
+
+class _Run(TypedDict, total=False):
+    """run.json, as far as it is read; runs of earlier versions lack some."""
+
+    __pydantic_config__ = STRICT
+    name: str
+    model: str | None
+    network: str
+    dataset: str | None
+    state: str
+    started: str
+    finished: str | None
+    message: str
+    iteration: int | None
+    iterations: int | None
+    seed: int | None
+    seconds: float
+    processor_seconds: float
+    keep_best: str | None
+    patience: int | None
+    parameters: int
+    versions: dict[str, Any]
+    machine: dict[str, Any]
+    commit: str | None
+
+
+class _Line(TypedDict):
+    """A line of metrics.jsonl."""
+
+    __pydantic_config__ = STRICT
+    iteration: int
+    kind: NotRequired[str]
+    loss: NotRequired[float | None]
+    seconds: NotRequired[float]
+    pixel_accuracy: NotRequired[float | None]
+    class_accuracy: NotRequired[float | None]
+    mean_iou: NotRequired[float | None]
+
+
+_RUN: TypeAdapter[dict[str, Any]] = TypeAdapter(_Run)
+_LINE: TypeAdapter[dict[str, Any]] = TypeAdapter(_Line)
 
 
 @dataclass(frozen=True)
@@ -64,9 +109,10 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     """Read a run's run.json; empty where there is none.
 
     Raises:
-        UserError: the file is broken.
+        UserError: the file is broken; names the first wrong field.
     """
-    return read_json_object(folder / RUN) or {}
+    file = folder / RUN
+    return read_json_as(file, _RUN) if file.is_file() else {}
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -82,13 +128,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     metrics: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         try:
-            content = json.loads(line)
-        except ValueError:
-            content = None
-        if isinstance(content, dict) and isinstance(content.get("iteration"), int):
-            metrics.append(content)
-        elif number < len(lines):
-            raise UserError(f"{file}: line {number} is damaged")
+            metrics.append(check_json(from_json(line), _LINE))
+        except ValueError as error:
+            if number < len(lines):
+                raise UserError(f"{file}: line {number} is damaged: {error}") from None
     return metrics
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from renet.common.errors import UserError
 from renet.common.files import write_atomically, write_new
+from renet.common.json_schema import STRICT, read_json_as
 from renet.common.parts import WHOLE, Part
-from renet.common.text_files import read_json_object
 from renet.data.dataset import Dataset
 from renet.data.image_ids import check_name, named_file
 from renet.data.images import normalise
@@ -28,6 +30,23 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".
 RECORD = "prediction.json"
 OVERLAYS = "overlay"
 PROBABILITY_MAPS = "probabilities"
+
+
+class _Record(TypedDict, total=False):
+    """RECORD, as far as it is read; earlier versions wrote less."""
+
+    __pydantic_config__ = STRICT
+    model: str
+    model_sha256: str
+    weights: str
+    weights_sha256: str
+    classes: list[str]
+    settings: dict[str, Any]
+    seconds_per_image: float
+    device: str
+
+
+_RECORD: TypeAdapter[dict[str, Any]] = TypeAdapter(_Record)
 
 
 @dataclass(frozen=True)
@@ -245,8 +264,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: the record is damaged.
     """
+    file = folder / RECORD
     try:
-        return read_json_object(folder / RECORD)
+        return read_json_as(file, _RECORD) if file.is_file() else None
     except UserError as error:
         raise UserError(f"{error}; remove it together with the predictions beside it") from None
 

@@ -66,21 +66,17 @@ class RunState:
             message = str(error)
         except UserError as error:
             message = str(error)
-        state = RUNNING if held else _STATES.get(str(metadata.get("state")), STOPPED if message is None else UNKNOWN)
-        iteration = _whole_number(metadata.get("iteration"))
+        state = RUNNING if held else _STATES.get(metadata.get("state"), STOPPED if message is None else UNKNOWN)
+        iteration = metadata.get("iteration")
         if state == RUNNING:
             # run.json tells of snapshots, metrics of what came after
             iteration = max([iteration or 0, *(line["iteration"] for line in metrics)])
-        seconds = [
-            part
-            for part in (metadata.get("seconds"), *(line.get("seconds") for line in metrics))
-            if isinstance(part, int | float)
-        ]
+        seconds = [part["seconds"] for part in (metadata, *metrics) if "seconds" in part]
         return cls(
             folder,
             state,
             iteration,
-            _whole_number(metadata.get("iterations")),
+            metadata.get("iterations"),
             best_test(metrics, kept_measure(metadata)),
             float(max(seconds)) if seconds else None,
             max(_modified(file) for file in (folder, folder / RUN, folder / METRICS, folder / LOG)),
@@ -125,10 +121,6 @@ def find_runs(folder: Path) -> Iterator[Path]:
             yield Path(name)
             is_new = False
         subfolders[:] = sorted(subfolders) if is_new else []
-
-
-def _whole_number(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _modified(file: Path) -> float:

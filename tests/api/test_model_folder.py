@@ -151,7 +151,8 @@ def test_a_card_may_be_edited(model: Path) -> None:
     [
         (None, r"my_model: not a model folder \(no model\.json in it\); tools/pack\.py makes one"),
         ("{", r"model\.json: not JSON"),
-        ("[]", r"model\.json: damaged"),
+        ("[]", r"model\.json: should be a valid dictionary, not \[\]"),
+        ('{"format": "1"}', r"model\.json: format should be a valid integer, not '1'"),
         ('{"format": 9}', r"model\.json: has the format 9, and 1 is known here"),
         ('{"format": 1, "files": {"deploy.prototxt": "x"}}', r"model\.json: damaged: files must list"),
         (

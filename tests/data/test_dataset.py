@@ -104,18 +104,26 @@ def test_full_palette_has_the_classes_colours_and_white_for_ignored(tmp_path: Pa
     ("change", "words"),
     [
         ({"classes": None}, "classes"),
-        ({"palette": [[0, 0, 0]]}, "palette must be 2 x 3"),
-        ({"palette": [[0, 0, 0], [0, 0, 256]]}, "0..255"),
-        ({"palette": [[0, 0, 0], [0, 0, float("nan")]]}, "0..255"),
+        ({"palette": [[0, 0, 0]]}, "palette has 1 colours for 2 classes"),
+        ({"palette": [[0, 0, 0], [0, 0]]}, "palette.1 has 2 entries, not 3"),
+        ({"palette": [[0, 0, 0], [0, 0, 256]]}, "palette.1.2 should be less than or equal to 255, not 256"),
+        ({"palette": [[0, 0, 0], [0, 0, float("nan")]]}, "palette.1.2 should be a valid integer, not nan"),
         ({"classes": ["sky", "sky"]}, "classes has 'sky' twice"),
-        ({"mean": [1, 2]}, "mean must be three"),
-        ({"mean": [1, 2, float("nan")]}, "mean must be three"),
-        ({"mean": [1, 2, 256]}, "mean must be three"),
-        ({"image_scale": float("nan")}, "image_scale must be over 0"),
+        ({"mean": [1, 2]}, "mean has 2 entries, not 3"),
+        ({"mean": [1, 2, float("nan")]}, "mean.2 should be"),
+        ({"mean": [1, 2, "3"]}, "mean.2 should be a valid number, not '3'"),
+        ({"mean": [1, 2, 256]}, "mean.2 should be less than or equal to 255, not 256"),
+        ({"image_scale": float("nan")}, "image_scale should be less than or equal to 1, not nan"),
         ({"ignore_label": 256}, "ignore_label must lie in 2..255, not 256"),
         ({"ignore_label": 0}, "a class's number; prepare the data with --map 0=255"),
         ({"ignore_label": 1}, "ignore_label"),
-        ({"splits": {"train": {"count": 3}}}, "'sha256' is missing"),
+        ({"splits": {"train": {"count": 3}}}, "splits.train.sha256 is missing"),
+        (
+            {"splits": {"train": {"count": True, "sha256": ""}}},
+            "splits.train.count should be a valid integer, not True",
+        ),
+        ({"splits": []}, "splits should be a valid dictionary, not []"),
+        ({"part": {"number": 3, "count": 2, "training": []}}, "there is no part 3 of 2"),
         ({"distant_context_classes": ["sea"]}, "'sea'"),
     ],
 )
@@ -429,6 +437,50 @@ def test_shrinking_averages_images_and_picks_labels_at_centres(tmp_path: Path) -
         image, label = image_and_label(1, height, width)
         assert shrink_image(image, scale).shape[:2] == shrink_label(label, scale).shape
     assert np.array_equal(shrink_label(np.arange(5, dtype=np.uint8)[None], 0.4), [[1, 3]])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"name": ' + b"9" * 5000 + b"}", "thousands of digits"),
+        (b'{"name": "\xff"}', "not UTF-8"),
+        (b"{}", "name is missing"),
+        (b"7", "should be a valid dictionary, not 7"),
+    ],
+)
+def test_what_is_no_description(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "dataset.json").write_bytes(content)
+    with pytest.raises(UserError, match=rf"dataset\.json.*{words}"):
+        Dataset.open(tmp_path)
+
+
+@pytest.mark.parametrize("share", [8192, 0.5, 0.9])
+@pytest.mark.parametrize("database", ["images.lmdb", "labels.lmdb"])
+def test_a_copy_that_was_interrupted(tmp_path: Path, database: str, share: float) -> None:
+    """It would end the process with a bus error as soon as a page beyond the end is looked at."""
+    write_split(tmp_path / "train", [sample(n) for n in range(40)], SETTINGS)
+    file = tmp_path / "train" / database / "data.mdb"
+    size = file.stat().st_size
+    os.truncate(file, share if share > 1 else int(share * size))
+    with pytest.raises(UserError, match=rf"{database}/data\.mdb: has [\d,]+ of the {size:,} bytes .*interrupted"):
+        SplitReader(tmp_path / "train")
+
+
+def test_an_image_of_another_size_than_its_label(tmp_path: Path) -> None:
+    write_split(tmp_path / "train", [sample(n) for n in range(3)], SETTINGS)
+    environment = lmdb.open(str(tmp_path / "train" / "labels.lmdb"), map_size=1 << 24)
+    with environment.begin(write=True) as transaction:
+        small = np.zeros((5, 7), np.uint8)
+        transaction.put(b"00000001_image 1", pack_encoded(encode_png(small), 1, 5, 7))
+        transaction.put(b"00000002_image 2", b"\xff")
+    environment.close()
+    with SplitReader(tmp_path / "train") as reader:
+        for read in (reader.image, reader.label):
+            with pytest.raises(UserError, match="00000001_image 1: the image is 16 x 12, its label 7 x 5"):
+                read(1)
+        with pytest.raises(UserError, match=r"labels\.lmdb: record 00000002_image 2: the record is no Caffe Datum"):
+            reader.image(2)
 
 
 def test_reader_names_what_is_damaged(tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def listed(folder: Path) -> dict[str, dict]:
         ({"state": "running"}, "stopped"),  # killed: it could not say so
         ({"state": "failed", "message": "no\nloss"}, "failed"),
         ({}, "stopped"),
-        ({"state": ["odd"], "iteration": "many", "iterations": True, "seconds": "long"}, "stopped"),
+        ({"state": ["odd"], "iteration": "many", "iterations": True, "seconds": "long"}, "unknown"),
+        ({"seconds": "long"}, "unknown"),
         (None, "stopped"),  # killed before run.json was there
         ("", "unknown"),
         ('{"state": "finis', "unknown"),
