@@ -17,13 +17,13 @@ Checked = TypeVar("Checked")
 
 
 def check_json(content: Any, schema: TypeAdapter[Checked]) -> Checked:
-    """Check what JSON holds.
+    """Check what JSON holds, and return it as it is.
 
     Raises:
         ValueError: it is something else; names the first wrong field, as in `splits.train.count`, and its value.
     """
     try:
-        return schema.validate_python(content)
+        schema.validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
@@ -36,6 +36,7 @@ def check_json(content: Any, schema: TypeAdapter[Checked]) -> Checked:
         value = value if len(value) <= _LONGEST else f"{value[:_LONGEST]}..."
         message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
         raise ValueError(f"{f'{field} ' if field else ''}{message}, not {value}") from None
+    return content
 
 
 def read_json_as(file: Path, schema: TypeAdapter[Checked]) -> Checked:

@@ -333,9 +333,9 @@ def test_crf_search(trained: Trained, tmp_path: Path) -> None:
     folder, out = trained.folder, tmp_path / "search"
     words = [*trained.crf("search", out), "--limit", "6", "--rounds", "1"]
     results = out / "results.jsonl"
-    # the first opening reads what an earlier search found
-    status, said = interrupted_at(words, folder, r"open .*/search/results\.jsonl", number=5)
-    assert any(line.startswith("coarse, bilateral: 0/") for line in said)
+    # some openings read what an earlier search or another part found
+    status, said = interrupted_at(words, folder, r"open .*/search/results\.jsonl", number=8)
+    assert any(line.startswith("coarse, bilateral: 0/") for line in said), said
     assert_ended_well(status, said, "crf.py: interrupted")
     before = results.read_text()
     assert len(before.splitlines()) > 2
