@@ -42,6 +42,7 @@ SCRIPTS = [
 def test_shell_scripts_can_be_parsed_and_our_commands_in_them(name: str, script: str) -> None:
     assert subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True).stderr == ""
     joined = script.replace("\\\n", " ").replace("$SLURM_ARRAY_TASK_ID/", "3/").replace("{}/", "3/")
+    joined = re.sub(r" \$[a-z]\w*", "", joined)  # a variable of the script's own, which may be empty
     ours = [found.partition(" :::")[0] for found in re.findall(r"\.venv/bin/python [^'\n]*", joined)]
     assert ours and [one for one in (fault(Snippet(name, command)) for command in ours) if one is not None] == []
 

@@ -57,3 +57,12 @@ def test_what_tests_start_heeds_interruptions(repository: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=repository / "tests", capture_output=True, text=True)
     assert done.stdout.strip() == signal.default_int_handler.__name__, done.stderr
+
+
+def test_every_file_of_tests_is_collected(repository: Path) -> None:
+    """pytest passes over folders of some names, `build` among them, unless it is told not to."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    listed = subprocess.run(command, cwd=repository, capture_output=True, text=True).stdout
+    collected = {line.partition("::")[0] for line in listed.splitlines() if "::" in line}
+    files = {file.relative_to(repository).as_posix() for file in (repository / "tests").rglob("test_*.py")}
+    assert files and files <= collected
