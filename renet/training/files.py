@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,8 +130,12 @@ class TrainingFiles:
         solver = read_solver(solver_file)
         solver_settings.check(solver, solver_file)
         training, tests = _networks(solver, solver_file, own)
+        prepared: set[str] = set()  # blobs of 8-bit labels
         for layer, file in _used_layers(solver, training, tests):
             _find_files(layer, file)
+            if layer.type == "SegmentationData":
+                prepared.update(layer.top[1:])
+            _check_ignored_label(layer, prepared, file)
         beside = (training.origin.with_name(name) for name in DEPLOYED)
         deployed = {file.name: read_text(file) for file in beside if file.is_file()}
         return cls(solver, training, tests, deployed, solver_file)
@@ -296,6 +300,21 @@ def _used_layers(
             if not any(layer is other for other in seen):
                 seen.append(layer)
                 yield layer, origin
+
+
+def _check_ignored_label(layer: caffe_pb2.LayerParameter, prepared: Collection[str], file: Path) -> None:
+    """Make sure that the label to ignore is one that prepared data can hold.
+
+    Raises:
+        UserError: it is not; names the layer.
+    """
+    fields = {"SegmentationData": layer.segmentation_data_param, "Accuracy": layer.accuracy_param}
+    parameter = fields.get(layer.type, layer.loss_param)
+    is_concerned = layer.type == "SegmentationData" or not prepared.isdisjoint(layer.bottom)
+    if is_concerned and parameter.HasField("ignore_label") and not -1 <= parameter.ignore_label <= 255:
+        raise UserError(
+            f"{file}: layer {layer.name!r}: ignore_label is {parameter.ignore_label}, and labels are 0 to 255"
+        )
 
 
 def _find_files(layer: caffe_pb2.LayerParameter, file: Path) -> None:

@@ -309,12 +309,14 @@ class Training:
             raise self.diverged(iteration, "a weight is infinite or no number")
         snapshot = self.present_snapshot()
         what = f"while writing {snapshot.weights.with_suffix('')}.* (is the disk full?)"
+        snapshot.forget_checksums()
         with self.work.during(what, snapshot.state, snapshot.weights):
             self.solver.snapshot()
         fault = snapshot.fault(self.files.solver.type)
         if fault is not None:
             snapshot.remove()  # of no use, and room for another try
             raise UserError(f"{fault} (just written: is the disk full?)")
+        snapshot.note_checksums()
         self.saved = iteration
         best = self.best_kept()
         snapshots.prune(self.folder.snapshots, iteration, self.keep, None if best is None else best.iteration)

@@ -61,16 +61,18 @@ def check(solver: caffe_pb2.SolverParameter, file: Path) -> None:
         _check_name(file, field, getattr(solver, field), known)
     for field, least in (
         *(("average_loss", 1), ("iter_size", 1), ("display", 0), ("snapshot", 0), ("test_interval", 0)),
-        *(("warmup_iter", 0), ("warmup_start_lr", 0)),
+        *(("warmup_iter", 0), ("warmup_start_lr", 0), ("weight_decay", 0), ("delta", 0)),
     ):
         if getattr(solver, field) < least:
-            raise UserError(f"{file}: {field} is {getattr(solver, field)}, and must be {least} or more")
-    if not 0 <= solver.average_decay < 1:
-        raise UserError(f"{file}: average_decay is {solver.average_decay:g}, and must be at least 0 and below 1")
+            raise UserError(f"{file}: {field} is {getattr(solver, field):g}, and must be {least} or more")
+    for field in ("average_decay", "momentum", "momentum2", "rms_decay"):
+        if not 0 <= getattr(solver, field) < 1:
+            raise UserError(f"{file}: {field} is {getattr(solver, field):g}, and must be at least 0 and below 1")
+    if solver.clip_gradients == 0:
+        raise UserError(f"{file}: clip_gradients is 0, which leaves nothing of the gradients; no limit: leave it out")
+    _check_rates(solver, file)
     if solver.type == "AdamW" and solver.regularization_type == "L1":
         raise UserError(f'{file}: type: "AdamW" has its own weight decay, which is L2: leave out regularization_type')
-    if solver.lr_policy == "step" and solver.stepsize < 1:
-        raise UserError(f'{file}: lr_policy: "step" needs stepsize, iterations with the same rate')
     if solver.snapshot_format == caffe_pb2.SolverParameter.HDF5:
         raise UserError(
             f"{file}: snapshot_format: HDF5 is not supported: every snapshot is looked into before an older one goes,"
@@ -78,6 +80,23 @@ def check(solver: caffe_pb2.SolverParameter, file: Path) -> None:
         )
     if any(batches < 1 for batches in solver.test_iter):
         raise UserError(f"{file}: test_iter is {', '.join(map(str, solver.test_iter))}; a test is of 1 batch or more")
+
+
+def _check_rates(solver: caffe_pb2.SolverParameter, file: Path) -> None:
+    """Make sure that the policy gives a rate for every iteration, and not 0 for want of a field."""
+    policy = f'{file}: lr_policy: "{solver.lr_policy}"'
+    if solver.lr_policy == "step" and solver.stepsize < 1:
+        raise UserError(f"{policy} needs stepsize, iterations with the same rate")
+    if solver.lr_policy == "multistep" and (
+        not solver.stepvalue or solver.stepvalue[0] < 1 or list(solver.stepvalue) != sorted(solver.stepvalue)
+    ):
+        raise UserError(f"{policy} needs stepvalue, the iterations at which the rate changes, in rising order")
+    if solver.lr_policy in ("exp", "step", "multistep") and solver.gamma <= 0:
+        raise UserError(f"{policy} needs gamma over 0, the factor of the rate; it is {solver.gamma:g}")
+    if solver.lr_policy == "inv" and solver.gamma < 0:
+        raise UserError(f"{policy}: gamma is {solver.gamma:g}, and must be 0 or more")
+    if solver.lr_policy == "poly" and solver.power < 0:
+        raise UserError(f"{policy}: power is {solver.power:g}, and must be 0 or more")
 
 
 def _check_name(file: Path, field: str, name: str, known: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 A snapshot is a pair of files, `..._iter_N.caffemodel` (weights) and `..._iter_N.solverstate` (the solver's history,
 and, where the weights are averages, those that are trained).
 Caffe writes first the one, then the other, in place: a process killed while it writes leaves a part of a file.
+Once both are whole, their SHA-256 are noted beside them (`renet/weights/checksums.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from caffe.proto import caffe_pb2
 from google.protobuf.message import DecodeError
+
+from renet.weights.checksums import checksum_fault, checksum_file, write_checksums
 
 _STATE_NAME = re.compile(r".*_iter_(\d+)\.solverstate")
 # Values that a solver remembers of each weight; one where it is not named.
@@ -44,16 +47,20 @@ class Snapshot:
 
         Whole means: both files parse, the state's last field is there, every blob holds as many values as its shape
         says, all of them finite, and the weights have all the blobs whose histories the state of such a solver holds.
+        Where their SHA-256 are noted, the files are those that were written.
         """
         state = caffe_pb2.SolverState()
         network = caffe_pb2.NetParameter()
+        changed = []
         for file, message in ((self.state, state), (self.weights, network)):
             try:
-                message.ParseFromString(file.read_bytes())
+                content = file.read_bytes()
+                message.ParseFromString(content)
             except FileNotFoundError:
                 return f"{file}: missing"
             except DecodeError:
                 return f"{file}: only a part of a snapshot"
+            changed.append(checksum_fault(file, content))
         if not state.HasField("current_step") or state.iter != self.iteration:
             return f"{self.state}: only a part of a snapshot"
         weights = [blob for layer in network.layer for blob in layer.blobs]
@@ -68,12 +75,21 @@ class Snapshot:
         each = _HISTORIES.get(solver_type, 1)
         if any(count > each * present[shape] for shape, count in histories.items()):
             return f"{self.weights}: only a part of a snapshot"
-        return None
+        return next((fault for fault in changed if fault is not None), None)
+
+    def forget_checksums(self) -> None:
+        """Delete the note of the files' SHA-256, before other files are written in their place."""
+        checksum_file(self.state).unlink(missing_ok=True)
+
+    def note_checksums(self) -> None:
+        """Note the SHA-256 of both files beside them."""
+        write_checksums([self.weights, self.state])
 
     def remove(self) -> None:
-        """Delete both files, the state first, so that no state is ever without its weights."""
+        """Delete the files, the state first, so that no state is ever without its weights."""
         self.state.unlink(missing_ok=True)
         self.weights.unlink(missing_ok=True)
+        self.forget_checksums()
 
 
 def find(folder: Path) -> list[Snapshot]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from renet.common.errors import UserError
 from renet.common.text_layout import listed, shape_text
+from renet.weights.checksums import check_checksum
 
 _LEGACY_FIELDS = ("num", "channels", "height", "width")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -137,9 +138,11 @@ def read_layers(file: Path) -> list[tuple[str, Blobs]]:
     """Read names and blobs of a file's layers, in all formats that Caffe reads.
 
     Raises:
-        UserError: no such file, not weights, or only a part of them; names the file.
+        UserError: no such file, not weights, or only a part of them, or another file than its noted SHA-256 says; names
+            the file.
     """
     check_file(file)
+    check_checksum(file)
     with open(file, "rb") as stream:
         hdf5 = stream.read(len(_HDF5_SIGNATURE)) == _HDF5_SIGNATURE
     return _read_hdf5(file) if hdf5 else _read_model(file)

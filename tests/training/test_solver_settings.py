@@ -50,6 +50,26 @@ def test_every_field_is_decided_on() -> None:
         ("max_iter: 0", "needs max_iter"),
         ("base_lr: -1", "needs base_lr"),
         ("base_lr: nan", "base_lr is nan"),
+        ("base_lr: 1e39", "base_lr is inf"),
+        ("iter_size: -1", "iter_size is -1, and must be 1 or more"),
+        ("test_iter: -3", "test_iter is -3; a test is of 1 batch or more"),
+        ("clip_gradients: nan", "clip_gradients is nan"),
+        ("clip_gradients: 0", "clip_gradients is 0, which leaves nothing of the gradients"),
+        ("max_iter: -4", "needs max_iter"),
+        ("momentum: -0.5", r"momentum is -0\.5, and must be at least 0 and below 1"),
+        ("momentum: 1", "momentum is 1, and must be at least 0 and below 1"),
+        ('type: "Adam" momentum2: 1', "momentum2 is 1, and must be at least 0 and below 1"),
+        ('type: "RMSProp" rms_decay: 1.5', r"rms_decay is 1\.5, and must"),
+        ('type: "Adam" delta: -1', "delta is -1, and must be 0 or more"),
+        ("weight_decay: -0.1", r"weight_decay is -0\.1, and must be 0 or more"),
+        ('lr_policy: "step" stepsize: -2 gamma: 0.1', "needs stepsize"),
+        ('lr_policy: "step" stepsize: 2', "needs gamma over 0, the factor of the rate; it is 0"),
+        ('lr_policy: "exp"', "needs gamma over 0"),
+        ('lr_policy: "multistep" gamma: 0.1', "needs stepvalue"),
+        ('lr_policy: "multistep" gamma: 0.1 stepvalue: 3 stepvalue: 2', "needs stepvalue, .* in rising order"),
+        ('lr_policy: "multistep" gamma: 0.1 stepvalue: -2', "needs stepvalue"),
+        ('lr_policy: "inv" gamma: -1', "gamma is -1, and must be 0 or more"),
+        ('lr_policy: "poly" power: -1', "power is -1, and must be 0 or more"),
         ("average_loss: 0", "average_loss is 0, and must be 1 or more"),
         ("iter_size: 0", "iter_size is 0"),
         ("display: -1", "display is -1"),
@@ -71,6 +91,29 @@ def test_wrong_settings(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         solver_settings.check(read_solver(file), file)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [("segmentation_data_param", 300), ("loss_param", 300), ("loss_param", -2), ("accuracy_param", 300)],
+)
+def test_a_label_to_ignore_that_is_no_byte(tmp_path: Path, where: str, value: int) -> None:
+    fields = dict.fromkeys(("segmentation_data_param", "loss_param", "accuracy_param"), "")
+    fields[where] = f"ignore_label: {value}"
+    for part in ("images.lmdb", "labels.lmdb"):
+        (tmp_path / "split" / part).mkdir(parents=True)
+    data, loss, right = fields.values()
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "data" type: "SegmentationData" top: "data" top: "label" segmentation_data_param {'
+        f' source: "split" batch_size: 1 {data} }} }}\n'
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "data" bottom: "label" '
+        f"loss_param {{ {loss} }} }}\n"
+        'layer { name: "right" type: "Accuracy" bottom: "data" bottom: "label" '
+        f"accuracy_param {{ {right} }} }}\n"
+    )
+    (tmp_path / SOLVER).write_text(f'{GOOD}\nnet: "net.prototxt"')
+    with pytest.raises(UserError, match=f"layer '.*': ignore_label is {value}, and labels are 0 to 255"):
+        TrainingFiles.read(tmp_path / SOLVER)
 
 
 def write(folder: Path, solver: str, **networks: str) -> Path:

@@ -23,11 +23,15 @@ import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
 from hold import Hold
+from segmentation_helpers import call_tool, only_line
 
+from renet.common.errors import UserError
+from renet.prediction.predictor import Predictor
 from renet.runtime.watched_process import _SECONDS_OF_ONE_PRESS
 from renet.training.run_folder import is_held
 from renet.training.run_state import RunState
 from renet.weights import snapshots
+from renet.weights.checksums import checksum_file
 
 ITERATIONS = 80
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
@@ -125,7 +129,9 @@ def test_run_folder(unbroken: Path, scenes: Path) -> None:
     assert Path(command[1]).name == "train.py" and command[2:4] == ["--solver", "net/solver.prototxt"]
     assert {"caffe", "python", "numpy"} <= metadata["versions"].keys()
     found = sorted(file.name for file in (unbroken / "snapshots").iterdir())
-    assert found == [f"unbroken_iter_{i}.{kind}" for i in (70, 80) for kind in ("caffemodel", "solverstate")]
+    assert found == [f"unbroken_iter_{i}.{kind}" for i in (70, 80) for kind in ("caffemodel", "sha256", "solverstate")]
+    checked = subprocess.run(["sha256sum", "-c", *found[1::3]], cwd=unbroken / "snapshots", capture_output=True)
+    assert checked.returncode == 0, checked.stderr
     assert "Solving" in (unbroken / "train.log").read_text() or "Initializing" in (unbroken / "train.log").read_text()
 
 
@@ -276,6 +282,59 @@ def test_broken_snapshots_are_named_and_skipped(unbroken: Path, scenes: Path, tm
         assert f"skipped {newest.weights}: only a part of a snapshot" in resumed.stderr
         assert newest_whole(run) == iterations
     assert older.iteration == 70
+
+
+def flip_a_bit(file: Path) -> None:
+    """In a value of the last blob, which stays a number."""
+    content = bytearray(file.read_bytes())
+    content[-200] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("ending", [".caffemodel", ".solverstate"])
+def test_a_flipped_bit_of_a_snapshot_is_told(unbroken: Path, scenes: Path, tmp_path: Path, ending: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(unbroken, run)
+    newest, _ = snapshots.find(run / "snapshots")
+    assert newest.fault("Adam") is None
+    flip_a_bit(newest.state.with_suffix(ending))
+    told = f"{newest.state.with_suffix(ending)}: is not the file that was written: damaged or changed since"
+    assert newest.fault("Adam").startswith(told)
+    resumed = train("--resume", "--run", run, cwd=scenes)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"skipped {told}" in resumed.stderr
+    assert final_weights(run) == final_weights(unbroken)
+    assert newest.fault("Adam") is None, "written anew"
+
+
+def test_a_flipped_bit_of_weights_is_told_by_all_that_read_them(unbroken: Path, scenes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(unbroken, run)
+    weights = snapshots.find(run / "snapshots")[0].weights
+    flip_a_bit(weights)
+    told = f"{weights}: is not the file that was written"
+    more = ["--weights", weights, "--out"]
+    split = scenes / "scenes/test"
+    calls = {
+        "predict.py": [
+            "--model",
+            run / "deploy.prototxt",
+            "--dataset",
+            split.parent,
+            "--split",
+            split,
+            *more,
+            tmp_path / "predicted",
+        ],
+        "pack.py": ["--run", run, *more, tmp_path / "packed"],
+        "train.py": ["--solver", scenes / "net/solver.prototxt", "--weights", weights, "--run", tmp_path / "new"],
+    }
+    for tool, arguments in calls.items():
+        assert told in only_line(call_tool(tool, *arguments, cwd=scenes), tool)
+    with pytest.raises(UserError, match="is not the file that was written"), Predictor(run, weights):
+        pass
+    checksum_file(weights).unlink()
+    assert call_tool("pack.py", *calls["pack.py"], cwd=scenes).returncode == 0
 
 
 def test_killed_before_the_first_snapshot(unbroken: Path, scenes: Path, tmp_path: Path) -> None:
