@@ -106,11 +106,10 @@ Any class count works: it comes from the dataset.json. The written files are pla
     parser.add_argument(
         "--augment",
         nargs="*",
-        choices=AUGMENTATIONS,
         default=(),
         metavar="KIND",
         help=f"random changes of the training images besides crops and mirror images: {', '.join(AUGMENTATIONS)}; "
-        "alone: all of them. The ranges are plain fields of the written network",
+        "alone: all of them. A kind may have its range: scale=0.7,1.5. They are plain fields of the written network",
     )
     parser.add_argument("--mean", type=mean_bgr, metavar="B,G,R", help="default {:g},{:g},{:g}".format(*MEAN_BGR))
     parser.add_argument("--dataset-mean", action="store_true", help="take off the dataset's own mean")

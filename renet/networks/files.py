@@ -10,7 +10,7 @@ import caffe
 from caffe import layers as L
 from caffe.proto import caffe_pb2
 
-from renet.networks.augmentation import augmentation_fields
+from renet.networks.augmentation import augmentation_fields, augmentation_names
 from renet.networks.dense_crf import dense_crf
 from renet.networks.models import Model
 from renet.networks.protocol import Protocol
@@ -73,7 +73,9 @@ def train_val_text(model: Model, name: str, data: Data, options: Options) -> str
     )
     comment = protocol.data if options.whole_images or not protocol.whole_images else "Random crops."
     if options.augment:
-        comment += f"\nAugmented by {', '.join(options.augment)}, which the paper is not; the ranges may be edited."
+        comment += (
+            f"\nAugmented by {augmentation_names(options.augment)}, which the paper is not; the ranges may be edited."
+        )
     train.add("data", train_data, comment)
     train.spec.label = train_data.fn.tops[1]
 

@@ -21,7 +21,7 @@ from renet.networks.models import (
     H_RENETS,
     MODELS,
 )
-from renet.networks.schedules import Schedule, adam, h_renet_sgd
+from renet.networks.schedules import Schedule, adam, adamw, h_renet_sgd
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Shipped:
         weights: what the solver starts from, in place of the model's own.
         weights_comment: above it.
         class_weights: of the loss.
+        augment: kinds of augmentation of the training images.
+        dropout: between two recurrent groups.
     """
 
     model: str
@@ -47,6 +49,8 @@ class Shipped:
     weights: str | None = None
     weights_comment: str | None = None
     class_weights: ClassWeights | None = None
+    augment: tuple[str, ...] = ()
+    dropout: float | None = None
 
     @property
     def name(self) -> str:
@@ -61,7 +65,7 @@ class Shipped:
     def files(self) -> dict[Path, str]:
         """Write the texts by absolute path."""
         model = MODELS[self.model]
-        options = model.options(self.crop, class_weights=self.class_weights)
+        options = model.options(self.crop, class_weights=self.class_weights, augment=self.augment, dropout=self.dropout)
         networks = network_texts(model, f"{self.model}_{self.data.name}", self.data, options)
         solver = solver_file_text(
             self.name,
@@ -87,6 +91,7 @@ def _data(name: str, classes: int, train: str, test: str, test_images: int) -> D
 
 _STANFORD_CLASSES = len(STANFORD_BACKGROUND.classes)
 _STANFORD = _data("stanford_background", _STANFORD_CLASSES, "fold0/train", "fold0/test", 143)
+_STANFORD_AUGMENTED = replace(_STANFORD, name="stanford_background_augmented")
 _SCENES = _data("synthetic_scenes", len(SYNTHETIC_SCENES.classes), "train", "test", 100)
 _VOC = _data("voc2012", len(VOC2012.classes), "trainaug", "val", 1449)
 _SEEN = "They are among the images that it learns from: the score says how far learning has come, and no more."
@@ -125,8 +130,16 @@ def _result(model: str, iterations: int) -> str:
     return f"runs/{name}/snapshots/{name}_iter_{iterations}.caffemodel"
 
 
+def _augmented(model: str, iterations: int, rate: float) -> Shipped:
+    """N-ReNet by the recipe of docs/training.md in the paper's place: the paper's networks overfit 572 images."""
+    schedule = adamw(adam(iterations, rate)).adjusted(policy="cosine", warmup=200, average=0.999)
+    return Shipped(model, _STANFORD_AUGMENTED, schedule, augment=("scale=0.7,1.5", "rotation", "colour"), dropout=0.1)
+
+
 SHIPPED = (
     Shipped("n_renet", _STANFORD),
+    _augmented("n_renet", 36000, 0.002),
+    _augmented("n_renet_quarter", 12000, 0.002),
     Shipped("n_renet_released", _STANFORD),
     Shipped("n_renet_quarter", _STANFORD, schedule=adam(4500)),
     Shipped("n_renet_small", _SCENES, schedule=adam(600)),

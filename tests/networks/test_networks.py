@@ -117,27 +117,35 @@ def test_augmentation_is_written_into_the_training_data_alone(repository: Path, 
 
     plain, plain_test = data_layers("plain")
     some, some_test = data_layers("some", "--augment", "scale", "colour")
+    ranged, _ = data_layers("ranged", "--augment", "scale=0.75,1.5", "colour=0.5")
     every, every_test = data_layers("every", "--augment")
     assert plain_test == some_test == every_test
     assert (some.scale_min, some.scale_max) == (0.5, 2)
     assert min(some.brightness, some.contrast, some.saturation, some.hue) > 0
     assert not any(some.HasField(name) for name in ("aspect", "rotation", "blur", "cutout"))
+    assert (ranged.scale_min, ranged.scale_max, ranged.brightness) == (0.75, 1.5, 0.5)
+    assert (ranged.contrast, ranged.saturation, ranged.hue) == (some.contrast, some.saturation, some.hue)
     assert every.aspect > 1 and every.rotation > 0 and every.blur > 0 and every.cutout > 0
-    for augmented in (some, every):
+    for augmented in (some, ranged, every):
         known = {field.name for field, _ in plain.ListFields()}
         for name in {field.name for field, _ in augmented.ListFields()} - known:
             augmented.ClearField(name)
         assert augmented == plain
+    assert "# Augmented by scale, colour," in (tmp_path / "ranged" / "train_val.prototxt").read_text()
     text = (tmp_path / "some" / "train_val.prototxt").read_text()
-    assert "# Augmented by scale, colour" in text and "  brightness: 0.2\n" in text
+    assert "# Augmented by scale, colour," in text and "  brightness: 0.2\n" in text
     assert "Augmented" not in (tmp_path / "plain" / "train_val.prototxt").read_text()
 
 
 def test_an_augmentation_that_is_not_known(repository: Path, dataset: Path, tmp_path: Path) -> None:
     done = generate(repository, "--model", "n_renet", "--dataset", dataset, "--out", tmp_path, "--augment", "zoom")
-    assert done.returncode == 2 and "invalid choice: 'zoom' (choose from" in done.stderr
-    with pytest.raises(UserError, match="no augmentation 'zoom'; there are scale, aspect"):
-        write("n_renet", dataset, tmp_path, augment=["zoom"])
+    assert done.returncode == 2 and "no augmentation 'zoom'; there are scale, aspect" in done.stderr
+
+
+@pytest.mark.parametrize("choice", ["scale=", "scale=1,2,3", "scale=low", "rotation=nan", "rotation=inf", "blur=-1"])
+def test_an_augmentation_with_a_range_of_no_sense(dataset: Path, tmp_path: Path, choice: str) -> None:
+    with pytest.raises(UserError, match=f"augmentation '{choice}': up to [12] numbers, of (scale_min|rotation|blur)"):
+        write("n_renet", dataset, tmp_path, augment=[choice])
 
 
 def lstm(channels: int, units: int, patch: int = 1) -> int:
