@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from renet.data.dataset import Dataset
     from renet.evaluation.evaluate import evaluate
     from renet.evaluation.scores import Evaluation
+    from renet.prediction.computation import Prediction
     from renet.prediction.crf_parameters import CrfParameters
-    from renet.prediction.predictor import Prediction, Predictor
+    from renet.prediction.predictor import Predictor
     from renet.training.packing import pack
     from renet.training.run_state import TrainingResult
     from renet.training.training_process import train
@@ -39,7 +40,7 @@ _HOMES = {
     "CrfParameters": "renet.prediction.crf_parameters",
     "Dataset": "renet.data.dataset",
     "Evaluation": "renet.evaluation.scores",
-    "Prediction": "renet.prediction.predictor",
+    "Prediction": "renet.prediction.computation",
     "Predictor": "renet.prediction.predictor",
     "TrainingResult": "renet.training.run_state",
     "UserError": "renet.common.errors",

@@ -8,22 +8,16 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from renet.common.argument_types import crop_size, part_of_size, positive, whole_number
 from renet.common.command_line import run
 from renet.common.errors import UserError
 from renet.common.parts import WHOLE, add_part_argument, chosen_part
 from renet.data.catalog import KNOWN, find_dataset
 from renet.evaluation.voc_submission import check_is_voc2012, image_sizes, write_submission
 from renet.exchange.onnx_file import find_network
-from renet.networks.deploy_network import add_deploy_options, deploy_options
-from renet.networks.trained_run import BEST, NEWEST
-from renet.prediction.crf_parameters import CrfParameters, read_crf_parameters
+from renet.networks.deploy_network import deploy_options
 from renet.prediction.image_job import begin, items_of_files, items_of_split, record_time
-from renet.prediction.inference import PredictionSettings
+from renet.prediction.options import add_engine_options, add_model_options, add_settings_options, settings_of
 from renet.prediction.prediction_job import PredictionJob, predict_all
-from renet.prediction.windows import Window
-
-DEFAULT_CRF = Path()  # of --crf without a file
 
 EXAMPLES = """examples:
   tools/predict.py --model runs/n_renet --split data/stanford_background/fold0/test --out runs/n_renet/predictions \\
@@ -53,20 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="predict.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--model",
-        type=Path,
-        required=True,
-        metavar="FILE|DIR",
-        help="deploy.prototxt, a model folder of pack.py, a run's folder, or an .onnx file, which onnxruntime runs",
-    )
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FILE",
-        help=f".caffemodel, or .h5; a model folder has its own, and of a run this may be {NEWEST} or {BEST} (default: "
-        f"the {BEST} of a run with --keep-best, else the {NEWEST})",
-    )
+    add_model_options(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", type=Path, nargs="+", metavar="PATH", help="images, and folders of images")
     source.add_argument("--split", type=Path, metavar="SPLIT", help="a prepared split, such as data/x/test")
@@ -78,66 +59,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
     parser.add_argument("--overlay", action="store_true", help="also lay the labels over the images, with a legend")
     parser.add_argument("--probabilities", action="store_true", help="also write the probabilities of all classes")
-    parser.add_argument(
-        "--image-scale",
-        type=part_of_size,
-        default=1.0,
-        metavar="FACTOR",
-        help="shrink the image for the network, if it was trained so; the predictions have full size",
-    )
-    parser.add_argument(
-        "--min-size",
-        type=crop_size,
-        default=(1, 1),
-        metavar="HxW",
-        help="pad what the network sees to at least this height and width by reflection, and cut the prediction back",
-    )
-    parser.add_argument("--flip", action="store_true", help="average with the prediction of the mirrored image")
-    parser.add_argument(
-        "--scales",
-        type=positive,
-        nargs="+",
-        default=[1.0],
-        metavar="S",
-        help="average the probabilities of the image resized by each of these (default: 1)",
-    )
-    parser.add_argument(
-        "--window",
-        type=crop_size,
-        metavar="HxW",
-        help="predict larger images in overlapping windows, in bounded memory (see below)",
-    )
-    parser.add_argument(
-        "--overlap",
-        type=whole_number(0),
-        metavar="P",
-        help="pixels that neighbouring windows share at least (default: a quarter of the window's shorter side)",
-    )
-    parser.add_argument(
-        "--crf",
-        type=Path,
-        nargs="?",
-        const=DEFAULT_CRF,
-        metavar="FILE",
-        help=f"sharpen the result with a dense CRF; FILE holds its dense_crf_param (default: the model "
-        f"folder's own, else {CrfParameters()})",
-    )
+    add_settings_options(parser)
     parser.add_argument(
         "--comp6",
         type=Path,
         metavar="DIR",
         help="when all is predicted, write and check a VOC2012 submission of these images: its tree and results.tgz",
     )
-    add_deploy_options(parser)
-    parser.add_argument("--gpu", type=int, metavar="N", help="device number (default: the CPU)")
-    parser.add_argument(
-        "--allow-missing", action="store_true", help="keep initial values where the weights lack a layer"
-    )
-    parser.add_argument(
-        "--save-memory",
-        action="store_true",
-        help="on the CPU, let maps go that no later layer reads: less than half of the memory, and somewhat slower",
-    )
+    add_engine_options(parser)
     parser.add_argument(
         "--overwrite",
         action="store_true",
@@ -182,16 +111,10 @@ def build_job(arguments: argparse.Namespace) -> PredictionJob:
     Raises:
         UserError: an input is missing.
     """
-    if arguments.window is None and arguments.overlap is not None:
-        raise UserError("--overlap needs --window")
     network = find_network(arguments.model, arguments.weights)
     items = items_of_split(arguments.split) if arguments.split else items_of_files(arguments.input)
     if not items:
         raise UserError(f"{arguments.split}: an empty split")
-    crf = None
-    if arguments.crf is not None:
-        file = network.deploy_crf if arguments.crf == DEFAULT_CRF else arguments.crf
-        crf = CrfParameters() if file is None else read_crf_parameters(file)
     return PredictionJob(
         model=network.deploy,
         weights=network.weights,
@@ -199,14 +122,7 @@ def build_job(arguments: argparse.Namespace) -> PredictionJob:
         out=arguments.out,
         items=items,
         split=arguments.split,
-        settings=PredictionSettings(
-            image_scale=arguments.image_scale,
-            min_size=arguments.min_size,
-            flip=arguments.flip,
-            crf=crf,
-            scales=tuple(arguments.scales),
-            window=None if arguments.window is None else Window.of(arguments.window, arguments.overlap),
-        ),
+        settings=settings_of(arguments, network),
         overlay=arguments.overlay,
         probabilities=arguments.probabilities,
         gpu=arguments.gpu,

@@ -32,6 +32,7 @@ COMMANDS = {
     "renet-predict": "tools/predict.py",
     "renet-report": "tools/report.py",
     "renet-runs": "tools/runs.py",
+    "renet-serve": "tools/serve.py",
     "renet-train": "tools/train.py",
     "renet-visualize": "tools/visualize.py",
 }

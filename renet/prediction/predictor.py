@@ -8,100 +8,26 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from renet.common.errors import UserError
 from renet.common.text_files import read_bytes
 from renet.data.dataset import Dataset
-from renet.data.images import normalise
-from renet.data.split_reader import decode_image
 from renet.exchange.onnx_file import find_network
 from renet.networks.deploy_network import DeployOptions
 from renet.networks.model_folder import DEPLOY_CRF, TrainedNetwork
-from renet.prediction.crf_parameters import CrfParameters, read_crf_parameters
-from renet.prediction.inference import Inference, PredictionSettings
-from renet.prediction.probabilities import Assembly
+from renet.prediction.computation import Computation, Order, Prediction, Request, Setup
+from renet.prediction.crf_parameters import CrfParameters
+from renet.prediction.inference import PredictionSettings
 from renet.prediction.windows import Window
-from renet.runtime.builds import import_gpu_build
 from renet.runtime.caffe_log import quiet
 from renet.runtime.worker_process import Conversation, NativeCrash
 
-Order = Literal["RGB", "BGR"]
 Image = np.ndarray | str | os.PathLike[str]
-
-
-class Prediction(NamedTuple):
-    """What a network says of an image.
-
-    Attributes:
-        labels: H x W uint8, the class of each pixel.
-        probabilities: C x H x W float32.
-    """
-
-    labels: np.ndarray
-    probabilities: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """What the process that computes needs to know."""
-
-    network: TrainedNetwork
-    gpu: int | None
-    crf: CrfParameters | Path | None
-    settings: PredictionSettings
-    deploy: DeployOptions
-    allow_missing: bool
-    save_memory: bool
-
-
-@dataclass(frozen=True)
-class _Request:
-    """An image: its pixels, or the bytes of the file `name`."""
-
-    content: np.ndarray | bytes
-    name: str
-    order: Order
-    probabilities: bool
-
-
-class _Computation:
-    """A loaded network that answers requests, in the caller's process or in a child."""
-
-    def __init__(self, setup: _Setup) -> None:
-        if setup.gpu is not None:
-            import_gpu_build()
-        crf = read_crf_parameters(setup.crf) if isinstance(setup.crf, Path) else setup.crf
-        self._settings = replace(setup.settings, crf=crf)
-        network = setup.network
-        self._inference = Inference(
-            network.deploy, network.weights, setup.gpu, setup.allow_missing, setup.save_memory, setup.deploy
-        )
-        if network.dataset is not None and self._inference.classes != len(network.dataset.classes):
-            raise UserError(
-                f"{network.deploy}: tells {self._inference.classes} classes apart, the dataset beside it has "
-                f"{len(network.dataset.classes)}"
-            )
-
-    def __call__(self, request: _Request) -> np.ndarray | Prediction:
-        """The labels, or with the probabilities."""
-        if isinstance(request.content, bytes):
-            image = decode_image(normalise(request.content, request.name).data)
-            assert image is not None, "normalise() gives images that can be decoded"
-        else:
-            image = request.content if request.order == "BGR" else request.content[:, :, ::-1]
-        found = Assembly((image.shape[0], image.shape[1]), request.probabilities)
-        try:
-            for _ in found.fill(self._inference.strips(image, self._settings)):
-                pass
-        except UserError as error:
-            raise UserError(f"{request.name}: {error}") from None
-        return found.labels if found.probabilities is None else Prediction(found.labels, found.probabilities)
 
 
 class Predictor:
@@ -180,7 +106,7 @@ class Predictor:
         )
         network = find_network(Path(model), None if weights is None else Path(weights))
         self.dataset: Dataset | None = network.dataset
-        self._setup = _Setup(
+        self._setup = Setup(
             network,
             gpu,
             _crf_of(crf, network),
@@ -193,14 +119,14 @@ class Predictor:
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._is_closed = False
-        self._computation: _Computation | None = None
+        self._computation: Computation | None = None
         self._conversation: Conversation | None = None
         self._end: Callable[[], object] = lambda: None
         if isolated:
             self._start()
         else:
             with self._heard():
-                self._computation = _Computation(self._setup)
+                self._computation = Computation(self._setup)
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -264,7 +190,7 @@ class Predictor:
     ) -> None:
         self.close()
 
-    def _answer(self, request: _Request) -> Any:
+    def _answer(self, request: Request) -> Any:
         with self._lock:
             if self._is_closed:
                 raise UserError("the predictor is closed")
@@ -289,7 +215,7 @@ class Predictor:
 
     def _start(self) -> Conversation:
         try:
-            self._conversation = Conversation(_Computation, self._setup, hears=_to_stderr if self._verbose else None)
+            self._conversation = Conversation(Computation, self._setup, hears=_to_stderr if self._verbose else None)
         except NativeCrash as crash:
             raise UserError(f"{self._setup.network.deploy}: Caffe cannot make this network: {crash}") from None
         self._end = weakref.finalize(self, _end_of, os.getpid(), self._conversation)
@@ -326,7 +252,7 @@ def _crf_of(
     return Path(crf)
 
 
-def _request(image: Image, name: str, order: Order, probabilities: bool) -> _Request:
+def _request(image: Image, name: str, order: Order, probabilities: bool) -> Request:
     """The request for one image.
 
     Raises:
@@ -334,10 +260,10 @@ def _request(image: Image, name: str, order: Order, probabilities: bool) -> _Req
     """
     if isinstance(image, str | os.PathLike):
         file = Path(image)
-        return _Request(read_bytes(file), str(file), order, probabilities)
+        return Request(read_bytes(file), str(file), order, probabilities)
     if not isinstance(image, np.ndarray):
         raise UserError(f"{name}: is a {type(image).__name__}; an image is an H x W x 3 array of uint8, or a path")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         shape = " x ".join(map(str, image.shape))
         raise UserError(f"{name}: is {shape} {image.dtype}; an image is H x W x 3 uint8")
-    return _Request(image, name, order, probabilities)
+    return Request(image, name, order, probabilities)

@@ -7,6 +7,7 @@ yields (`run_native`), or answers requests one after another (`Conversation`).
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import re
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -142,14 +144,17 @@ class _Child:
         with suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(value)
 
-    def receive(self) -> tuple[int, Any]:
+    def receive(self, seconds: float | None = None) -> tuple[int, Any]:
         """The kind and the value of what the child sends next.
+
+        Args:
+            seconds: to wait for it; None waits for as long as it takes.
 
         Raises:
             NativeCrash: it died.
+            TimeoutError: nothing came in time.
         """
-        while self._hears is not None and not self.connection.poll(_SECONDS_BETWEEN_LOOKS):
-            self._tell()
+        self._await(seconds)
         try:
             kind, value = self.connection.receive()
         except (EOFError, ConnectionResetError):
@@ -159,6 +164,17 @@ class _Child:
             raise NativeCrash(message, self.number, -status if status < 0 else None) from None
         self._tell()
         return kind, value
+
+    def _await(self, seconds: float | None) -> None:
+        """Wait until something comes, where somebody listens meanwhile or the time is limited."""
+        if self._hears is None and seconds is None:
+            return
+        end = math.inf if seconds is None else time.monotonic() + seconds
+        step = math.inf if self._hears is None else _SECONDS_BETWEEN_LOOKS
+        while not self.connection.poll(max(0, min(step, end - time.monotonic()))):
+            self._tell()
+            if time.monotonic() >= end:
+                raise TimeoutError
 
     def _text(self, start: int) -> bytes:
         descriptor = self._said.fileno()
@@ -270,17 +286,22 @@ class Conversation:
             self._child.end()
             raise
 
-    def ask(self, request: Any) -> Any:
+    def ask(self, request: Any, seconds: float | None = None) -> Any:
         """The answer to a request.
+
+        Args:
+            request: what the child is asked.
+            seconds: that it may take; None: as long as it does.
 
         Raises:
             UserError: as the child raised it, which goes on answering.
-            NativeCrash, RuntimeError: as `run_native`; then, and where the wait was interrupted, the conversation is
-                over, for the answer would be taken for that of the next request.
+            TimeoutError: it took longer.
+            NativeCrash, RuntimeError: as `run_native`; then, and where it took longer or the wait was interrupted, the
+                conversation is over, for the answer would be taken for that of the next request.
         """
         try:
             self._child.send(request)
-            kind, value = self._child.receive()
+            kind, value = self._child.receive(seconds)
             if kind != _USER_ERROR:
                 return _value(kind, value)
         except BaseException:

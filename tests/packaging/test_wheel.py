@@ -206,12 +206,16 @@ def test_entry_points_are_the_commands_of_the_table() -> None:
 
 
 def test_dependencies_are_those_of_requirements_txt() -> None:
-    text = (REPOSITORY / "requirements.txt").read_text().partition("# What those need")[0]
-    pinned = {Requirement(line).name for line in text.splitlines() if line and not line.startswith("#")}
-    wanted = {each.name: each for each in map(Requirement, PROJECT["dependencies"])}
-    assert set(wanted) == pinned
-    for name, each in wanted.items():
-        assert installed_version(name) in each.specifier
+    text = (REPOSITORY / "requirements.txt").read_text()
+    library = text.partition("# What those need")[0]
+    service = text.partition("(the extra `serve`)")[2].partition("# What that needs")[0]
+    of_service = PROJECT["optional-dependencies"]["serve"]
+    for part, declared in ((library, PROJECT["dependencies"]), (service, of_service)):
+        pinned = {Requirement(line).name for line in part.splitlines() if line and not line.startswith("#")}
+        wanted = {each.name: each for each in map(Requirement, declared)}
+        assert set(wanted) == pinned
+        for name, each in wanted.items():
+            assert installed_version(name) in each.specifier
 
 
 def test_only_installations_name_commands_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
