@@ -13,6 +13,7 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 GPU_DATA_ARGS ?=
 MPICXX ?=
+CLUSTER_ARGS ?=
 OS_RELEASE ?= /etc/os-release
 PROC ?= /proc
 # compute capabilities that GPU code is made for; later GPUs run what is made from the last one's PTX
@@ -253,6 +254,10 @@ test: caffe-tests mpi ## every test: lint, Caffe's and our C++ tests, pycaffe's,
 	echo "== Debian 13"
 	tests/build/check_debian_13.sh || status=1
 	exit $$status
+
+.PHONY: test-cluster
+test-cluster: mpi ## what is too long for make test: hosts, cut links, killed processes, Slurm, every network; CLUSTER_ARGS="--quick"
+	@$(PYTHON) tests/cluster/trial.py $(CLUSTER_ARGS)
 
 .PHONY: demo
 demo: caffe ## the whole path on drawn scenes: data, training, prediction, scores, a page with pictures

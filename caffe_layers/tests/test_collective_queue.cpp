@@ -3,6 +3,7 @@
 #include "gtest/gtest.h"
 
 #include "caffe/common.hpp"
+#include "caffe/distributed/emulated_collective.hpp"
 #include "several_ranks.hpp"
 
 namespace caffe {
@@ -53,6 +54,26 @@ TEST(CollectiveQueueTest, TestLaterIsDoneAfterWaitInTheOrderOfAsking) {
     for (const vector<float>& each : values) { EXPECT_EQ(vector<float>(1000, 1), each); }
     EXPECT_GE(ranks->waited_seconds(), 0);
   });
+}
+
+TEST(CollectiveQueueTest, TestRecordsWhatIsAsked) {
+  CollectiveQueue ranks(std::unique_ptr<Collective>(new EmulatedCollective(3)));
+  vector<CollectiveQueue::Event> events;
+  vector<float> values(10, 2);
+  ranks.Average(values.data(), 1);
+  EXPECT_TRUE(events.empty());
+  ranks.Record(&events);
+  ranks.AverageLater(values.data(), 10);
+  int64_t count = 5;
+  ranks.Sum(&count, 1);
+  EXPECT_EQ(15, count);  // as if the others had the same
+  EXPECT_EQ(vector<float>(10, 2), values);
+  const size_t bytes[] = {40, 8, 0};
+  ASSERT_EQ(3u, events.size());
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(bytes[i], events[i].bytes);
+    EXPECT_LE(events[i == 0 ? 0 : i - 1].seconds, events[i].seconds);
+  }
 }
 
 TEST(CollectiveQueueTest, TestNormalizers) {

@@ -197,17 +197,12 @@ TYPED_TEST(GradientExchangeTest, TestRanksThatDiffer) {
   SolverParameter param;
   CHECK(google::protobuf::TextFormat::ParseFromString("base_lr: 1 lr_policy: 'fixed'", &param));
   CHECK(google::protobuf::TextFormat::ParseFromString(text, param.mutable_net_param()));
-  EXPECT_DEATH(OnRanks(2, [&param](CollectiveQueue* ranks) {
-        SolverParameter own = param;
-        own.set_momentum(ranks->rank() * 0.5);
-        TestFixture::Values(own, 1, ranks);
-      }), "rank 1 .*: iteration 0: differs in its solver from rank 0");
   EXPECT_DEATH(OnRanks(3, [&param](CollectiveQueue* ranks) {
         shared_ptr<Solver<TypeParam> > solver(SolverRegistry<TypeParam>::CreateSolver(param));
         GradientExchange<TypeParam> exchange(solver.get(), ranks);
         if (ranks->rank() == 2) { solver->net()->params()[0]->mutable_cpu_data()[0] += 1; }
         solver->Step(1);
-      }), "rank 2 .*: iteration 0: differs in its weights from rank 0");
+      }), "iteration 0: rank 2 .*: differs in its weights .* from rank 0");
 }
 
 TEST(DivideBatchTest, TestOtherTypes) {

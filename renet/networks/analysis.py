@@ -331,7 +331,7 @@ def measure(text: str, train: bool, passes: int) -> Iterator[Measured]:
         else:
             built = caffe.Net(str(file), caffe.TEST)
             step = built.forward
-    _fill(built, network)
+    fill_with_noise(built, network)
     seconds = []
     for _ in range(passes):
         start = time.perf_counter()
@@ -340,7 +340,7 @@ def measure(text: str, train: bool, passes: int) -> Iterator[Measured]:
     yield Measured(_peak_mebibytes() - before, 1000 * min(seconds[1:] or seconds), layer_costs(built, network))
 
 
-def _fill(built: Any, network: Any) -> None:
+def fill_with_noise(built: Any, network: Any) -> None:
     """Give the inputs of a built network noise, and labels of the first two classes."""
     random = np.random.default_rng(0)
     labels = label_blobs(network.layer)

@@ -104,7 +104,8 @@ class Training:
         heads = find_heads(self.solver.net, self.files.training_layers)
         notes = list(check_classes(heads, self.files.training_layers, str(self.files.training.origin)))
         for test in self.files.tests:
-            _, heads_of_test = build_test(test, self.file_of(test))
+            network, heads_of_test = build_test(test, self.file_of(test))
+            self.ranks.compare_data(network)
             notes += check_classes(heads_of_test, test.layers, str(test.network.origin))
             if test.kind == TEST and not heads_of_test and self.keep_best not in (None, LOSS):
                 raise UserError(f"{test.network.origin}: its test has no scores, only a loss: --keep-best {LOSS}")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import caffe
 import numpy as np
 from caffe.proto import caffe_pb2
 
+from renet.common.command_line import EXIT_BAD_INPUT
 from renet.common.errors import UserError
 
 # What ends all ranks alike the first one says; another one that has something else to say waits so long.
@@ -103,9 +106,44 @@ class Ranks:
         return np.array(self.group.sum_integers(counts.ravel().tolist()), np.int64).reshape(counts.shape)
 
     def exchange(self, solver: Any) -> None:
-        """Let pycaffe's solver, which has its first weights, train with those of all ranks."""
+        """Let pycaffe's solver, which has its first weights, train with those of all ranks.
+
+        Raises:
+            UserError: a rank has another build, solver, network, data or number of threads; or SystemExit, of another
+                rank than the first, which says it.
+        """
         if self.group is not None:
+            self._demand_none(self.group.difference_of_solver(solver))
             self.group.exchange(solver)
+
+    def compare_code(self) -> None:
+        """Look whether all ranks run the same library.
+
+        Raises:
+            UserError: one does not; or SystemExit, as of `exchange`.
+        """
+        if self.group is not None:
+            folder = Path(__file__).parents[1]
+            files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*.py")}
+            text = "".join(
+                f"{name}: {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for name, file in sorted(files.items())
+            )
+            self._demand_none(self.group.difference("library renet", text))
+
+    def compare_data(self, network: Any) -> None:
+        """Look whether all ranks have the data of pycaffe's network.
+
+        Raises:
+            UserError: one has not; or SystemExit, as of `exchange`.
+        """
+        if self.group is not None:
+            self._demand_none(self.group.difference_of_data(network))
+
+    def _demand_none(self, difference: str) -> None:
+        if difference and self.is_first:
+            raise UserError(difference)
+        if difference:
+            raise SystemExit(EXIT_BAD_INPUT)
 
     @contextmanager
     def errors_named(self) -> Iterator[None]:
@@ -131,6 +169,11 @@ class Ranks:
 def divides_test(layers: Iterable[caffe_pb2.LayerParameter]) -> bool:
     """Tell whether ranks may test a network on different batches, as its data layers read those of their rank."""
     return any(layer.type in _DIVIDE_TESTS for layer in layers)
+
+
+def batch_of(layers: Iterable[caffe_pb2.LayerParameter]) -> int | None:
+    """Find the batch of the first data layer whose batch ranks divide; None where there is none."""
+    return next((getattr(each, _BATCHES[each.type]).batch_size for each in layers if each.type in _BATCHES), None)
 
 
 def check_batches(layers: Iterable[caffe_pb2.LayerParameter], ranks: int) -> None:

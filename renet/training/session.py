@@ -74,6 +74,7 @@ def perform(settings: TrainingSettings, work: Work) -> TrainingResult:
     """
     ranks = Ranks.join()
     _RANKS.append(ranks)
+    ranks.compare_code()
     if not ranks.is_first:
         return follow(settings, work, ranks)
     try:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -232,6 +233,90 @@ def test_errors_are_one_line(scenes: Path) -> None:
     assert done.stderr.count("missing.prototxt") == 1, done.stderr
     done = call(2, CAFFE, "train", "-solver", "net/solver.prototxt", cwd=scenes, CAFFE_MPI_SECONDS="soon")
     assert "CAFFE_MPI_SECONDS=soon: expected a number of seconds" in done.stderr
+
+
+def unlike(scenes: Path, second: list[object], *command: object) -> str:
+    """The one line that says how two processes differ of which mpirun starts the second with these options."""
+    launcher = [MPIRUN, "--oversubscribe", "--bind-to", "none"]
+    contexts = [*launcher, "-n", "1", *command, ":", "-n", "1", *second, *command]
+    done = subprocess.run(
+        list(map(str, contexts)), capture_output=True, text=True, cwd=scenes, env=ENVIRONMENT, timeout=240
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "differs" in line]
+    assert "Check failed" not in done.stderr
+    return line.replace(f" ({socket.gethostname()})", "")
+
+
+@pytest.fixture(scope="module")
+def copy(scenes: Path) -> Path:
+    """Network, solver and data on a machine of its own."""
+    folder = scenes / "other_machine"
+    folder.mkdir()
+    for place in (scenes, folder):
+        (place / "runs").mkdir()  # of the solver's snapshot_prefix
+    for name in ("net", "scenes"):
+        shutil.copytree(scenes / name, folder / name)
+    return folder
+
+
+THREADS = 'rank 1: differs in its number of threads (OMP_NUM_THREADS) from rank 0: "2", not "1"'
+
+
+def test_caffe_train_tells_ranks_apart(scenes: Path, copy: Path) -> None:
+    train = [CAFFE, "train", "-solver", "net/solver.prototxt"]
+    there = ["--wdir", copy]
+    assert unlike(scenes, ["-x", "OMP_NUM_THREADS=2"], *train) == f"caffe: {THREADS}"
+
+    solver = copy / "net" / "solver.prototxt"
+    text = solver.read_text()
+    solver.write_text(text.replace("clip_gradients: 5", "clip_gradients: 7"))
+    assert unlike(scenes, there, *train).startswith("caffe: rank 1: differs in its solver from rank 0: ")
+    solver.write_text(text)
+
+    network = copy / "net" / "train_val.prototxt"
+    text = network.read_text()
+    network.write_text(text.replace("crop_width: 23", "crop_width: 25", 1))
+    told_of = 'differs in its network from rank 0: "data: crop_width: 25", not "data: crop_width: 23"'
+    assert unlike(scenes, there, *train) == f"caffe: rank 1: {told_of}"
+    network.write_text(text)
+
+    script = [sys.executable, REPOSITORY / "data_prep/synthetic_scenes.py", "--train", "9", "--test", "5"]
+    shutil.rmtree(copy / "scenes")
+    subprocess.run(
+        [*script, "--size", "48x64", "--seed", "8", "--out", "scenes"], cwd=copy, check=True, capture_output=True
+    )
+    for place in (scenes, copy):  # each reads its own
+        (place / "net" / "own.prototxt").write_text(text.replace(str(scenes / "scenes"), "scenes"))
+        (place / "net" / "own_solver.prototxt").write_text(
+            (place / "net" / "solver.prototxt").read_text().replace("train_val", "own")
+        )
+    train[-1] = "net/own_solver.prototxt"
+    told_of = r"caffe: rank 1: differs in its data of layer 'data' from rank 0: \"\S+images.lmdb: 9 entries on .*\""
+    assert re.fullmatch(told_of, unlike(scenes, there, *train))
+
+
+def test_caffe_train_tells_builds_apart(scenes: Path, copy: Path, tmp_path: Path) -> None:
+    for file in (REPOSITORY / "build/cpu/lib").iterdir():
+        shutil.copy(file, tmp_path)
+    with open(tmp_path / "libcaffe.so.1.0.0", "ab") as library:
+        library.write(b"another")
+    (tmp_path / "libcaffe.so").unlink()
+    (tmp_path / "libcaffe.so").symlink_to("libcaffe.so.1.0.0")
+    told_of = unlike(scenes, ["-x", f"LD_LIBRARY_PATH={tmp_path}"], CAFFE, "train", "-solver", "net/solver.prototxt")
+    assert told_of.startswith("caffe: rank 1: differs in its library libcaffe.so from rank 0: ")
+
+
+def test_train_tells_ranks_apart(scenes: Path, tmp_path: Path) -> None:
+    train = [*TRAIN, "--solver", "net/solver.prototxt", "--run"]
+    assert unlike(scenes, ["-x", "OMP_NUM_THREADS=2"], *train, tmp_path / "run") == f"train.py: {THREADS}"
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "failed"
+    shutil.copytree(REPOSITORY / "renet", tmp_path / "code" / "renet")
+    with open(tmp_path / "code" / "renet" / "training" / "loop.py", "a") as file:
+        file.write("# another")
+    told_of = unlike(scenes, ["-x", f"PYTHONPATH={tmp_path / 'code'}"], *train, tmp_path / "other_run")
+    assert told_of.startswith('train.py: rank 1: differs in its library renet from rank 0: "training/loop.py: ')
+    assert not (tmp_path / "other_run").exists()
 
 
 def test_processes_that_mpi_does_not_know(scenes: Path) -> None:

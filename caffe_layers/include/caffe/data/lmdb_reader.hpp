@@ -38,9 +38,19 @@ class LmdbReader {
   /// Parses the value of keys()[index] into datum; false where it is no Datum.
   bool Read(size_t index, Datum* datum) const;
 
+  /// Count and size in words, and a checksum of some values, by which copies are
+  /// told apart; the same of a copy that was compacted.
+  std::string Describe() const;
+
  private:
   LmdbReader(const std::string& path, const std::string& owner);
   LmdbReader(const LmdbReader&);
+  /// A transaction for one call: one must not be used by two threads at a time,
+  /// and without the lock table it costs next to nothing.
+  MDB_txn* Begin() const;
+  /// The value of keys()[index], in memory that is there until the end of the
+  /// transaction.
+  MDB_val Find(MDB_txn* transaction, size_t index) const;
   LmdbReader& operator=(const LmdbReader&);
 
   const std::string path_;

@@ -57,12 +57,24 @@ class CollectiveQueue {
   /// Waits until all is done that was asked.
   void Wait();
 
+  /// Sleeps: for a rank that knows that another one ends all.
+  [[noreturn]] void AwaitEnd();
+
+  /// Something that the asking thread has done.
+  struct Event {
+    double seconds;  ///< when, of a clock that begins anywhere
+    size_t bytes;    ///< that it asked to be exchanged; 0: it has waited for all
+  };
+  /// Adds from now on what is asked to `events`, NULL: to none.
+  void Record(std::vector<Event>* events) { events_ = events; }
+
   /// Seconds that the asking thread has waited so far: what of communication
   /// was not hidden behind computation, the waiting for slower ranks included.
   double waited_seconds() const { return waited_seconds_; }
 
  private:
-  void Post(const std::function<void()>& job);
+  void Post(size_t bytes, const std::function<void()>& job);
+  void Note(size_t bytes);
   void Run();
 
   const std::unique_ptr<Collective> collective_;
@@ -71,6 +83,7 @@ class CollectiveQueue {
   std::deque<std::function<void()> > jobs_;
   bool is_busy_, ends_;
   double waited_seconds_;
+  std::vector<Event>* events_;
   std::thread thread_;  // last: it uses all others
 
   CollectiveQueue(const CollectiveQueue&) = delete;

@@ -28,8 +28,9 @@ template <typename Dtype>
 class GradientExchange : public Solver<Dtype>::Callback,
                          public Net<Dtype>::Callback {
  public:
-  /// Compares what the ranks train, and gives all of them the first one's
-  /// weights. @param solver used until this is gone, which outlives its use
+  /// Gives all ranks the first one's weights.
+  /// @param solver alike on all (FindDifference); used until this is gone, which
+  /// outlives its use
   GradientExchange(Solver<Dtype>* solver, CollectiveQueue* ranks);
 
   const ExchangePlan& plan() const { return *plan_; }
@@ -44,11 +45,8 @@ class GradientExchange : public Solver<Dtype>::Callback,
  private:
   static const int ITERATIONS_BETWEEN_COMPARISONS = 50;
 
-  void CompareStart() const;
   void ShareWeights();
   void MoveGradients();
-  /// Dies, naming a rank whose value is not the first one's.
-  void Compare(const char* what, int64_t own) const;
 
   Solver<Dtype>* const solver_;
   CollectiveQueue* const ranks_;

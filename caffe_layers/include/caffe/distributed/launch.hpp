@@ -20,6 +20,9 @@ namespace caffe {
  */
 std::unique_ptr<CollectiveQueue> JoinRanks(std::string* fault);
 
+/// The file of libcaffe.so.
+std::string LibraryOfCaffe();
+
 /// Lets a message that ends this process be followed by one that names its
 /// rank, machine and iteration, and all other ranks end, too.
 void NameRankWhereItFails();

@@ -8,8 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "caffe/distributed/emulated_collective.hpp"
 #include "caffe/distributed/gradient_exchange.hpp"
 #include "caffe/distributed/launch.hpp"
+#include "caffe/distributed/rank_comparison.hpp"
 
 namespace caffe {
 
@@ -24,6 +26,17 @@ class PythonRanks {
     if (!queue) { return boost::python::object(); }
     return boost::python::object(
         shared_ptr<PythonRanks>(new PythonRanks(std::move(queue))));
+  }
+
+  /// The first of this many ranks, alone (EmulatedCollective); it records what
+  /// would be exchanged.
+  static shared_ptr<PythonRanks> Emulate(int size) {
+    const shared_ptr<PythonRanks> ranks(
+        new PythonRanks(std::unique_ptr<CollectiveQueue>(new CollectiveQueue(
+            std::unique_ptr<Collective>(new EmulatedCollective(size))))));
+    CollectiveQueue::SetCurrent(ranks->queue_.get());
+    ranks->queue_->Record(&ranks->events_);
+    return ranks;
   }
 
   int rank() const { return queue_->rank(); }
@@ -43,6 +56,28 @@ class PythonRanks {
     boost::python::list sums;
     for (const T value : values) { sums.append(value); }
     return sums;
+  }
+
+  /// FindDifference's line.
+  std::string FindDifferenceOfText(const std::string& what,
+      const std::string& own) {
+    return FindDifference(what, own, queue_.get());
+  }
+  std::string FindDifferenceOfSolver(const shared_ptr<Solver<float> >& solver) {
+    return FindDifference(solver.get(), queue_.get());
+  }
+  std::string FindDifferenceOfNet(const shared_ptr<Net<float> >& net) {
+    return FindDifferenceOfData(*net, queue_.get());
+  }
+
+  /// Takes the events (seconds, bytes) that were recorded since the last time.
+  boost::python::list TakeEvents() {
+    boost::python::list events;
+    for (const CollectiveQueue::Event& event : events_) {
+      events.append(boost::python::make_tuple(event.seconds, event.bytes));
+    }
+    events_.clear();
+    return events;
   }
 
   /// Lets a solver, which has its first weights, train with those of all ranks.
@@ -67,16 +102,22 @@ class PythonRanks {
         .def("name", &PythonRanks::Name)
         .def("sum_integers", &PythonRanks::Sum<int64_t>)
         .def("sum_floats", &PythonRanks::Sum<double>)
+        .def("difference", &PythonRanks::FindDifferenceOfText)
+        .def("difference_of_solver", &PythonRanks::FindDifferenceOfSolver)
+        .def("difference_of_data", &PythonRanks::FindDifferenceOfNet)
+        .def("take_events", &PythonRanks::TakeEvents)
         .def("exchange", &PythonRanks::Exchange)
         .def("abort", &PythonRanks::Abort)
         .def("leave", &PythonRanks::Leave);
     boost::python::def("join_ranks", &PythonRanks::Join);
+    boost::python::def("emulate_ranks", &PythonRanks::Emulate);
   }
 
  private:
   explicit PythonRanks(std::unique_ptr<CollectiveQueue> queue)
       : queue_(std::move(queue)) {}
 
+  std::vector<CollectiveQueue::Event> events_;  // recorded by the queue
   std::unique_ptr<CollectiveQueue> queue_;
   shared_ptr<Solver<float> > solver_;  // gradients are in the exchange's memory
   std::unique_ptr<GradientExchange<float> > exchange_;

@@ -4,15 +4,21 @@
 #include <glog/logging.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <sstream>
 #include <string>
 #include <utility>
+
+#include "caffe/util/hash_bytes.hpp"
 
 namespace caffe {
 
 namespace {
+
+const size_t VALUES_LOOKED_AT = 16;
 
 typedef std::pair<dev_t, ino_t> FileIdentity;
 
@@ -80,21 +86,47 @@ LmdbReader::~LmdbReader() {
   mdb_env_close(environment_);
 }
 
-bool LmdbReader::Read(size_t index, Datum* datum) const {
-  // A transaction of its own for each call: one must not be used by two threads
-  // at a time, and without the lock table it costs next to nothing.
+MDB_txn* LmdbReader::Begin() const {
   MDB_txn* transaction;
   CHECK_EQ(mdb_txn_begin(environment_, NULL, MDB_RDONLY, &transaction),
       MDB_SUCCESS) << "Cannot read the LMDB '" << path_ << "'";
+  return transaction;
+}
+
+MDB_val LmdbReader::Find(MDB_txn* transaction, size_t index) const {
   MDB_val key, value;
   key.mv_size = keys_[index].size();
   key.mv_data = const_cast<char*>(keys_[index].data());
   const int found = mdb_get(transaction, database_, &key, &value);
   CHECK_EQ(found, MDB_SUCCESS) << "Cannot read '" << keys_[index]
       << "' of the LMDB '" << path_ << "': " << mdb_strerror(found);
+  return value;
+}
+
+bool LmdbReader::Read(size_t index, Datum* datum) const {
+  MDB_txn* const transaction = Begin();
+  const MDB_val value = Find(transaction, index);
   const bool parsed = datum->ParseFromArray(value.mv_data, value.mv_size);
   mdb_txn_abort(transaction);
   return parsed;
+}
+
+std::string LmdbReader::Describe() const {
+  MDB_txn* const transaction = Begin();
+  MDB_stat size;
+  CHECK_EQ(mdb_stat(transaction, database_, &size), MDB_SUCCESS);
+  uint64_t hash = 0;
+  const size_t count = keys_.size();
+  for (size_t i = 0; i < std::min(count, VALUES_LOOKED_AT); ++i) {
+    const MDB_val value =
+        Find(transaction, i * count / std::min(count, VALUES_LOOKED_AT));
+    hash = HashBytes(value.mv_data, value.mv_size, hash);
+  }
+  mdb_txn_abort(transaction);
+  std::ostringstream text;
+  text << count << " entries on " << size.ms_leaf_pages + size.ms_overflow_pages
+      << " pages, checksum " << std::hex << hash;
+  return text.str();
 }
 
 }  // namespace caffe

@@ -23,7 +23,7 @@ thread_local CollectiveQueue* current = NULL;
 
 CollectiveQueue::CollectiveQueue(std::unique_ptr<Collective> collective)
     : collective_(std::move(collective)), is_busy_(false), ends_(false),
-      waited_seconds_(0), thread_(&CollectiveQueue::Run, this) {}
+      waited_seconds_(0), events_(NULL), thread_(&CollectiveQueue::Run, this) {}
 
 CollectiveQueue::~CollectiveQueue() {
   if (current == this) { SetCurrent(NULL); }
@@ -54,6 +54,10 @@ void CollectiveQueue::Abort(int status) {
   std::abort();  // which a compiler cannot know to be too much
 }
 
+void CollectiveQueue::AwaitEnd() {
+  while (true) { std::this_thread::sleep_for(std::chrono::seconds(1)); }
+}
+
 void CollectiveQueue::Run() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {
@@ -77,7 +81,14 @@ void CollectiveQueue::Run() {
   }
 }
 
-void CollectiveQueue::Post(const std::function<void()>& job) {
+void CollectiveQueue::Note(size_t bytes) {
+  if (events_ == NULL) { return; }
+  events_->push_back({std::chrono::duration<double>(
+      std::chrono::steady_clock::now().time_since_epoch()).count(), bytes});
+}
+
+void CollectiveQueue::Post(size_t bytes, const std::function<void()>& job) {
+  Note(bytes);
   {
     std::lock_guard<std::mutex> lock(mutex_);
     jobs_.push_back(job);
@@ -93,16 +104,17 @@ void CollectiveQueue::Wait() {
   }
   waited_seconds_ += std::chrono::duration<double>(
       std::chrono::steady_clock::now() - began).count();
+  Note(0);
 }
 
 void CollectiveQueue::Broadcast(void* values, size_t bytes) {
-  Post([=] { collective_->Broadcast(values, bytes); });
+  Post(bytes, [=] { collective_->Broadcast(values, bytes); });
   Wait();
 }
 
 template <typename T>
 void CollectiveQueue::Sum(T* values, size_t count) {
-  Post([=] { collective_->Sum(values, count); });
+  Post(count * sizeof(T), [=] { collective_->Sum(values, count); });
   Wait();
 }
 
@@ -127,7 +139,7 @@ void CollectiveQueue::Average(T* values, size_t count) {
 
 template <typename T>
 void CollectiveQueue::AverageLater(T* values, size_t count) {
-  Post([=] {
+  Post(count * sizeof(T), [=] {
     collective_->Sum(values, count);
     const T size = this->size();
     for (size_t i = 0; i < count; ++i) { values[i] /= size; }

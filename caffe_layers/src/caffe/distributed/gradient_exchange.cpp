@@ -1,30 +1,13 @@
 #include "caffe/distributed/gradient_exchange.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <string>
 #include <vector>
 
-#include "caffe/util/mix_bits.hpp"
+#include "caffe/distributed/rank_comparison.hpp"
+#include "caffe/util/hash_bytes.hpp"
 
 namespace caffe {
-
-namespace {
-
-int64_t Hash(const void* bytes, size_t count) {
-  const unsigned char* from = static_cast<const unsigned char*>(bytes);
-  uint64_t hash = 0;
-  for (size_t i = 0; i < count; i += sizeof(uint64_t)) {
-    uint64_t word = 0;
-    std::copy(from + i, from + std::min(count, i + sizeof(word)),
-        reinterpret_cast<unsigned char*>(&word));
-    hash = MixBits(hash ^ word);
-  }
-  return static_cast<int64_t>(hash);
-}
-
-}  // namespace
 
 template <typename Dtype>
 std::vector<ExchangePlan::Parameter> ParametersOf(const Net<Dtype>& net) {
@@ -57,30 +40,10 @@ GradientExchange<Dtype>::GradientExchange(Solver<Dtype>* solver,
   CHECK(Caffe::mode() == Caffe::CPU)
       << "several processes train together on the CPU only";
   ranks_->set_iteration(solver_->iter());
-  CompareStart();
   ShareWeights();
   MoveGradients();
   solver_->add_callback(this);
   solver_->net()->add_after_backward(this);
-}
-
-template <typename Dtype>
-void GradientExchange<Dtype>::CompareStart() const {
-  SolverParameter param = solver_->param();
-  param.clear_net();  // where the files lie may differ
-  param.clear_train_net();
-  param.clear_test_net();
-  param.clear_snapshot_prefix();
-  param.clear_weights();
-  const string solver = param.SerializeAsString();
-  Compare("solver", Hash(solver.data(), solver.size()));
-  string net;
-  for (const shared_ptr<Layer<Dtype> >& layer : solver_->net()->layers()) {
-    net += layer->layer_param().SerializeAsString();
-  }
-  Compare("network", Hash(net.data(), net.size()));
-  Compare("iteration to go on from", solver_->iter());
-  Compare("number of threads (OMP_NUM_THREADS)", omp_get_max_threads());
 }
 
 template <typename Dtype>
@@ -139,22 +102,15 @@ template <typename Dtype>
 void GradientExchange<Dtype>::CompareWeights() const {
   uint64_t hash = 0;
   for (const Blob<Dtype>* weights : solver_->net()->learnable_params()) {
-    hash = MixBits(hash ^ Hash(weights->cpu_data(),
-        weights->count() * sizeof(Dtype)));
+    hash = HashBytes(weights->cpu_data(), weights->count() * sizeof(Dtype),
+        hash);
   }
-  Compare("weights", static_cast<int64_t>(hash));
-}
-
-template <typename Dtype>
-void GradientExchange<Dtype>::Compare(const char* what, int64_t own) const {
-  vector<int64_t> all(ranks_->size());
-  all[ranks_->rank()] = own;
-  ranks_->Sum(all.data(), all.size());
-  for (int rank = 1; rank < ranks_->size(); ++rank) {
-    CHECK(all[rank] == all[0]) << ranks_->Name(rank) << ": iteration "
-        << solver_->iter() << ": differs in its " << what << " from "
-        << ranks_->Name(0);
-  }
+  const string fault = FindDifference("weights (their checksum)",
+      std::to_string(hash), ranks_);
+  if (fault.empty()) { return; }
+  CHECK_NE(ranks_->rank(), 0) << "iteration " << solver_->iter() << ": "
+      << fault;
+  ranks_->AwaitEnd();  // the first rank has said it
 }
 
 template std::vector<ExchangePlan::Parameter> ParametersOf(

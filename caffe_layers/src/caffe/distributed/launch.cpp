@@ -18,7 +18,7 @@ namespace caffe {
 namespace {
 
 const char SECONDS[] = "CAFFE_MPI_SECONDS";
-const double DEFAULT_SECONDS = 60;
+const double DEFAULT_SECONDS = 50;
 
 /// How many processes were started together, as those who start them say: Open
 /// MPI's mpirun, Slurm's srun, MPICH's mpirun.
@@ -31,9 +31,7 @@ int StartedTogether() {
 }
 
 string FolderOfThisLibrary() {
-  Dl_info info;
-  if (dladdr(reinterpret_cast<void*>(&JoinRanks), &info) == 0) { return "."; }
-  const string file = info.dli_fname;
+  const string file = LibraryOfCaffe();
   const size_t slash = file.rfind('/');
   return slash == string::npos ? "." : file.substr(0, slash);
 }
@@ -47,6 +45,13 @@ string FolderOfThisLibrary() {
 }
 
 }  // namespace
+
+string LibraryOfCaffe() {
+  Dl_info info;
+  const bool is_found =
+      dladdr(reinterpret_cast<void*>(&JoinRanks), &info) != 0;
+  return is_found ? info.dli_fname : "libcaffe.so";
+}
 
 std::unique_ptr<CollectiveQueue> JoinRanks(string* fault) {
   const int wanted = StartedTogether();
