@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,14 @@ def lacking() -> str | None:
             return None
     except subprocess.CalledProcessError as error:
         return f"{' '.join(error.cmd)}: {error.stderr.strip()}"
+
+
+def end_processes(name: str) -> None:
+    """End what is left on a host."""
+    told = subprocess.run(["ip", "netns", "pids", name], check=True, capture_output=True, text=True).stdout
+    for number in map(int, told.split()):
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ def hosts(count: int, gigabits: float) -> Iterator[Hosts]:
         def namespace(name: str) -> None:
             run("ip", "netns", "add", name)
             stack.callback(run, "ip", "netns", "delete", name)
+            stack.callback(end_processes, name)
 
         namespace(SWITCH)
         run("ip", "-n", SWITCH, "link", "add", "bridge", "type", "bridge")
