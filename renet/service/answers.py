@@ -19,6 +19,7 @@ from renet.data.overlay import draw_overlay
 
 PNG, JSON, NPZ = "image/png", "application/json", "application/x-npz"
 KINDS = (NPZ, JSON, PNG)  # the last one is the answer to */*
+_ZIP64 = 2**31 - 2**16  # bytes of an array that take more than 32 bits to write down
 _STAMP = (1980, 1, 1, 0, 0, 0)  # of files in a ZIP archive that tell no time
 
 
@@ -107,7 +108,9 @@ class Answer:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             for name, array in (("probabilities", self.probabilities.astype(np.float16)), ("labels", self.labels)):
-                with archive.open(zipfile.ZipInfo(f"{name}.npy", _STAMP), "w") as file:
+                with archive.open(
+                    zipfile.ZipInfo(f"{name}.npy", _STAMP), "w", force_zip64=array.nbytes >= _ZIP64
+                ) as file:
                     np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo("labels.png", _STAMP), encode_label_map(self.labels, self.dataset))
         return buffer.getvalue()

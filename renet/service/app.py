@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from renet.common.files import file_sha256, write_atomically
 from renet.common.repository import version
-from renet.conversion.synthetic_scenes import draw
+from renet.conversion.synthetic_scenes import Coins, draw
 from renet.data.dataset import Dataset
 from renet.data.images import encode_png
 from renet.data.label_maps import write_label_map
@@ -39,9 +39,9 @@ from renet.service.uploads import FIELD, FORM, IMAGE_TYPES, UNNAMED, Limits, dec
 
 PAGE = Path(__file__).with_name("page")
 PROBLEM = "application/problem+json"
-EXAMPLES = range(1, 4)
+EXAMPLES = {1: Coins(sea=True, houses=True), 2: Coins(sea=False, houses=False), 3: Coins(sea=True, houses=False)}
 EXAMPLE_SIZE = (375, 500)
-_SEED = 7  # of the examples: scenes in which both coins fall either way
+_SEED = 7  # of the examples
 _CODEC_THREADS = 4
 _HEADERS = {
     b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -112,6 +112,7 @@ class Model(BaseModel):
     classes: list[ClassEntry]
     defaults: dict[str, Any] = Field(description="Values of the parameters that a request leaves out.")
     limits: LimitsTold
+    keeps: bool = Field(description="Whether images and their labels are kept.")
     examples: list[str] = Field(description="Addresses of the page's example images.")
 
 
@@ -235,7 +236,7 @@ def make_app(service: Service, network: Network, metrics: Metrics) -> _App:
     @app.get("/examples/{number}.png", include_in_schema=False)
     def example(number: int) -> Response:
         if number not in EXAMPLES:
-            raise HTTPException(404, f"there are examples {EXAMPLES[0]} to {EXAMPLES[-1]}")
+            raise HTTPException(404, f"there are examples 1 to {len(EXAMPLES)}")
         return Response(_example(number), media_type=PNG, headers={"Cache-Control": "max-age=86400"})
 
     @app.exception_handler(StarletteHTTPException)
@@ -298,6 +299,7 @@ def _model(service: Service) -> Model:
         dataset=service.dataset.name,
         classes=class_entries(service.dataset),
         defaults=defaults_of(service.setup.settings, service.crf),
+        keeps=service.keep is not None,
         limits=LimitsTold(**vars(service.limits), queue=service.queue),
         examples=[f"examples/{number}.png" for number in EXAMPLES],
     )
@@ -305,7 +307,7 @@ def _model(service: Service) -> Model:
 
 @cache
 def _example(number: int) -> bytes:
-    return encode_png(draw(_SEED, 1, number, EXAMPLE_SIZE).image)
+    return encode_png(draw(_SEED, 1, number, EXAMPLE_SIZE, EXAMPLES[number]).image)
 
 
 def _keep(folder: Path, answer: Answer) -> None:
