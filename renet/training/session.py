@@ -14,7 +14,6 @@ from typing import Any
 import caffe
 from caffe.proto import caffe_pb2
 
-from renet.common.command_line import EXIT_BAD_INPUT
 from renet.common.commands import as_typed
 from renet.common.errors import UserError, naming
 from renet.common.machine import gpu_name
@@ -124,12 +123,11 @@ def follow(settings: TrainingSettings, work: Work, ranks: Ranks) -> TrainingResu
     """Train as another rank than the first: with the files of the run's folder, which that has written, and silently.
 
     Raises:
-        SystemExit: the first rank could not begin, and says why.
         UserError: as of `perform`; names the rank.
     """
     begun = ranks.share(None)
     if begun is None:
-        raise SystemExit(EXIT_BAD_INPUT)
+        ranks.await_end()
     folder = SilentRunFolder(Path(begun["folder"]))
     with ranks.errors_named(), tempfile.TemporaryDirectory(prefix=f"rank_{ranks.rank}_") as scratch:
         files = TrainingFiles.read(folder.path / SOLVER, own=True)
