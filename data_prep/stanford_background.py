@@ -13,7 +13,7 @@ from pathlib import Path
 from renet.common.argument_types import whole_number
 from renet.common.command_line import run
 from renet.conversion.options import add_output_arguments, output_options
-from renet.conversion.stanford_background import HOME, convert
+from renet.conversion.stanford_background import HOMES, convert
 
 EXAMPLE = """\
 examples:
@@ -48,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
-        "--archive", type=Path, metavar="FILE", help=f"the archive as distributed; default: fetch {HOME}"
+        "--archive", type=Path, metavar="FILE", help=f"the archive as distributed; default: fetch {HOMES[0]}"
     )
     source.add_argument("--root", type=Path, metavar="DIR", help="the archive unpacked")
     folds = parser.add_mutually_exclusive_group()

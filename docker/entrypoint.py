@@ -7,6 +7,7 @@ that could not write any does not start.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,8 +41,9 @@ def results_folder(command: Sequence[str]) -> Path | None:
 
 def mount_points(table: str) -> set[Path]:
     """The mount points in the text of /proc/self/mountinfo, without the root's."""
-    points = (line.split()[4] for line in table.splitlines())
-    return {Path(point.encode().decode("unicode_escape")) for point in points} - {Path("/")}
+    points = (line.split(" ")[4] for line in table.splitlines() if line)
+    # the kernel writes spaces, tabs, line ends and backslashes as \040 and so on, and all else as it is
+    return {Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)) for point in points} - {Path("/")}
 
 
 def is_kept(folder: Path, points: set[Path]) -> bool:
@@ -77,7 +79,8 @@ def check_results(folder: Path) -> str | None:
             f"{folder} cannot be written by user {user}: make it on the host, and call"
             ' docker run --user "$(id -u):$(id -g)"'
         )
-    if not is_kept(whole, mount_points(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))):
+    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    if not is_kept(whole, mount_points(mounts)):
         print(
             f"renet-caffe: {folder} is no mounted folder: what is trained will be lost with this container"
             f' (docker run -v "$PWD/{RUNS}:{WORKSPACE / RUNS}" keeps it)',

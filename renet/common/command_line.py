@@ -40,12 +40,22 @@ def run(
     _adapt(parser)
     parser.error = partial(CommandParser.error, parser)  # type: ignore[method-assign]
     try:
+        _check_text(parser, sys.argv[1:] if argv is None else argv)
         arguments = parser.parse_args(argv)
     except SystemExit as end:  # --help, or a wrong argument
         raise SystemExit(_delivered(parser, end.code)) from None
     except OSError as error:
         return _undelivered(parser, sys.stdout, error, 1)
     return _delivered(parser, _status(main, parser, arguments))
+
+
+def _check_text(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """End where an argument is no UTF-8, as a file of such a name: no record of ours and no prototxt could name it."""
+    for argument in argv:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            parser.error(f"{argument!r} is no UTF-8 text; rename the file")
 
 
 def _adapt(parser: argparse.ArgumentParser) -> None:

@@ -34,6 +34,7 @@ COMMANDS = {
     "renet-runs": "tools/runs.py",
     "renet-serve": "tools/serve.py",
     "renet-train": "tools/train.py",
+    "renet-verify": "tools/verify.py",
     "renet-visualize": "tools/visualize.py",
 }
 _BY_FILE = {Path(script).name: name for name, script in COMMANDS.items()}

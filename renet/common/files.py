@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
+import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from renet.common.errors import UserError, naming
+
+_LEFT = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.partial", re.DOTALL)  # as `partial_name` makes them
+_SWEPT: set[str] = set()  # folders
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -43,19 +50,96 @@ def write_new(file: Path, content: bytes) -> bool:
     return True
 
 
+def partial_name(file: Path) -> Path:
+    """Make up a name beside a file's place for what is to become it: hidden, and no other process's.
+
+    Where it is made is told to `swept`, so that what a killed process left there goes.
+    """
+    swept(file.parent)
+    return file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+
+
+@contextmanager
+def partial_file(file: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Open a new file beside a file's place, which goes again at the end where it is still there.
+
+    It is locked, by which other processes see that its writer lives.
+    """
+    while True:
+        beside = partial_name(file)
+        with naming(file), open(beside, "xb") as stream:
+            if hold(stream.fileno()):
+                try:
+                    yield beside, stream
+                finally:
+                    beside.unlink(missing_ok=True)
+                return
+
+
 @contextmanager
 def _beside(file: Path, content: bytes) -> Iterator[Path]:
     """The content in a file beside its place, which goes again where it is still there."""
-    # Machines that share a folder may have processes of one number.
-    beside = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
-    try:
-        with naming(file), open(beside, "wb") as stream:
+    with partial_file(file) as (beside, stream):
+        with naming(file):
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         yield beside
+
+
+def hold(descriptor: int) -> bool:
+    """Lock an open file or folder for as long as this process keeps it open.
+
+    Returns:
+        Whether it is ours: another process may hold it, or have just deleted it, as one whose writer is gone.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        return True  # a file system without locks: nobody else can hold anything, either
+    return os.fstat(descriptor).st_nlink > 0
+
+
+def swept(folder: Path) -> None:
+    """Delete what killed processes left half written in a folder, once in each process."""
+    place = os.path.abspath(folder)
+    if place in _SWEPT:
+        return
+    _SWEPT.add(place)
+    try:
+        with os.scandir(place) as entries:
+            left = [Path(entry.path) for entry in entries if _LEFT.fullmatch(entry.name)]
+    except OSError:
+        return
+    for path in left:
+        remove_left(path)
+
+
+def remove_left(path: Path) -> None:
+    """Delete a file or folder that was held (see `hold`), if it is this user's and nobody holds it any more."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid():
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
     finally:
-        beside.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def write_json(file: Path, content: Any) -> None:

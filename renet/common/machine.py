@@ -36,6 +36,11 @@ def threads() -> int:
     return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else len(os.sched_getaffinity(0))
 
 
+def memory_bytes() -> int:
+    """Read how much memory the machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def processor_name() -> str:
     """Read the processor's name as the kernel tells it, or its kind."""
     with suppress(OSError):  # in a root folder, for example, where /proc is not mounted

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from renet.common.errors import UserError
+from renet.common.input_files import read_bytes
 
 # UTF-32's mark first: it begins with UTF-16's.
 _OTHER_MARKS = (
@@ -24,25 +25,10 @@ def read_text(file: Path) -> str:
     """Read a UTF-8 file, without a byte-order mark, its lines ended by newlines alone.
 
     Raises:
-        UserError: no such file, a folder, or no UTF-8 text; names the file and says how to convert it.
+        UserError: no such file, a folder, a pipe or a device, or no UTF-8 text; names the file and says how to convert
+            it.
     """
     return decode_text(read_bytes(file), file)
-
-
-def read_bytes(file: Path) -> bytes:
-    """Read a file that a user named.
-
-    Raises:
-        UserError: no such file, a folder, or the system does not let it be read; names the file.
-    """
-    try:
-        return file.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{file}: no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{file}: is a folder, not a file") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
 
 
 def decode_text(content: bytes, where: str | Path) -> str:

@@ -16,6 +16,7 @@ from renet.data.dataset import IGNORE_LABEL, MOST_CLASSES
 
 LABELME_IGNORED = "__ignore__"  # the first line of labelme's labels.txt: number -1, which labelme2voc writes as 255
 _GOLDEN_RATIO = 0.618034
+_LONGEST_LINE = 1000
 
 _GAP = r"[\s,;]+"
 _THREE = rf"(\d+){_GAP}(\d+){_GAP}(\d+)"
@@ -69,7 +70,11 @@ def read_classes(file: Path) -> ClassFile:
         UserError: no such file, no class, a name twice, too many, a bad colour, or numbers that are not the lines';
             names the file and the line.
     """
-    lines = [_coloured(number, text, file) for number, text in numbered_lines(file) if not _is_comment(text)]
+    numbered = numbered_lines(file)
+    for number, text in numbered:
+        if len(text) > _LONGEST_LINE:
+            raise UserError(f"{file}, line {number}: has {len(text):,} characters; a class has a name and a colour")
+    lines = [_coloured(number, text, file) for number, text in numbered if not _is_comment(text)]
     lines, ignored = _without_numbers(lines, file)
     if lines and lines[0].text == LABELME_IGNORED:
         ignored.append(lines.pop(0))

@@ -16,6 +16,7 @@ from renet.conversion.prepare import OutputOptions, file_fingerprint, framed, pr
 from renet.conversion.regions import coco_runs
 from renet.data.catalog import VOC2012
 from renet.data.dataset import IGNORE_LABEL, Dataset
+from renet.data.image_formats import read_image_bytes
 from renet.data.image_ids import check_name
 from renet.data.images import LabelFrame, normalise
 from renet.data.split_writer import LeftOut, Pair, Sample
@@ -101,7 +102,7 @@ def read_pair(image: AnnotatedImage, file: Path, where: str, min_pixels: int, la
     label = draw_label(image, where)
     if np.count_nonzero((label != 0) & (label != IGNORE_LABEL)) <= min_pixels:
         raise LeftOut(f"{min_pixels} pixels of the 20 classes, or fewer (--min-pixels)")
-    return Pair(normalise(file.read_bytes(), str(file), label.shape, label_frame, stored_serves=True), label)
+    return Pair(normalise(read_image_bytes(file), str(file), label.shape, label_frame, stored_serves=True), label)
 
 
 def make_samples(

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from renet.common.errors import UserError
-from renet.common.text_files import read_bytes
+from renet.common.input_files import read_bytes
 from renet.conversion.annotated_image import AnnotatedImage, Region
 from renet.conversion.regions import BoxRuns, ellipse, rectangle
 

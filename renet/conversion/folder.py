@@ -20,6 +20,7 @@ from renet.conversion.labelme import read_labelme
 from renet.conversion.prepare import OutputOptions, file_fingerprint, prepare
 from renet.data.bad_samples import SampleError
 from renet.data.dataset import Dataset
+from renet.data.image_formats import read_image_bytes
 from renet.data.images import ColouredLabelError, LabelFrame, normalise, read_index_png
 from renet.data.split_writer import Pair, Sample
 
@@ -72,9 +73,9 @@ class LabelReader:
         if self.format is LabelFormat.LABELME:
             return self.remap(read_labelme(file, self.classes))
         if self.format is LabelFormat.COLOURS:
-            return self.remap(read_coloured_png(file.read_bytes(), where, self.colours))
+            return self.remap(read_coloured_png(read_image_bytes(file), where, self.colours))
         try:
-            return self.remap(read_index_png(file.read_bytes(), where))
+            return self.remap(read_index_png(read_image_bytes(file), where))
         except ColouredLabelError as error:
             raise ColouredLabelError(f"{error}; --labels-as colours reads the class file's colours") from None
 
@@ -106,7 +107,7 @@ class LabelReader:
 def read_pair(item: Item, label_frame: LabelFrame, reader: LabelReader) -> Pair:
     """Read one image and its labels."""
     values = reader.read(item)
-    return Pair(normalise(item.image.read_bytes(), str(item.image), values.shape, label_frame), values)
+    return Pair(normalise(read_image_bytes(item.image), str(item.image), values.shape, label_frame), values)
 
 
 def make_samples(items: list[Item], label_frame: LabelFrame, reader: LabelReader) -> list[Sample]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from renet.common.errors import UserError, first_line
+from renet.common.errors import UserError
 from renet.conversion.annotated_image import AnnotatedImage, Region
 from renet.conversion.class_file import ClassFile
 from renet.conversion.coco_annotations import read_annotations
 from renet.conversion.cvat import read_cvat
 from renet.data.bad_samples import SampleError
 from renet.data.dataset import IGNORE_LABEL
+from renet.data.image_formats import TooManyPixels, load_image
 
 _NAMED = 5  # colours that a message names
 
@@ -113,10 +112,11 @@ def read_coloured_png(data: bytes, where: str, labels: Mapping[int, int]) -> np.
         UserError: broken, or a colour that is no class's; names them, with the number of their pixels.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            pixels = np.asarray(image.convert("RGB")).astype(np.uint32)
-    except Exception as error:  # Pillow's decoders raise many kinds
-        raise UserError(f"{where}: not a PNG that can be read ({first_line(error)})") from None
+        pixels = np.asarray(load_image(data).convert("RGB")).astype(np.uint32)
+    except TooManyPixels as error:
+        raise UserError(f"{where}: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{where}: not a PNG that can be read ({error})") from None
     codes, places, counts = np.unique(
         (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2], return_inverse=True, return_counts=True
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from renet.common.text_files import read_json
 from renet.conversion.annotated_image import ClassNames
 from renet.conversion.regions import paint
 from renet.data.bad_samples import SampleError
+from renet.data.image_formats import load_image
 
 # What labelme draws of lines and points where it makes masks of them.
 _LINE_WIDTH, _POINT_RADIUS = 10, 5
@@ -85,9 +84,8 @@ def _covered(shape: dict[str, Any], size: tuple[int, int], where: str) -> np.nda
 def _pasted(text: Any, points: np.ndarray, size: tuple[int, int], where: str) -> np.ndarray:
     """The pixels of a mask: a PNG in base64, from the first point on."""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as image:
-            small = np.asarray(image.convert("L")) != 0
-    except (TypeError, ValueError, binascii.Error, OSError, SyntaxError) as error:
+        small = np.asarray(load_image(base64.b64decode(text, validate=True)).convert("L")) != 0
+    except (TypeError, ValueError) as error:
         raise UserError(f"{where}: its mask cannot be read ({first_line(error)})") from None
     left, top = (int(part) for part in points.min(axis=0))
     bottom, right = top + small.shape[0], left + small.shape[1]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import tarfile
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from renet.common.archives import open_tar
 from renet.common.errors import UserError
 from renet.common.fetch import fetch
 from renet.common.parts import WHOLE
@@ -18,14 +19,20 @@ from renet.common.text_files import decode_text
 from renet.conversion.prepare import OutputOptions, file_fingerprint, framed, prepare, shuffled
 from renet.data.catalog import STANFORD_BACKGROUND
 from renet.data.dataset import IGNORE_LABEL, Dataset
+from renet.data.image_formats import read_image_bytes
 from renet.data.image_ids import read_ids
 from renet.data.images import LabelFrame, normalise
 from renet.data.split_writer import Pair, Sample
 
-HOME = "http://dags.stanford.edu/data/iccv09Data.tar.gz"
+# the server may know no https; what came is compared with CONTENT_SHA256 either way
+HOMES = ("https://dags.stanford.edu/data/iccv09Data.tar.gz", "http://dags.stanford.edu/data/iccv09Data.tar.gz")
 HOME_PAGE = "http://dags.stanford.edu/projects/scenedataset.html"
 TOP_FOLDER = "iccv09Data"
 LABEL_SUFFIX = ".regions.txt"
+CONTENT_SHA256 = "34e973a33ccf60096a240fa52a9959aee35fcc3ea73908b0bf230f5b5bace68f"  # see ArchiveSource.content_sha256
+MOST_MEMBERS = 2 * STANFORD_BACKGROUND.images["all"]
+LARGEST_MEMBER = 1 << 22
+MOST_UNPACKED = 1 << 30  # with the labels of other kinds, which are not read
 
 
 class Source(Protocol):
@@ -65,7 +72,7 @@ class FolderSource:
 
     def read(self, name: str) -> bytes:
         """See Source."""
-        return (self._root / name).read_bytes()
+        return read_image_bytes(self._root / name)
 
     def where(self, name: str) -> str:
         """See Source."""
@@ -83,24 +90,34 @@ class ArchiveSource:
         """Read the archive.
 
         Raises:
-            UserError: no such file, not a tar archive, or cut off.
+            UserError: no such file, not a tar archive, cut off, or with more or larger files than the dataset has.
         """
         self._archive = archive
         self._files: dict[str, bytes] = {}
-        try:
-            with tarfile.open(archive, "r:*") as tar:
-                for member in progress(tar, description=f"reading {archive.name}", unit="file"):
-                    folder, _, name = member.name.removeprefix("./").removeprefix(f"{TOP_FOLDER}/").partition("/")
-                    wanted = (folder == "images" and name) or (folder == "labels" and name.endswith(LABEL_SUFFIX))
-                    content = tar.extractfile(member) if wanted else None
-                    if content is not None:
-                        self._files[f"{folder}/{name}"] = content.read()
-        except FileNotFoundError:
-            raise UserError(f"{archive}: no such file") from None
-        except IsADirectoryError:
-            raise UserError(f"{archive}: a folder; an unpacked archive is passed with --root") from None
-        except Exception as error:  # each of the compressions has errors of its own
-            raise UserError(f"{archive}: not a whole tar archive ({error})") from None
+        if archive.is_dir():
+            raise UserError(f"{archive}: a folder; an unpacked archive is passed with --root")
+        with open_tar(archive, MOST_UNPACKED) as tar:
+            for member in progress(tar, description=f"reading {archive.name}", unit="file"):
+                folder, _, name = member.name.removeprefix("./").removeprefix(f"{TOP_FOLDER}/").partition("/")
+                wanted = (folder == "images" and name) or (folder == "labels" and name.endswith(LABEL_SUFFIX))
+                if not wanted or not member.isreg():  # links and devices among them
+                    continue
+                if member.size > LARGEST_MEMBER or len(self._files) == MOST_MEMBERS:
+                    raise UserError(
+                        f"{archive}: not the Stanford Background dataset, of {MOST_MEMBERS} files of at most "
+                        f"{LARGEST_MEMBER >> 20} MiB ({member.name}: {member.size:,} bytes)"
+                    )
+                content = tar.extractfile(member)
+                assert content is not None, "a regular member has content"
+                self._files[f"{folder}/{name}"] = content.read()
+
+    def content_sha256(self) -> str:
+        """Compute one SHA-256 over the names and contents of all files, in the order of their names."""
+        digest = hashlib.sha256()
+        for name, content in sorted(self._files.items()):
+            digest.update(f"{name}\0{len(content)}\0".encode())
+            digest.update(content)
+        return digest.hexdigest()
 
     def names(self) -> list[str]:
         """See Source."""
@@ -223,12 +240,21 @@ def open_source(archive: Path | None, root: Path | None, folder: Path) -> Source
     """Open an unpacked distribution, or an archive, which is fetched into `folder` where neither is given.
 
     Raises:
-        UserError: it is not what it should be, or the download failed.
+        UserError: it is not what it should be, or the download failed, or brought other files than the known ones.
     """
     if root is not None:
         return FolderSource(root)
+    if archive is not None:
+        return ArchiveSource(archive)
     by_hand = f"get iccv09Data.tar.gz by hand ({HOME_PAGE}) and pass it with --archive FILE"
-    return ArchiveSource(archive or fetch(HOME, folder / Path(HOME).name, by_hand))
+    fetched = fetch(HOMES, folder / Path(HOMES[0]).name, by_hand)
+    source = ArchiveSource(fetched)
+    if source.content_sha256() != CONTENT_SHA256:
+        raise UserError(
+            f"{fetched}: its files are not the known ones (their SHA-256 is {source.content_sha256()}); remove it to "
+            "fetch it again, or, if you trust it, pass it with --archive FILE"
+        )
+    return source
 
 
 def convert(

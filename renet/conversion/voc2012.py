@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +17,14 @@ from renet.common.errors import UserError, first_line
 from renet.conversion.prepare import OutputOptions, file_fingerprint, framed, prepare
 from renet.data.catalog import VOC2012
 from renet.data.dataset import Dataset
+from renet.data.image_formats import read_image_bytes
 from renet.data.image_ids import named_file, read_ids
 from renet.data.images import LabelFrame, normalise, read_index_png
 from renet.data.split_writer import Pair, Sample
 
+_MATLAB_HEADER = 128  # bytes
+_MATLAB_COMPRESSED = 15  # type of a part that zlib packed
+_MOST_MATLAB_BYTES = 1 << 26  # SBD's images have 500 x 500 pixels at most
 SBD_IMAGE_COUNT = 11355  # train 8498, val 2857
 LISTED = ("train", "val", "trainval")
 AUGMENTED = ("trainaug", "trainvalaug")
@@ -236,7 +242,7 @@ def read_sbd_label(data: bytes, where: str) -> np.ndarray:
         UserError: broken, another content, or a value out of range (SBD ignores no pixel); names `where`.
     """
     try:
-        content = loadmat(io.BytesIO(data), variable_names=["GTcls"])
+        content = loadmat(io.BytesIO(_unpacked(data)), variable_names=["GTcls"])
     except Exception as error:  # the reader raises many kinds for what is broken
         raise UserError(f"{where}: not a Matlab file that can be read ({first_line(error)})") from None
     try:
@@ -251,16 +257,39 @@ def read_sbd_label(data: bytes, where: str) -> np.ndarray:
     return label
 
 
+def _unpacked(data: bytes) -> bytes:
+    """A Matlab file (of version 5) whose compressed parts are unpacked, up to a size.
+
+    Raises:
+        ValueError: they are larger; zlib.error: broken.
+    """
+    parts, place = [data[:_MATLAB_HEADER]], _MATLAB_HEADER
+    order = "<" if data[_MATLAB_HEADER - 2 : _MATLAB_HEADER] == b"IM" else ">"
+    left = _MOST_MATLAB_BYTES
+    while place + 8 <= len(data):
+        kind, size = struct.unpack_from(f"{order}II", data, place)
+        whole = data[place : place + 8 + size]
+        if kind == _MATLAB_COMPRESSED:
+            unpacker = zlib.decompressobj()
+            whole = unpacker.decompress(whole[8:], left)
+            if unpacker.unconsumed_tail:
+                raise ValueError(f"it unpacks to more than {_MOST_MATLAB_BYTES >> 20} MiB")
+        left -= len(whole)
+        parts.append(whole)
+        place += 8 + size
+    return b"".join(parts)
+
+
 def read_pair(image: Path, label: Path, label_frame: LabelFrame) -> Pair:
     """Read one image and its labels: a PNG's numbers, not its colours (255 at edges and what is too hard), or SBD's."""
     read = read_sbd_label if label.suffix == ".mat" else read_index_png
-    values = read(label.read_bytes(), str(label))
-    return Pair(normalise(image.read_bytes(), str(image), values.shape, label_frame), values)
+    values = read(read_image_bytes(label), str(label))
+    return Pair(normalise(read_image_bytes(image), str(image), values.shape, label_frame), values)
 
 
 def read_test_image(image: Path) -> Pair:
     """Read one image of the test set, whose labels are not published."""
-    return Pair(normalise(image.read_bytes(), str(image)), None)
+    return Pair(normalise(read_image_bytes(image), str(image)), None)
 
 
 def make_samples(source: Source, split: str, ids: Sequence[str], label_frame: LabelFrame) -> list[Sample]:

@@ -50,24 +50,10 @@ def unpack_encoded(record: bytes) -> bytes:
     Raises:
         ValueError: the record is no Datum, or its image is not encoded.
     """
-    datum = _parsed(record)
+    try:
+        datum = Datum.FromString(record)
+    except DecodeError as error:
+        raise ValueError("the record is no Caffe Datum") from error
     if not datum.encoded or not datum.data:
         raise ValueError("the Datum holds no encoded image")
     return bytes(datum.data)
-
-
-def stated_size(record: bytes) -> tuple[int, int]:
-    """Read the height and width that a Datum's bytes state; zeros where it does not say.
-
-    Raises:
-        ValueError: the record is no Datum.
-    """
-    datum = _parsed(record)
-    return datum.height, datum.width
-
-
-def _parsed(record: bytes) -> Any:
-    try:
-        return Datum.FromString(record)
-    except DecodeError as error:
-        raise ValueError("the record is no Caffe Datum") from error

@@ -6,9 +6,7 @@ same three 8-bit channels whatever the flags; everything else becomes an 8-bit B
 
 from __future__ import annotations
 
-import io
 import struct
-import warnings
 from dataclasses import dataclass
 from enum import Enum
 
@@ -17,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from renet.common.errors import UserError, first_line
-from renet.data.split_reader import decode_image
+from renet.data.image_formats import TooManyPixels, decoded, load_image
 
 _KEPT_FORMATS = frozenset({"JPEG", "PNG"})
 _MOST_VALUES = 2**31 - 1  # of an array of OpenCV's and of Caffe's
@@ -82,14 +80,11 @@ def normalise(
             whether the label is upright; names `where`.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-            image.load()  # all of it: a truncated file fails here and not in the middle of a training
-            orientation = int(image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(f"{where}: has more than {Image.MAX_IMAGE_PIXELS} pixels") from None
-    except Exception as error:  # Pillow's decoders raise many kinds, SyntaxError and struct.error among them
+        image = load_image(data)
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT))
+    except TooManyPixels as error:
+        raise UserError(f"{where}: {error}") from None
+    except Exception as error:  # Pillow's reader of EXIF raises many kinds, too
         raise UserError(f"{where}: not an image that can be read ({first_line(error)})") from None
 
     turn = _TURNS.get(orientation)
@@ -138,19 +133,17 @@ def _turn_is_due(
 
 def _decodes_alike(data: bytes) -> bool:
     """Whether OpenCV gives three equal 8-bit channels for these bytes whichever flag a reader uses."""
-    buffer = np.frombuffer(data, np.uint8)
-    as_is = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+    as_is = decoded(data, cv2.IMREAD_UNCHANGED)
     if as_is is None or as_is.dtype != np.uint8 or as_is.ndim != 3 or as_is.shape[2] != 3:
         return False
-    coloured = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
-    unturned = decode_image(data)
-    return coloured is not None and np.array_equal(as_is, coloured) and np.array_equal(as_is, unturned)
+    others = (decoded(data, cv2.IMREAD_COLOR), decoded(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION))
+    return all(other is not None and np.array_equal(as_is, other) for other in others)
 
 
 def _to_bgr(image: Image.Image, data: bytes, where: str) -> np.ndarray:
     """H x W x 3 uint8 of the image as stored."""
     # Pillow drops or clips the low byte of 16-bit images, so these are OpenCV's.
-    deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    deep = decoded(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if deep is not None and deep.dtype == np.uint16:
         pixels = np.rint(deep.astype(np.float64) / 257.0).astype(np.uint8)  # 65535 / 255 = 257
         if pixels.ndim == 2:
@@ -182,10 +175,11 @@ def read_index_png(data: bytes, where: str) -> np.ndarray:
     if not data.startswith(_PNG_SIGNATURE):
         raise UserError(f"{where}: a label must be a PNG")
     try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-    except Exception as error:
-        raise UserError(f"{where}: not a PNG that can be read ({first_line(error)})") from None
+        image = load_image(data)
+    except TooManyPixels as error:
+        raise UserError(f"{where}: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{where}: not a PNG that can be read ({error})") from None
     if image.mode not in ("P", "L", "1", "I", "I;16", "I;16B"):
         raise ColouredLabelError(
             f"{where}: has colours ({image.mode}), not class numbers; "

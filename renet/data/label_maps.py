@@ -11,6 +11,7 @@ from PIL import Image
 from renet.common.errors import UserError
 from renet.common.files import write_atomically
 from renet.data.dataset import Dataset
+from renet.data.image_formats import read_image_bytes
 from renet.data.images import read_index_png
 
 
@@ -23,11 +24,7 @@ def read_label_map(file: Path) -> np.ndarray:
     Raises:
         UserError: missing, broken, colour-coded or with values over 255; names the file.
     """
-    try:
-        encoded = file.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file") from None
-    labels = read_index_png(encoded, str(file))
+    labels = read_index_png(read_image_bytes(file), str(file))
     if labels.dtype != np.uint8:
         raise UserError(f"{file}: holds the value {labels.max()}; class indices are 8 bits")
     return labels

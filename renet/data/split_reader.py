@@ -15,7 +15,8 @@ import lmdb
 import numpy as np
 
 from renet.common.errors import UserError
-from renet.data.datum import stated_size, unpack_encoded
+from renet.data.datum import unpack_encoded
+from renet.data.image_formats import decoded, whole_size
 from renet.data.image_ids import check_name
 
 IMAGES = "images.lmdb"
@@ -37,16 +38,30 @@ def id_of_key(key: str) -> str:
     return key[KEY_DIGITS + 1 :]
 
 
-def decode_image(encoded: bytes) -> np.ndarray | None:
-    """Decode to H x W x 3 uint8, BGR, as every reader here does (EXIF orientation ignored); None where it is no
-    image."""
-    return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+def decode_image(encoded: bytes) -> np.ndarray:
+    """Decode to H x W x 3 uint8, BGR, as every reader here does (EXIF orientation ignored).
+
+    Raises:
+        ValueError: it is no image that can be decoded; says why.
+    """
+    image = decoded(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise ValueError("damaged")
+    return image
 
 
-def decode_label(encoded: bytes) -> np.ndarray | None:
-    """Decode to H x W uint8; None where it is no 8-bit image of one channel."""
-    label = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    return label if label is not None and label.ndim == 2 and label.dtype == np.uint8 else None
+def decode_label(encoded: bytes) -> np.ndarray:
+    """Decode to H x W uint8.
+
+    Raises:
+        ValueError: it is no 8-bit image of one channel; says why.
+    """
+    label = decoded(encoded, cv2.IMREAD_UNCHANGED)
+    if label is None:
+        raise ValueError("damaged")
+    if label.ndim != 2 or label.dtype != np.uint8:
+        raise ValueError(f"{label.dtype.itemsize * 8} bits, {1 if label.ndim == 2 else label.shape[2]} channels")
+    return label
 
 
 class SplitReader:
@@ -118,10 +133,10 @@ class SplitReader:
         """
         try:
             image = decode_image(self.image_bytes(index))
-        except cv2.error:  # more pixels than it decodes
-            image = None
-        if image is None:
-            raise UserError(f"{self.folder / IMAGES}: record {self._keys[index]} is not an image that can be decoded")
+        except ValueError as error:
+            raise UserError(
+                f"{self.folder / IMAGES}: record {self._keys[index]} is not an image that can be decoded ({error})"
+            ) from None
         if self._labels is not None:
             self._check_size(index, image.shape, self._labels)
         return image
@@ -136,10 +151,10 @@ class SplitReader:
             return None
         try:
             label = decode_label(self._encoded(self._labels, index))
-        except cv2.error:
-            label = None
-        if label is None:
-            raise UserError(f"{self.folder / LABELS}: record {self._keys[index]} is not an 8-bit grey image")
+        except ValueError as error:
+            raise UserError(
+                f"{self.folder / LABELS}: record {self._keys[index]} is not an 8-bit grey image ({error})"
+            ) from None
         self._check_size(index, label.shape, self._images)
         return label
 
@@ -150,13 +165,13 @@ class SplitReader:
             yield name, _record(self._images, name), b"" if self._labels is None else _record(self._labels, name)
 
     def _check_size(self, index: int, shape: tuple[int, ...], other: lmdb.Environment) -> None:
-        """Hold a decoded image or label to the size that its other half says it has."""
+        """Hold a decoded image or label to the size of its other half, which has to be whole, too."""
         key = self._keys[index]
         try:
-            height, width = stated_size(_record(other, key.encode()))
+            height, width = whole_size(self._encoded(other, index))
         except ValueError as error:
-            raise UserError(f"{other.path()}: record {key}: {error}") from None
-        if (height, width) not in ((0, 0), shape[:2]):  # a Datum of another program's may not say
+            raise UserError(f"{other.path()}: record {key} is not an image that can be decoded ({error})") from None
+        if (height, width) != shape[:2]:
             sizes = [f"{shape[1]} x {shape[0]}", f"{width} x {height}"]
             image, label = sizes if other is self._labels else sizes[::-1]
             raise UserError(f"{self.folder}: record {key}: the image is {image}, its label {label}")

@@ -512,9 +512,7 @@ def _records(sample: Sample, settings: Settings) -> tuple[bytes, ...]:
     if label is not None:
         _check_label(label, image, sample.label_where, settings)
     if settings.image_scale != 1.0:
-        pixels = decode_image(image.data)
-        assert pixels is not None
-        pixels = shrink_image(pixels, settings.image_scale)
+        pixels = shrink_image(decode_image(image.data), settings.image_scale)
         image = EncodedImage(encode_png(pixels), *pixels.shape[:2])
     image_record = pack_encoded(image.data, 3, image.height, image.width)
     if label is None:

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from renet.common.errors import UserError, naming
 from renet.common.files import write_atomically
 from renet.data.catalog import VOC2012, bit_interleaved_palette
 from renet.data.dataset import Dataset
+from renet.data.image_formats import open_image, read_image_bytes
 from renet.data.image_ids import named_file
 from renet.data.label_maps import encode_label_map, read_label_map
 from renet.data.split_reader import SplitReader
@@ -146,8 +146,8 @@ def check_comp6(folder: Path, ids: Iterable[str], classes: int) -> None:
     for name in sorted(expected):
         file = target / name
         labels = read_label_map(file)
-        with Image.open(file) as image:
-            palette = image.getpalette() if image.mode == "P" else None
+        image = open_image(read_image_bytes(file))  # read_label_map has shown that it is one
+        palette = image.getpalette() if image.mode == "P" else None
         if palette is None or palette[: len(colours)] != colours:
             raise UserError(f"{file}: not a palette PNG in VOC's colours")
         _check_labels(file, labels, classes)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from renet.common.archives import load_npz
 from renet.common.errors import UserError, first_line
 from renet.common.files import write_atomically
+from renet.common.input_files import read_bytes
 from renet.exchange.name_table import apply_table, read_table, split_name
 from renet.weights.weight_files import blob_shape, check_file, read_layers
 
@@ -27,6 +28,7 @@ READ = (CAFFEMODEL, *HDF5, NPZ, SAFETENSORS)
 WRITTEN = (CAFFEMODEL, NPZ, SAFETENSORS)
 _METADATA = "metadata"  # the array of an .npz that holds it as JSON; no tensor's name, as it has no number
 _LEGACY_AXES = 4
+_MOST_BYTES = 2**33  # of an .npz: what Caffe itself can hold is a quarter of it
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def _of_caffemodel(file: Path) -> NamedWeights:
     stored = dict(read_layers(file))  # tells what is no model, or only a part of one
     from caffe.proto import caffe_pb2
 
-    network = caffe_pb2.NetParameter.FromString(file.read_bytes())
+    network = caffe_pb2.NetParameter.FromString(read_bytes(file))
     oldest = [layer.layer if layer.HasField("layer") else layer for layer in network.layers]
     tensors, types, legacy = {}, {}, []
     for layer in [*network.layer, *oldest]:
@@ -208,11 +210,12 @@ def _as_caffemodel(weights: NamedWeights) -> bytes:
 
 
 def _of_npz(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    content: dict[str, Any] = load_npz(file, _MOST_BYTES, what="NumPy's .npz of arrays")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            content: dict[str, Any] = dict(arrays)
         metadata = json.loads(str(content.pop(_METADATA, "{}")))
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        if not isinstance(metadata, dict):
+            raise ValueError(f"{_METADATA} is no object")
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not NumPy's .npz of arrays, or only a part of it ({first_line(error)})") from None
     return content, metadata
 

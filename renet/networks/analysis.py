@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from renet.common.scratch import scratch_folder
 from renet.networks.net_state import layers_in, state_of
 
 WHOLE_IMAGE = math.inf
@@ -279,8 +278,8 @@ def compared_shapes(text: str) -> Iterator[dict[str, tuple[int, ...]]]:
             there.update(layer.top)
     del network.layer[:]
     network.layer.extend(kept)
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "net.prototxt"
+    with scratch_folder() as scratch:
+        file = scratch / "net.prototxt"
         file.write_text(text_format.MessageToString(network))
         built = caffe.Net(str(file), caffe.TEST)
     yield {name: tuple(built.blobs[name].shape) for name in compared if name in built.blobs}
@@ -317,11 +316,11 @@ def measure(text: str, train: bool, passes: int) -> Iterator[Measured]:
     caffe.set_mode_cpu()
     network = text_format.Parse(text, caffe_pb2.NetParameter())
     before = _peak_mebibytes()
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "net.prototxt"
+    with scratch_folder() as scratch:
+        file = scratch / "net.prototxt"
         file.write_text(text)
         if train:
-            solver_file = Path(scratch) / "solver.prototxt"
+            solver_file = scratch / "solver.prototxt"
             solver = caffe_pb2.SolverParameter(
                 net=str(file), base_lr=1e-6, lr_policy="fixed", momentum=0.9, max_iter=passes, display=0
             )

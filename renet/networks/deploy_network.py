@@ -7,7 +7,6 @@ then a person says it. (Import Caffe only where a network is read.)
 from __future__ import annotations
 
 import argparse
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from renet.common.argument_types import factor, mean_bgr
 from renet.common.errors import UserError
+from renet.common.scratch import scratch_file
 
 PROBABILITIES = "prob"
 COLOURS = 3
@@ -129,11 +129,9 @@ class DeployNetwork:
         import caffe
         from google.protobuf import text_format
 
-        with tempfile.NamedTemporaryFile("w", suffix=".prototxt", encoding="utf-8") as stream:
-            stream.write(text_format.MessageToString(self.description))
-            stream.flush()
+        with scratch_file(text_format.MessageToString(self.description), ".prototxt") as file:
             # Files for training and use alike mark what is for use so.
-            return caffe.Net(stream.name, caffe.TEST, stages=["deploy"])
+            return caffe.Net(str(file), caffe.TEST, stages=["deploy"])
 
     def output(self, built: Any) -> str:
         """Find the blob of the built network that holds the probabilities, N x C x H x W.

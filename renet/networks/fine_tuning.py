@@ -6,12 +6,12 @@ Caffe fills layers by name, and ends where one of a name has another shape. So w
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from renet.common.errors import UserError
+from renet.common.scratch import scratch_file
 from renet.common.text_layout import listed, shape_text
 from renet.networks.deploy_network import DeployNetwork
 from renet.networks.model_folder import find_network
@@ -174,9 +174,7 @@ def _parameters(deploy: str) -> Iterator[list[tuple[str, str, Shapes]]]:
     """The layers of a network that have weights: name, type, and the weights' shapes."""
     import caffe
 
-    with tempfile.NamedTemporaryFile("w", suffix=".prototxt", encoding="utf-8") as file:
-        file.write(deploy)
-        file.flush()
-        built = caffe.Net(file.name, caffe.TEST)
+    with scratch_file(deploy, ".prototxt") as file:
+        built = caffe.Net(str(file), caffe.TEST)
     kinds = {name: layer.type for name, layer in zip(built._layer_names, built.layers)}
     yield [(name, kinds[name], tuple(tuple(blob.shape) for blob in blobs)) for name, blobs in built.params.items()]

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from typing_extensions import NotRequired, TypedDict
 
 from renet.common.errors import UserError
-from renet.common.files import file_sha256, sync_folder, write_atomically
+from renet.common.files import file_sha256, hold, partial_name, sync_folder, write_atomically
 from renet.common.json_schema import STRICT, read_json_as
 from renet.common.repository import shipped_file
 from renet.data.dataset import FILE_NAME as DATASET
@@ -111,15 +111,18 @@ def new_model_folder(out: Path) -> Iterator[Path]:
     """
     if out.exists():
         raise UserError(f"{out}: exists already; name another folder, or remove it")
-    beside = out.with_name(f".{out.name}.{os.getpid()}.partial")
     out.parent.mkdir(parents=True, exist_ok=True)
+    beside = partial_name(out)
+    beside.mkdir()
+    held = os.open(beside, os.O_RDONLY)
+    hold(held)
     try:
-        beside.mkdir()
         yield beside
         beside.rename(out)
         sync_folder(out.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+        os.close(held)
 
 
 def seal_model_folder(folder: Path, description: Mapping[str, Any], more: Sequence[str] = ()) -> None:

@@ -102,7 +102,6 @@ class Computation:
         """The labels, or with the probabilities."""
         if isinstance(request.content, bytes):
             image = decode_image(normalise(request.content, request.name).data)
-            assert image is not None, "normalise() gives images that can be decoded"
         else:
             image = request.content if request.order == "BGR" else request.content[:, :, ::-1]
         found = Assembly((image.shape[0], image.shape[1]), request.probabilities)

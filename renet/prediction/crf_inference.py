@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-
 import numpy as np
 
 from renet.common.errors import UserError
+from renet.common.scratch import scratch_file
 from renet.prediction.crf_parameters import CrfParameters
 
 SMALLEST_PROBABILITY = 1e-5  # as pydensecrf's unary_from_softmax: the logarithm of 0 would outweigh every neighbour
@@ -33,10 +32,9 @@ class DenseCrf:
         import caffe
 
         self.parameters = parameters
-        with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
-            file.write(_NETWORK.format(classes=classes, parameters=parameters.as_prototxt()))
-            file.flush()
-            self._net = caffe.Net(file.name, caffe.TEST)
+        text = _NETWORK.format(classes=classes, parameters=parameters.as_prototxt())
+        with scratch_file(text, ".prototxt") as file:
+            self._net = caffe.Net(str(file), caffe.TEST)
 
     def apply(self, probabilities: np.ndarray, image: np.ndarray) -> np.ndarray:
         """Mean-field inference; the unary energy is -log(probability), probabilities below 1e-5 taken for that.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from renet.common.archives import load_npz
 from renet.common.errors import UserError
 from renet.data.image_ids import named_file
 from renet.data.split_reader import SplitReader
@@ -30,6 +30,9 @@ from renet.prediction.image_job import (
 )
 from renet.prediction.probabilities import check_probabilities, most_probable
 from renet.runtime.worker_process import NativeCrash, run_native_together
+
+_VALUE_BYTES = 8  # of a probability at most
+_HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +93,10 @@ def read_probabilities(file: Path, classes: int, image: np.ndarray) -> np.ndarra
     Raises:
         UserError: missing, damaged, or of other classes or another size than the image; names the file.
     """
-    try:
-        with np.load(file) as archive:
-            probabilities = archive["probabilities"]
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
-        raise UserError(f"{file}: not probabilities of predict.py, or damaged ({error})") from None
+    most = _VALUE_BYTES * classes * image.shape[0] * image.shape[1] + _HEADER_BYTES
+    probabilities = load_npz(file, most, what="probabilities of predict.py").get("probabilities")
+    if probabilities is None:
+        raise UserError(f"{file}: not probabilities of predict.py: it holds none")
     expected = (classes, *image.shape[:2])
     if probabilities.shape != expected:
         got, wanted = (" x ".join(map(str, shape)) for shape in (probabilities.shape, expected))

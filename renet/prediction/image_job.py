@@ -20,6 +20,7 @@ from renet.common.files import write_atomically, write_new
 from renet.common.json_schema import STRICT, read_json_as
 from renet.common.parts import WHOLE, Part
 from renet.data.dataset import Dataset
+from renet.data.image_formats import read_image_bytes
 from renet.data.image_ids import check_name, named_file
 from renet.data.images import normalise
 from renet.data.label_maps import write_label_map
@@ -303,9 +304,7 @@ def read_image(item: Item, reader: SplitReader | None) -> np.ndarray:
     if reader is not None:
         return reader.image(item.index)
     assert item.file is not None, "an item of a job without a split is a file"
-    image = decode_image(normalise(item.file.read_bytes(), str(item.file)).data)
-    assert image is not None, "normalise() gives images that can be decoded"
-    return image
+    return decode_image(normalise(read_image_bytes(item.file), str(item.file)).data)
 
 
 def write_outputs(

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from renet.common.errors import UserError
+from renet.common.machine import memory_bytes
 from renet.data.images import resize_image
 from renet.exchange.onnx_file import SUFFIX
 from renet.networks.deploy_network import AS_THE_NETWORK_SAYS, DeployOptions
@@ -23,6 +24,8 @@ from renet.prediction.crf_parameters import CrfParameters
 from renet.prediction.onnx_engine import OnnxEngine
 from renet.prediction.probabilities import check_probabilities
 from renet.prediction.windows import Window, blended
+
+_MOST_VALUES = 2**31 - 1  # of a map of Caffe's
 
 
 @dataclass(frozen=True)
@@ -168,8 +171,23 @@ class Inference:
         height, width = image.shape[:2]
         below, right = max(0, min_size[0] - height), max(0, min_size[1] - width)
         if below or right:
+            self._check_memory(height + below, width + right)
             image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
         return self._forward(image)[:, :height, :width]
+
+    def _check_memory(self, height: int, width: int) -> None:
+        """Make sure that an image of this size can be padded to, before anything is allocated.
+
+        Raises:
+            UserError: its input and its probabilities alone take more than the machine or a map of Caffe's has.
+        """
+        values = (3 + self.classes) * height * width
+        needed = np.dtype(np.float32).itemsize * values
+        if needed > memory_bytes() or max(3, self.classes) * height * width > _MOST_VALUES:
+            raise UserError(
+                f"a min_size of {height} x {width} takes {needed / 1e9:,.1f} GB for the network's input and output "
+                f"alone; the machine has {memory_bytes() / 1e9:,.1f} GB, and a map at most {_MOST_VALUES:,} values"
+            )
 
     def _forward(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]

@@ -15,8 +15,8 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from renet.common.errors import UserError
-from renet.common.text_files import read_bytes
 from renet.data.dataset import Dataset
+from renet.data.image_formats import read_image_bytes
 from renet.exchange.onnx_file import find_network
 from renet.networks.deploy_network import DeployOptions
 from renet.networks.model_folder import DEPLOY_CRF, TrainedNetwork
@@ -260,7 +260,7 @@ def _request(image: Image, name: str, order: Order, probabilities: bool) -> Requ
     """
     if isinstance(image, str | os.PathLike):
         file = Path(image)
-        return Request(read_bytes(file), str(file), order, probabilities)
+        return Request(read_image_bytes(file), str(file), order, probabilities)
     if not isinstance(image, np.ndarray):
         raise UserError(f"{name}: is a {type(image).__name__}; an image is an H x W x 3 array of uint8, or a path")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:

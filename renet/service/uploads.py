@@ -136,5 +136,4 @@ def decode(file: bytes, limits: Limits, scale: float) -> np.ndarray:
         image = decode_image(normalise(file, "the image").data)
     except UserError as error:
         raise HTTPException(422, str(error)) from None
-    assert image is not None, "normalise() gives images that can be decoded"
     return image

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import caffe
 import numpy as np
@@ -109,8 +109,8 @@ class Ranks:
         """Let pycaffe's solver, which has its first weights, train with those of all ranks.
 
         Raises:
-            UserError: a rank has another build, solver, network, data or number of threads; of the first rank, which
-                ends all.
+            UserError: a rank has another build, solver, network, data or number of threads; or SystemExit, of another
+                rank than the first, which says it.
         """
         if self.group is not None:
             self._demand_none(self.group.difference_of_solver(solver))
@@ -120,7 +120,7 @@ class Ranks:
         """Look whether all ranks run the same library.
 
         Raises:
-            UserError: one does not; as of `exchange`.
+            UserError: one does not; or SystemExit, as of `exchange`.
         """
         if self.group is not None:
             folder = Path(__file__).parents[1]
@@ -134,7 +134,7 @@ class Ranks:
         """Look whether all ranks have the data of pycaffe's network.
 
         Raises:
-            UserError: one has not; as of `exchange`.
+            UserError: one has not; or SystemExit, as of `exchange`.
         """
         if self.group is not None:
             self._demand_none(self.group.difference_of_data(network))
@@ -143,12 +143,7 @@ class Ranks:
         if difference and self.is_first:
             raise UserError(difference)
         if difference:
-            self.await_end()
-
-    def await_end(self) -> NoReturn:
-        """Wait, as another rank than the first, until that one has said why it ends all."""
-        self.group.sum_integers([0])  # it takes no part in this
-        raise SystemExit(EXIT_BAD_INPUT)
+            raise SystemExit(EXIT_BAD_INPUT)
 
     @contextmanager
     def errors_named(self) -> Iterator[None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, redirect_stderr
 from dataclasses import dataclass, replace
@@ -14,10 +13,12 @@ from typing import Any
 import caffe
 from caffe.proto import caffe_pb2
 
+from renet.common.command_line import EXIT_BAD_INPUT
 from renet.common.commands import as_typed
 from renet.common.errors import UserError, naming
 from renet.common.machine import gpu_name
 from renet.common.repository import ROOT, find_file, path_for_caffe, shipped_file
+from renet.common.scratch import scratch_folder
 from renet.networks.trained_run import MEASURES, best_test, read_metrics
 from renet.runtime.builds import check_gpu
 from renet.runtime.python_layers import check_python_layers
@@ -123,13 +124,14 @@ def follow(settings: TrainingSettings, work: Work, ranks: Ranks) -> TrainingResu
     """Train as another rank than the first: with the files of the run's folder, which that has written, and silently.
 
     Raises:
+        SystemExit: the first rank could not begin, and says why.
         UserError: as of `perform`; names the rank.
     """
     begun = ranks.share(None)
     if begun is None:
-        ranks.await_end()
+        raise SystemExit(EXIT_BAD_INPUT)
     folder = SilentRunFolder(Path(begun["folder"]))
-    with ranks.errors_named(), tempfile.TemporaryDirectory(prefix=f"rank_{ranks.rank}_") as scratch:
+    with ranks.errors_named(), scratch_folder() as scratch:
         files = TrainingFiles.read(folder.path / SOLVER, own=True)
         folder.begin({})
         restore = None
@@ -137,7 +139,7 @@ def follow(settings: TrainingSettings, work: Work, ranks: Ranks) -> TrainingResu
             prefix = f"{files.solver.snapshot_prefix}_iter_{begun['iteration']}"
             restore = snapshots.Snapshot(begun["iteration"], Path(f"{prefix}.solverstate"))
             folder.iteration = restore.iteration
-        log = Path(scratch) / LOG
+        log = scratch / LOG
         work.log_to(log)
         with open(log, "a", buffering=1, encoding="utf-8") as stream, redirect_stderr(stream):
             training = train(
@@ -172,13 +174,13 @@ def newest_snapshot(folder: RunFolder, solver_type: str) -> snapshots.Snapshot |
 
 def build_solver(files: TrainingFiles, restore: snapshots.Snapshot | None) -> Any:
     """pycaffe's solver, with a snapshot restored into it."""
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / SOLVER
+    with scratch_folder() as scratch:
+        file = scratch / SOLVER
         with naming(file):
             file.write_text(files.solver_for_steps(), encoding="utf-8")
         solver = caffe.get_solver(str(file))
         if restore is not None:
-            solver.restore(str(with_its_weights(restore, Path(scratch))))
+            solver.restore(str(with_its_weights(restore, scratch)))
     return solver
 
 

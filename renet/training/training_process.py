@@ -6,7 +6,6 @@ import mmap
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from renet.common.errors import UserError
+from renet.common.scratch import scratch_folder
 from renet.runtime.builds import import_gpu_build, solver_asks_for_gpu
 from renet.runtime.watched_process import BYTES_OF_NOTES, Work, death_of, signal_at_death_of
 from renet.runtime.worker_process import NativeCrash, run_native
@@ -83,16 +83,17 @@ def train(
         "patience": patience,
         "tensorboard": tensorboard,
     }
-    with tempfile.NamedTemporaryFile() as notes:
-        notes.truncate(BYTES_OF_NOTES)
+    with scratch_folder() as scratch:
+        notes = scratch / "notes"
+        notes.write_bytes(bytes(BYTES_OF_NOTES))
         try:
-            events = run_native(_trained, asked, notes.name, os.getpid(), hears=sys.stderr.write if verbose else None)
+            events = run_native(_trained, asked, str(notes), os.getpid(), hears=sys.stderr.write if verbose else None)
             child = next(events)
             with _interruptions_sent_to(child) as interrupted:
                 result: TrainingResult = next(events)
             events.close()
         except NativeCrash as crash:
-            death = death_of(crash.signal or 0, Path(notes.name).read_bytes()) if crash.signal else None
+            death = death_of(crash.signal or 0, notes.read_bytes()) if crash.signal else None
             if death is None or death.log is None:
                 raise UserError(f"{run}: {crash}") from None
             note_death(Path(run), "failed", death.reason)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from renet.common.errors import UserError
 from renet.common.files import write_atomically
@@ -76,6 +79,7 @@ def render(
     shown = [entry for entry in entries if entry.predictions is not None]
     intervals = {entry.name: entry.evaluation.intervals() for entry in scored if entry.evaluation}
     along = [(e.name, e.evaluation.boundaries) for e in scored if e.evaluation and e.evaluation.boundaries]
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -108,6 +112,8 @@ def render(
         legend=[row for group in groups for row in group.rows],
         runs=[_run(entry.run) for entry in entries if entry.run is not None],
         measured_on=lambda entry: _measured_on(entry, split),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
 

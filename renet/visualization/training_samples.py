@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from google.protobuf import text_format
 from PIL import Image
 
 from renet.common.errors import UserError
+from renet.common.scratch import scratch_file
 from renet.data.catalog import find_dataset
 from renet.data.overlay import blend
 from renet.training.files import TrainingFiles, read_training_layers
@@ -50,10 +50,9 @@ def read_samples(layer: caffe_pb2.LayerParameter, count: int) -> Iterator[tuple[
     # Which sample comes next does not depend on how many make a batch.
     parameter = alone.segmentation_data_param
     parameter.batch_size = 1
-    with tempfile.NamedTemporaryFile("w", suffix=".prototxt", encoding="utf-8") as stream:
-        stream.write(text_format.MessageToString(caffe_pb2.NetParameter(layer=[alone])))
-        stream.flush()
-        network = caffe.Net(stream.name, caffe.TRAIN)
+    text = text_format.MessageToString(caffe_pb2.NetParameter(layer=[alone]))
+    with scratch_file(text, ".prototxt") as file:
+        network = caffe.Net(str(file), caffe.TRAIN)
     mean = np.array(parameter.mean_value or [0.0], np.float32)
     for _ in range(count):
         network.forward()

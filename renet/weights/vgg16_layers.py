@@ -12,6 +12,7 @@ from caffe.proto import caffe_pb2
 from google.protobuf.message import DecodeError
 
 from renet.common.errors import UserError
+from renet.common.input_files import read_bytes
 from renet.common.text_layout import shape_text
 from renet.weights.weight_files import blob_shape
 
@@ -97,9 +98,7 @@ def read_caffemodel(file: Path) -> Weights:
     """
     network = caffe_pb2.NetParameter()
     try:
-        network.ParseFromString(file.read_bytes())
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{file}: no such file") from None
+        network.ParseFromString(read_bytes(file))
     except DecodeError:
         raise UserError(f"{file}: not a Caffe model, or only a part of one (a .caffemodel is read)") from None
     found = {}

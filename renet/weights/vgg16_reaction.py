@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import skimage.data
 
 from renet.common.errors import UserError
 from renet.common.progress import progress
+from renet.common.scratch import scratch_folder
 from renet.weights.vgg16_layers import CHANNELS, KERNEL, POOLED_AFTER
 
 # Activations (after the ReLU) for `reference_photograph`: mean and standard deviation over a layer. Computed in
@@ -111,8 +111,8 @@ class Reactions:
             mean: what is taken off B, G and R.
         """
         caffe.set_mode_cpu()
-        with tempfile.TemporaryDirectory() as scratch:
-            file = Path(scratch) / "vgg16.prototxt"
+        with scratch_folder() as scratch:
+            file = scratch / "vgg16.prototxt"
             file.write_text(network_text(), encoding="utf-8")
             self.network = caffe.Net(str(file), caffe.TEST)
         self.network.copy_from(str(weights))

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from renet.common.errors import UserError
+from renet.common.input_files import read_bytes
 from renet.common.text_layout import listed, shape_text
 from renet.weights.checksums import check_checksum
 
 _LEGACY_FIELDS = ("num", "channels", "height", "width")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LFS = b"version https://git-lfs.github.com/"
+_DEEPEST_HDF5 = 8  # a layer's name may have slashes in it
 _HDF5_LAYERS = "data"  # the group in which Caffe keeps a group for each layer
 
 
@@ -162,7 +164,7 @@ def _read_model(file: Path) -> list[tuple[str, Blobs]]:
     from google.protobuf.message import DecodeError
 
     try:
-        network = caffe_pb2.NetParameter.FromString(file.read_bytes())
+        network = caffe_pb2.NetParameter.FromString(read_bytes(file))
     except DecodeError:
         raise UserError(f"{file}: not a Caffe model, or only a part of one") from None
     # `layers` is how files of before 2015 hold theirs, and `layers { layer }` how the oldest do.
@@ -183,6 +185,7 @@ def _read_hdf5(file: Path) -> list[tuple[str, Blobs]]:
 
     try:
         with h5py.File(file) as content:
+            _check_is_alone(content, file)
             layers = content.get(_HDF5_LAYERS)
             if not isinstance(layers, h5py.Group) or not all(isinstance(one, h5py.Group) for one in layers.values()):
                 raise UserError(f"{file}: HDF5, but not of Caffe's weights: no group {_HDF5_LAYERS!r} of layers")
@@ -192,6 +195,29 @@ def _read_hdf5(file: Path) -> list[tuple[str, Blobs]]:
             ]
     except (OSError, KeyError, RuntimeError) as error:
         raise UserError(f"{file}: not HDF5 that can be read, or only a part of it ({error})") from None
+
+
+def _check_is_alone(group: Any, file: Path, where: str = "") -> None:
+    """Make sure that an HDF5 file holds its values itself: Caffe would follow it into any other file.
+
+    Raises:
+        UserError: a part of it leads elsewhere; names it.
+    """
+    import h5py
+
+    for name in group:
+        place = f"{where}/{name}"
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise UserError(f"{file}: {place} is a link; weights that lie in the file itself are read")
+        inside = group[name]
+        if isinstance(inside, h5py.Group):
+            if place.count("/") > _DEEPEST_HDF5:
+                raise UserError(f"{file}: {place} lies too deep for Caffe's weights")
+            _check_is_alone(inside, file, place)
+        elif isinstance(inside, h5py.Dataset) and (inside.external or inside.is_virtual):
+            raise UserError(
+                f"{file}: {place} has its values in another file; weights that lie in the file itself are read"
+            )
 
 
 def _stored_hdf5(number: str, blob: Any, layer: str, file: Path) -> tuple[int, StoredBlob]:

@@ -96,9 +96,11 @@ def test_what_is_mounted_is_kept() -> None:
         "701 700 0:43 / /proc rw - proc proc rw\n"
         "702 700 8:1 /home/me/runs /workspace/runs rw - ext4 /dev/sda1 rw\n"
         "703 700 8:1 /home/me/x /my\\040data rw - ext4 /dev/sda1 rw\n"
+        "704 700 8:1 /home/me/y /Läufe/画像\\134x\\011y rw - ext4 /dev/sda1 rw\n"
     )
     points = entrypoint.mount_points(table)
-    assert points == {Path("/proc"), Path("/workspace/runs"), Path("/my data")}
+    assert points == {Path("/proc"), Path("/workspace/runs"), Path("/my data"), Path("/Läufe/画像\\x\ty")}
+    assert entrypoint.is_kept(Path("/Läufe/画像\\x\ty/one"), points)
     assert entrypoint.is_kept(Path("/workspace/runs/one"), points)
     assert not entrypoint.is_kept(Path("/workspace/runs2"), points)
     assert not entrypoint.is_kept(Path("/workspace"), points)

@@ -97,3 +97,11 @@ def test_a_name_that_the_system_gives_stays() -> None:
     with pytest.raises(FileNotFoundError) as caught, naming("other"):
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "given")
     assert caught.value.filename == "given"
+
+
+@pytest.mark.parametrize("arguments", [[b"a\xff"], [b".", b"--json", b"\xff"]])
+def test_an_argument_that_is_no_utf8(tmp_path: Path, arguments: list[bytes]) -> None:
+    done = subprocess.run([*RUNS, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "\\udcff' is no UTF-8 text; rename the file" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -85,6 +85,9 @@ def test_classes_without_colours_get_different_ones(tmp_path: Path) -> None:
         ("7 road\n8 sidewalk\n11 building\n", "--map 7=0 8=1"),
         ("\n".join(map(str, range(256))), "at most 255"),
         ("sky\n".encode("utf-16"), "is UTF-16 text"),
+        (f"a {'9' * 5000} 2 3\n", "line 1: has 5,006 characters"),
+        (f"a 1 2 3\n{'1' * 5000} b\n", "line 2: has 5,002 characters"),
+        (f"b {'1' * 5000}\n", "line 1: has 5,002 characters"),
     ],
 )
 def test_bad_files_are_told(tmp_path: Path, content: str | bytes, words: str) -> None:

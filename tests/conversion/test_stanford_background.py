@@ -228,12 +228,12 @@ def test_bad_arguments(tmp_path: Path, small: Path, archive: Path, lists: Path) 
 
 
 def test_fetching(tmp_path: Path, archive: Path) -> None:
-    fetched = fetch(archive.as_uri(), tmp_path / "new" / "a.tar.gz", "by hand")
+    fetched = fetch([(tmp_path / "gone").as_uri(), archive.as_uri()], tmp_path / "new" / "a.tar.gz", "by hand")
     assert fetched.read_bytes() == archive.read_bytes()
     assert os.listdir(tmp_path / "new") == ["a.tar.gz"]
     missing = (tmp_path / "nothing.tar.gz").as_uri()
     with pytest.raises(UserError, match=f"^{re.escape(missing)}: the download failed .*; by hand$"):
-        fetch(missing, tmp_path / "b.tar.gz", "by hand")
+        fetch([missing], tmp_path / "b.tar.gz", "by hand")
     assert not (tmp_path / "b.tar.gz").exists()
 
 

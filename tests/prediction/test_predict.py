@@ -505,6 +505,12 @@ def test_bad_inputs_are_named(workshop, tmp_path):
             ("--scales", "1e5"),
             "pictures/odd.png: 5 x 7 pixels scaled by 100000 are too many",
         ),
+        (
+            {"input": "pictures/odd.png"},
+            ("--min-size", "30000x30000"),
+            "pictures/odd.png: a min_size of 30000 x 30000 takes 21.6 GB for the network's input and output alone",
+        ),
+        ({}, ("--min-size", "999999999x9"), "is not HEIGHTxWIDTH"),
         ({}, ("--window", "8x9", "--overlap", "8"), "the overlap of windows of 8 x 9 is 0 to 7 pixels, not 8"),
         ({}, ("--window", "0x9"), "is not HEIGHTxWIDTH"),
         ({}, ("--overlap", "8"), "--overlap needs --window"),

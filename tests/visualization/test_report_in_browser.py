@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,3 +197,49 @@ def test_read_without_scripts(browser: Any, folder: Path) -> None:
     assert page.locator(".gallery > li").count() == IMAGES
     assert not page.locator(".compare").first.is_visible() and not page.locator("dialog").is_visible()
     context.close()
+
+
+ATTACKS = (
+    "<script>attacked()</script>",
+    "<img src=x onerror=attacked()>",
+    '"><svg onload=attacked()>',
+    "</script><script>attacked()</script>",
+    "</style><script>attacked()</script>",
+    "{{ 7 * 7 }}",
+    "javascript:attacked()",
+)
+
+
+def test_hostile_names_run_nothing(browser: Any, tmp_path: Path) -> None:
+    """Of classes, images, predictions, a run and its files."""
+    attack = " ".join(ATTACKS)
+    pixels, truth = np.full((30, 40, 3), 90, np.uint8), np.zeros((30, 40), np.uint8)
+    images = [each.replace("/", "|") for each in ATTACKS]  # as files are named by them
+    write_split(tmp_path / "data/test", {image: (pixels, truth + number) for number, image in enumerate(images)})
+    write_dataset_json(tmp_path / "data", list(ATTACKS), [[n, n, n] for n in range(len(ATTACKS))], name=attack)
+    run = tmp_path / "run"
+    for image in images:
+        save_labels(run / f"predictions/{image}.png", truth)
+    metadata = {"name": attack, "command": attack, "versions": {attack: attack}, "message": attack}
+    (run / "run.json").write_text(json.dumps(metadata))
+    (run / "metrics.jsonl").write_text(json.dumps({"kind": "train", "iteration": 1, "loss": 1.0}) + "\n")
+    (run / f"{images[0]}.prototxt").write_text(attack)
+    (run / "deploy.prototxt").write_text(f"name: {json.dumps(attack)}")
+    (tmp_path / "more").symlink_to(run / "predictions")
+    for budget in (25, 0):
+        page = tmp_path / f"page{budget}.html"
+        words = ("--run", "run", "--predictions", "more", "--labels", "data/test", "--title", attack)
+        done = call_tool("report.py", *words, "--budget", budget, "--out", page, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        tab = Tab(browser, page)
+        assert tab.page.evaluate("document.documentElement.classList.contains('scripted')"), "our own script runs"
+        assert tab.page.title() == attack
+        assert tab.page.evaluate("document.scripts.length") == 2
+        assert tab.complaints == []
+        assert all(request.startswith(("file:", "data:")) for request in tab.requests)
+        tab.page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x: onerror=document.title=1>')")
+        tab.page.evaluate("document.body.append(document.createElement('script'))")
+        tab.page.evaluate("document.body.lastChild.textContent = 'document.title = 2'")
+        assert tab.page.title() == attack, "the page's policy lets nothing else run"
+        assert any("Content Security Policy" in complaint for complaint in tab.complaints)
+        tab.context.close()
