@@ -3,9 +3,13 @@
 
 #include <type_traits>
 
+#include "caffe/layers/onednn_batch_norm_layer.hpp"
+#include "caffe/layers/onednn_concat_layer.hpp"
 #include "caffe/layers/onednn_conv_layer.hpp"
+#include "caffe/layers/onednn_eltwise_layer.hpp"
 #include "caffe/layers/onednn_pooling_layer.hpp"
 #include "caffe/layers/onednn_relu_layer.hpp"
+#include "caffe/layers/onednn_scale_layer.hpp"
 
 namespace caffe {
 
@@ -23,6 +27,18 @@ using OneDNNTestedPoolingLayer =
 template <typename Dtype>
 using OneDNNTestedReLULayer =
     FloatOrOther<Dtype, OneDNNReLULayer, ReLULayer<Dtype> >;
+template <typename Dtype>
+using OneDNNTestedBatchNormLayer =
+    FloatOrOther<Dtype, OneDNNBatchNormLayer, BatchNormLayer<Dtype> >;
+template <typename Dtype>
+using OneDNNTestedScaleLayer =
+    FloatOrOther<Dtype, OneDNNScaleLayer, ScaleLayer<Dtype> >;
+template <typename Dtype>
+using OneDNNTestedEltwiseLayer =
+    FloatOrOther<Dtype, OneDNNEltwiseLayer, EltwiseLayer<Dtype> >;
+template <typename Dtype>
+using OneDNNTestedConcatLayer =
+    FloatOrOther<Dtype, OneDNNConcatLayer, ConcatLayer<Dtype> >;
 
 }  // namespace caffe
 

@@ -14,6 +14,7 @@
 #include "caffe/layer_factory.hpp"
 #include "caffe/layers/onednn_conv_layer.hpp"
 #include "caffe/net.hpp"
+#include "caffe/onednn/fusion.hpp"
 #include "caffe/onednn/onednn.hpp"
 #include "caffe/onednn/sub_images.hpp"
 
@@ -57,9 +58,49 @@ string ReLU(const string& name, const string& blob) {
       + "' top: '" + blob + "' } ";
 }
 
-string Pooling(const string& name, const string& bottom, const string& rest) {
+string Pooling(const string& name, const string& bottom, const string& rest,
+    const string& kind = "MAX") {
   return "layer { name: '" + name + "' type: 'Pooling' bottom: '" + bottom
-      + "' top: '" + name + "' pooling_param { pool: MAX " + rest + " } } ";
+      + "' top: '" + name + "' pooling_param { pool: " + kind + " " + rest
+      + " } } ";
+}
+
+string BatchNorm(const string& name, const string& bottom, const string& top) {
+  return "layer { name: '" + name + "' type: 'BatchNorm' bottom: '" + bottom
+      + "' top: '" + top + "' } ";
+}
+
+string Scale(const string& name, const string& bottom, const string& top,
+    bool bias = true) {
+  return "layer { name: '" + name + "' type: 'Scale' bottom: '" + bottom
+      + "' top: '" + top + "' scale_param { filler { type: 'gaussian' std: 0.5 "
+      "mean: 1 } " + (bias ? "bias_term: true bias_filler { type: 'gaussian' }"
+          : "") + " } } ";
+}
+
+// A layer of several bottoms, "a b c".
+string Joined(const string& type, const string& name, const string& bottoms,
+    const string& rest = "") {
+  std::istringstream names(bottoms);
+  string text = "layer { name: '" + name + "' type: '" + type + "' top: '"
+      + name + "'";
+  for (string bottom; names >> bottom;) { text += " bottom: '" + bottom + "'"; }
+  return text + " " + rest + " } ";
+}
+
+// Statistics as of a training, where there are BatchNorm layers.
+template <typename Dtype>
+void FillStatistics(const Net<Dtype>& net) {
+  for (const shared_ptr<Layer<Dtype> >& layer : net.layers()) {
+    if (string(layer->type()) != "BatchNorm") { continue; }
+    Blob<Dtype>& mean = *layer->blobs()[0];
+    Blob<Dtype>& variance = *layer->blobs()[1];
+    for (int c = 0; c < mean.count(); ++c) {
+      mean.mutable_cpu_data()[c] = 0.5 * c - 2;
+      variance.mutable_cpu_data()[c] = 0.5 + c % 5;
+    }
+    layer->blobs()[2]->mutable_cpu_data()[0] = 2;
+  }
 }
 
 template <typename From, typename To>
@@ -241,6 +282,113 @@ TEST_F(OneDNNLayersTest, NetsEqualDoublePrecision) {
   }
 }
 
+// Everything that takes maps as they lie, with channels that fill blocks and not,
+// in place and not, several readers of a map, and bottoms in different orders.
+string Mixed(int channels) {
+  const string ave = "kernel_size: 3 stride: 2 pad: 1";
+  // a bias before BatchNorm would have a gradient of 0 and roundings
+  return Convolution("a", "data", channels,
+          "kernel_size: 3 pad: 1 bias_term: false")
+      + BatchNorm("a_bn", "a", "a") + Scale("a_scale", "a", "a") + ReLU("a_relu", "a")
+      + Convolution("b", "a", channels, "kernel_size: 3 pad: 1 bias_term: false")
+      + BatchNorm("b_bn", "b", "b_bn") + Scale("b_scale", "b_bn", "b_scale", false)
+      + Convolution("c", "a", channels, "kernel_size: 1") + Scale("c_scale", "c", "c")
+      + Joined("Eltwise", "sum", "b_scale c a", "eltwise_param { coeff: 0.5 "
+          "coeff: -1 coeff: 2 }")
+      + ReLU("sum_relu", "sum")
+      + Joined("Eltwise", "product", "sum c", "eltwise_param { operation: PROD }")
+      + Joined("Eltwise", "most", "product b", "eltwise_param { operation: MAX }")
+      + Joined("Concat", "joined", "sum product most")
+      + Pooling("ave", "joined", ave, "AVE")
+      + Pooling("max", "joined", "kernel_size: 3 stride: 2 pad: 1", "MAX")
+      + Joined("Eltwise", "pools", "ave max")
+      + Convolution("d", "pools", 9, "kernel_size: 1 group: 1")
+      + Pooling("all", "d", "global_pooling: true", "AVE")
+      + "layer { name: 'e' type: 'InnerProduct' bottom: 'all' top: 'e' "
+        "inner_product_param { num_output: 5 weight_filler { type: 'xavier' } } }";
+}
+
+TEST_F(OneDNNLayersTest, MapsInBlocksEqualDoublePrecision) {
+  for (int channels : {16, 32, 21, 5}) {
+    for (Phase phase : {TRAIN, TEST}) {
+      SCOPED_TRACE(testing::Message() << channels << " channels, phase " << phase);
+      Pair pair(Mixed(channels), {2, 3, 13, 11}, phase);
+      FillStatistics(*pair.net);
+      FillStatistics(*pair.reference);
+      pair.Run(1e-4);
+      pair.Run(1e-4);
+      pair.Reshape({3, 3, 8, 17});
+      pair.Run(1e-4);
+      for (size_t i = 0; i < pair.net->params().size(); ++i) {
+        const Blob<float>& values = *pair.net->params()[i];
+        EXPECT_LT(Difference(values.cpu_data(),
+            pair.reference->params()[i]->cpu_data(), values.count()), 1e-4)
+            << "parameter " << i;  // statistics of the batches among them
+      }
+      for (const string& name : pair.net->blob_names()) {
+        const Blob<float>& map = *pair.net->blob_by_name(name);
+        EXPECT_LT(Difference(map.cpu_data(),
+            pair.reference->blob_by_name(name)->cpu_data(), map.count()), 1e-4)
+            << name;
+      }
+    }
+  }
+}
+
+TEST_F(OneDNNLayersTest, LayersInPlaceAreFoldedAndWeightsStay) {
+  const string conv = Convolution("a", "data", 16,
+      "kernel_size: 3 pad: 1 bias_term: false");
+  const string rest = BatchNorm("bn", "a", "a") + Scale("scale", "a", "a")
+      + ReLU("relu", "a") + Convolution("b", "a", 16, "kernel_size: 1");
+  Pair pair(conv + rest, {2, 16, 9, 10}, TEST);
+  FillStatistics(*pair.net);
+  FillStatistics(*pair.reference);
+  const Blob<float>& weights = *pair.net->params()[0];
+  const vector<float> before(weights.cpu_data(),
+      weights.cpu_data() + weights.count());
+  pair.Run(1e-5);
+  EXPECT_TRUE(std::equal(before.begin(), before.end(), weights.cpu_data()));
+  // layer 1 with the three behind it, and no further than the pass goes
+  EXPECT_EQ(3, onednn::FuseFollowers(*pair.net, 1, 5));
+  EXPECT_EQ(2, onednn::FuseFollowers(*pair.net, 1, 3));
+  pair.Run(1e-5);
+  // whatever of it changes, weights through a pointer in somebody's hands too
+  for (const shared_ptr<Blob<float> >& parameter : pair.net->params()) {
+    if (parameter->count() == 1) { continue; }
+    caffe_scal(parameter->count(), 1.25f, parameter->mutable_cpu_data());
+    pair.CopyParameters();
+    pair.Run(1e-5);
+  }
+  Blob<float>* const own = pair.net->params()[0].get();
+  own->data()->Expose();
+  float* const written = own->mutable_cpu_data();
+  pair.Run(1e-5);
+  for (int i = 0; i < own->count(); ++i) { written[i] *= -0.5f; }
+  pair.CopyParameters();
+  pair.Run(1e-5);
+  // a pass that ends between the layers shows what is there
+  Blob<float>* const a = pair.net->blob_by_name("a").get();
+  for (int end = 1; end <= 4; ++end) {
+    pair.net->ForwardTo(end);
+    pair.reference->ForwardTo(end);
+    EXPECT_LT(Difference(a->cpu_data(),
+        pair.reference->blob_by_name("a")->cpu_data(), a->count()), 1e-5) << end;
+  }
+}
+
+TEST_F(OneDNNLayersTest, BlocksPassThroughLayersWithoutWeights) {
+  shared_ptr<Net<float> > net = Made<float>(Text(Mixed(16), {1, 3, 12, 12}, TRAIN));
+  net->Forward();
+  net->Backward();
+  for (const char* name : {"a", "b", "b_bn", "b_scale", "c", "sum", "product",
+       "ave", "max", "pools", "d", "all"}) {
+    EXPECT_TRUE(net->blob_by_name(name)->data()->layout() != NULL) << name;
+  }
+  for (const char* name : {"a", "b_bn", "b_scale", "pools", "ave", "max"}) {
+    EXPECT_TRUE(net->blob_by_name(name)->diff()->layout() != NULL) << name;
+  }
+}
+
 TEST_F(OneDNNLayersTest, PoolingsEqualDoublePrecision) {
   const char* const kPoolings[] = {"kernel_size: 2 stride: 2",
     "kernel_size: 3 stride: 2", "kernel_size: 3 stride: 1 pad: 1",
@@ -252,12 +400,18 @@ TEST_F(OneDNNLayersTest, PoolingsEqualDoublePrecision) {
       for (int channels : {16, 5}) {
         SCOPED_TRACE(testing::Message() << pooling << ", " << channels << " x "
             << size[0] << " x " << size[1]);
-        Pair pair(Pooling("p", "data", pooling), {2, channels, size[0], size[1]},
-            TRAIN);
-        pair.Run(1e-6);
-        Pair test(Pooling("p", "data", pooling), {2, channels, size[0], size[1]},
-            TEST);
-        test.Run(1e-6);
+        for (const char* kind : {"MAX", "AVE"}) {
+          // as they lie in Caffe's order, and in blocks
+          for (const string& before : {string(),
+               Convolution("data_", "data", channels, "kernel_size: 1")}) {
+            for (Phase phase : {TRAIN, TEST}) {
+              SCOPED_TRACE(testing::Message() << kind << ", phase " << phase);
+              Pair pair(before + Pooling("p", before.empty() ? "data" : "data_",
+                  pooling, kind), {2, channels, size[0], size[1]}, phase);
+              pair.Run(2e-5);
+            }
+          }
+        }
       }
     }
   }

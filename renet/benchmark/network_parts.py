@@ -14,6 +14,7 @@ from typing import Any
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
+from renet.benchmark.foreign_networks import FOREIGN
 from renet.benchmark.network_tasks import DECAY, MOMENTUM, RATE
 from renet.benchmark.settings import CAFFE, DIRECT, PLAIN, PYTORCH, RELEASING, STOCK, Entry, Settings
 from renet.benchmark.sides import Check, Side, Worker, check_results, compare, in_turn, started
@@ -26,6 +27,7 @@ from renet.runtime.prototxt import read_network
 MODELS = ("fcn", "h_renet", "h_renet_bn_mlfb")
 SCORES = "fcn scores"  # what stock Caffe has all layers of
 LAYERED = "h_renet_bn_mlfb"
+SHIPPED_OF_OTHERS = "fcn8s"
 GROWING = ("fcn", "h_renet_bn_mlfb")
 
 
@@ -160,6 +162,24 @@ def network_entries(settings: Settings) -> list[Entry]:
         for passes, shape in shapes.items()
         for model in (SCORES, *MODELS)
     ]
+
+
+def time_foreign(settings: Settings, model: str, shape: tuple[int, int, int, int]) -> dict[str, Any]:
+    """A network of FOREIGN, forward: with and without oneDNN, and in PyTorch."""
+    with TemporaryDirectory() as scratch:
+        sides = network_sides(settings, FOREIGN[model](shape), "", Path(scratch), FORWARD)
+        compared = {name: sides[name] for name in (CAFFE, PLAIN, PYTORCH) if name in sides}
+        measured = compare(compared, settings.runs, settings.threads)
+    return {"model": model, "pass": FORWARD, "shape": list(shape), **measured}
+
+
+def foreign_entries(settings: Settings) -> list[Entry]:
+    """Each of FOREIGN, and FCN-8s."""
+    scale = settings.scale
+    shape = (1, 3, *scale.foreign)
+    entries = [Entry(model, partial(time_foreign, settings, model, shape)) for model in FOREIGN]
+    fcn8s = partial(time_network, settings, SHIPPED_OF_OTHERS, FORWARD, (1, 3, *scale.image), settings.runs)
+    return [*entries, Entry(SHIPPED_OF_OTHERS, fcn8s)]
 
 
 @contextmanager

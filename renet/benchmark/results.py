@@ -15,6 +15,7 @@ from renet.benchmark.engine_parts import engine_entries
 from renet.benchmark.kernel_parts import crf_entries, machine_entries
 from renet.benchmark.network_parts import (
     accuracy_entries,
+    foreign_entries,
     group_entries,
     growth_entries,
     layer_entries,
@@ -36,6 +37,7 @@ PARTS: dict[str, Callable[[Settings], list[Entry]]] = {
     "groups": group_entries,
     "crf": crf_entries,
     "networks": network_entries,
+    "foreign": foreign_entries,
     "engines": engine_entries,
     "layers": layer_entries,
     "accuracy": accuracy_entries,

@@ -39,6 +39,7 @@ class Scale(NamedTuple):
         groups: N, C, H, W and d of the ReNet groups.
         crfs: classes, height, width and iterations of the CRFs; and PHOTOGRAPH, where the image is no drawn one.
         image: height and width of an image of the networks and of the data.
+        foreign: height and width of an image of the classification networks.
         batch: images of a training step.
         crop: height and width of a training step's images, and of the growing batch's.
         sizes: heights and widths of the growing image.
@@ -52,6 +53,7 @@ class Scale(NamedTuple):
     groups: tuple[tuple[int, ...], ...]
     crfs: tuple[tuple[int | str, ...], ...]
     image: tuple[int, int]
+    foreign: tuple[int, int]
     batch: int
     crop: tuple[int, int]
     sizes: tuple[tuple[int, int], ...]
@@ -66,6 +68,7 @@ FULL = Scale(
     groups=SHAPES,
     crfs=tuple((21, 375, 500, iterations, *image) for image in ((), (PHOTOGRAPH,)) for iterations in (2, 10)),
     image=(375, 500),
+    foreign=(224, 224),
     batch=2,
     crop=(240, 320),
     sizes=((125, 167), (250, 333), (375, 500), (500, 667)),
@@ -79,6 +82,7 @@ QUICK = Scale(
     groups=((2, 3, 11, 9, 5),),
     crfs=((3, 20, 31, 2), (3, 20, 31, 2, PHOTOGRAPH)),
     image=(49, 67),
+    foreign=(64, 64),
     batch=2,
     crop=(32, 40),
     sizes=((32, 40), (49, 67)),

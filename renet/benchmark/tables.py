@@ -35,6 +35,12 @@ MODEL_TITLES = {
     "fcn": "FCN",
     "h_renet": "H-ReNet",
     "h_renet_bn_mlfb": "H-ReNet, BN, MLFB",
+    "resnet50": "ResNet-50",
+    "mobilenet_v1": "MobileNet v1",
+    "mobilenet_v2": "MobileNet v2",
+    "googlenet": "GoogLeNet",
+    "squeezenet": "SqueezeNet 1.1",
+    "fcn8s": "FCN-8s",
 }
 PASS_TITLES = {FORWARD: "forward", STEP: "training step"}
 DATA_TITLES = {
@@ -397,7 +403,7 @@ def _entry_title(part: str, entry: Mapping[str, Any]) -> str:
         return f"ReNet group {', '.join(map(str, entry['shape']))}, {entry['pass']}"
     if part == "crf":
         return ", ".join(("DenseCRF", f"{entry['shape'][3]} iterations", *entry["shape"][4:]))
-    if part in ("networks", "engines"):
+    if part in ("networks", "foreign", "engines"):
         return f"{MODEL_TITLES[entry['model']]}, {PASS_TITLES[entry['pass']]}"
     return entry["what"]
 
@@ -409,6 +415,7 @@ TABLES = {
     "groups": (group_table,),
     "crf": (crf_table,),
     "networks": (network_table, overhead_table),
+    "foreign": (network_table,),
     "engines": (engine_table,),
     "layers": (layer_table,),
     "accuracy": (accuracy_table,),

@@ -195,19 +195,35 @@ class Layer(NamedTuple):
     blobs: Sequence[Blob] = ()
 
 
+# of torch.nn.Conv2d: its name, Caffe's, and what it is where the layer does not say
+CONVOLUTION_OPTIONS = (("dilation", "dilation", 1), ("groups", "group", 1), ("bias", "bias_term", True))
+
+
 def make_layer(kind: str, layer: Message, channels: Sequence[int]) -> Layer:
     """A layer of a type, by the channels of what it takes.
 
     Raises:
         ValueError: the type, or what it shall do, is not known here.
     """
-    if kind == "Convolution":
+    if kind in ("Convolution", "Deconvolution"):
         p = layer.message("convolution_param")
         p.ignore("weight_filler", "bias_filler")
         sizes = [p.one(name, default) for name, default in (("kernel_size", None), ("stride", 1), ("pad", 0))]
-        convolution = torch.nn.Conv2d(channels[0], p.one("num_output"), *sizes, dilation=p.one("dilation", 1))
-        parameters = [Blob(convolution.weight, same), Blob(convolution.bias, same)]
+        make = torch.nn.Conv2d if kind == "Convolution" else torch.nn.ConvTranspose2d
+        options = {name: p.one(caffes, default) for name, caffes, default in CONVOLUTION_OPTIONS}
+        convolution = make(channels[0], p.one("num_output"), *sizes, **options)
+        parameters = [Blob(each, same) for each in (convolution.weight, convolution.bias) if each is not None]
         return Layer(convolution, convolution.out_channels, parameters)
+    if kind == "InnerProduct":
+        p = layer.message("inner_product_param")
+        p.ignore("weight_filler", "bias_filler")
+        # of a map of 1 x 1: the sizes of others are not known before they come
+        product = torch.nn.Linear(channels[0], p.one("num_output"))
+        return Layer(
+            lambda x: product(x.flatten(1)),
+            product.out_features,
+            [Blob(product.weight, same), Blob(product.bias, same)],
+        )
     if kind == "ReNetLSTM":
         sweep = ReNetLSTM(layer, channels[0])
         return Layer(sweep, 2 * sweep.lstm.hidden_size, sweep.blobs())
@@ -222,10 +238,34 @@ def _shapeless(kind: str, layer: Message, channels: int) -> Callable[..., torch.
         return torch.nn.ReLU(inplace=layer.one("top") == layer.one("bottom"))
     if kind == "Pooling":
         p = layer.message("pooling_param")
-        if p.one("pool", "MAX") != "MAX":
-            raise ValueError(f"pooling {p.one('pool')}: MAX expected")
+        name = p.one("pool", "MAX")
+        if name not in ("MAX", "AVE"):
+            raise ValueError(f"pooling {name}: MAX or AVE expected")
+        if p.one("global_pooling", False):
+            if name == "MAX":
+                raise ValueError("global_pooling: AVE expected")
+            return torch.nn.AdaptiveAvgPool2d(1)
         # incomplete windows at the end count, as Caffe has it
-        return torch.nn.MaxPool2d(p.one("kernel_size"), p.one("stride", 1), p.one("pad", 0), ceil_mode=True)
+        make = torch.nn.MaxPool2d if name == "MAX" else torch.nn.AvgPool2d
+        return make(p.one("kernel_size"), p.one("stride", 1), p.one("pad", 0), ceil_mode=True)
+    if kind == "LRN":
+        p = layer.message("lrn_param")
+        return torch.nn.LocalResponseNorm(
+            p.one("local_size", 5), p.one("alpha", 1.0), p.one("beta", 0.75), p.one("k", 1.0)
+        )
+    if kind == "Dropout":
+        return torch.nn.Dropout(
+            layer.message("dropout_param").one("dropout_ratio", 0.5), layer.one("top") == layer.one("bottom")
+        )
+    if kind == "Eltwise":
+        if layer.message("eltwise_param").one("operation", "SUM") != "SUM":
+            raise ValueError("an operation that is no SUM")
+        return lambda first, *others: sum(others, first)
+    if kind == "Crop":
+        p = layer.message("crop_param")
+        if p.one("axis", 2) != 2:
+            raise ValueError("axis: 2 expected")
+        return cropped(p.every("offset"))
     if kind == "BatchNorm":
         p = layer.message("batch_norm_param")
         momentum = 1 - p.one("moving_average_fraction", 0.999)
@@ -239,6 +279,12 @@ def _shapeless(kind: str, layer: Message, channels: int) -> Callable[..., torch.
         loss = torch.nn.CrossEntropyLoss(ignore_index=layer.message("loss_param").one("ignore_label", -100))
         return lambda scores, label: loss(scores, label.squeeze(1))
     raise ValueError(f"a layer of type {kind} is not known here")
+
+
+def cropped(offsets: Sequence[int]) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """What cuts a map to another's height and width, from one offset for both or one for each on."""
+    top, left = (*offsets, *offsets)[:2] if offsets else (0, 0)
+    return lambda x, like: x[:, :, top : top + like.shape[2], left : left + like.shape[3]]
 
 
 def take_scale(module: torch.nn.BatchNorm2d, layer: Message) -> list[Blob]:

@@ -14,12 +14,14 @@ import pytest
 
 pytest.importorskip("caffe", reason="Caffe is not built: make caffe")
 
+import caffe
 from caffe.proto import caffe_pb2
 
 from renet.benchmark import results as kept
 from renet.benchmark.charts import growth_chart, point
 from renet.benchmark.data_parts import draw_files, time_conversion, time_evaluation, time_loading
 from renet.benchmark.engine_parts import BFLOAT16_TOLERANCE, time_engines
+from renet.benchmark.foreign_networks import FOREIGN
 from renet.benchmark.kernel_parts import time_crf
 from renet.benchmark.kernel_tasks import PRODUCT_SIZE, TRIAD_SIZE, Triad
 from renet.benchmark.network_parts import (
@@ -28,6 +30,7 @@ from renet.benchmark.network_parts import (
     inputs_of,
     measure_errors,
     network,
+    time_foreign,
     time_group,
     time_layers,
     time_network,
@@ -368,6 +371,24 @@ def test_a_network_is_the_same_on_all_sides(settings: Settings, passes: str) -> 
 def test_the_recurrent_network_beside_pytorchs(with_peer: Settings) -> None:
     found = grown(with_peer, "h_renet_bn_mlfb", "batch", (2, 3, 32, 40))
     assert found["axis"] == "batch" and found["differences"][PYTORCH] < 1e-4
+
+
+@pytest.mark.parametrize("model", FOREIGN)
+def test_a_network_of_others_beside_pytorchs(with_peer: Settings, model: str) -> None:
+    found = time_foreign(with_peer, model, (1, 3, *QUICK.foreign))
+    assert CAFFE in found["sides"] and found["differences"][PYTORCH] < 1e-4
+
+
+@pytest.mark.parametrize(("model", "millions"), [
+    ("resnet50", 25.6), ("mobilenet_v1", 4.2), ("mobilenet_v2", 3.5), ("googlenet", 7.0), ("squeezenet", 1.24),
+])  # fmt: skip
+def test_networks_of_others_have_their_papers_parameters(tmp_path: Path, model: str, millions: float) -> None:
+    file = tmp_path / "net.prototxt"
+    file.write_text(FOREIGN[model]((1, 3, 224, 224)))
+    net = caffe.Net(str(file), caffe.TEST)
+    trained = [blob for layer in net.layers if layer.type != "BatchNorm" for blob in layer.blobs]
+    assert sum(blob.count for blob in trained) / 1e6 == pytest.approx(millions, rel=0.02)
+    assert net.blobs[net.outputs[0]].count == 1000
 
 
 def test_an_exported_network_in_both_engines(with_peer: Settings) -> None:

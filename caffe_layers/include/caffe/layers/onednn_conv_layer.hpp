@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "caffe/layers/conv_layer.hpp"
+#include "caffe/onednn/fusion.hpp"
 #include "caffe/onednn/onednn.hpp"
 #include "caffe/util/row_bands.hpp"
 #include "caffe/onednn/sub_images.hpp"
@@ -26,17 +27,18 @@ namespace caffe {
  * this layer.
  *
  * Maps are read and written in oneDNN's order (onednn::BlockedOrder) and so
- * passed on. In a TEST net a ReLU that follows in place is computed along with
- * Winograd's.
+ * passed on. In a TEST net, layers in place behind this one are computed along:
+ * BatchNorm and Scale are folded into a copy of the weights, made anew when any
+ * of these have changed, and a ReLU is part of Winograd's code.
  */
-class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
+class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
+    public onednn::FusingLayer {
  public:
   explicit OneDNNConvolutionLayer(const LayerParameter& param)
-      : ConvolutionLayer<float>(param), rectifier_follows_(false),
-        saves_memory_(false) {}
+      : ConvolutionLayer<float>(param), saves_memory_(false) {}
 
-  virtual void set_rectifier_follows(bool follows) {
-    rectifier_follows_ = follows;
+  virtual bool CanFuse(const onednn::Followers& /*followers*/) const {
+    return this->layer_param_.top_size() == 1;
   }
 
   /// From the next new shape on, takes less memory for its forward passes on
@@ -66,6 +68,7 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
   struct Plan {
     bool made;       // whether the rest has been found out
     bool available;  // whether oneDNN computes it; else it goes as in Caffe
+    Pass pass;
     Method method;
     dnnl::primitive primitive;
     // orders in memory: of the maps on the blobs, of what the primitive takes
@@ -89,16 +92,35 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
   /// Fills in a plan; false: oneDNN has no code of its own for this.
   bool Try(Pass pass, const vector<int>& shape, const Method& method, Plan* plan) const;
   dnnl::memory::desc PlainWeights() const;
+  /// The weights and the bias of a forward pass.
+  struct Parameters {
+    SyncedMemory* weights;
+    const float* bias;  // NULL: the plan takes none
+    onednn::PackedWeights* packed;
+  };
+  /// This layer's own, or with layers that follow folded in.
+  Parameters ParametersFor(const onednn::Followers& followers);
   /// The channels of a top from `channel` on, or a band of its rows.
-  void ForwardPiece(const Plan& plan, int channel, float* source, float* target);
-  void ForwardPlan(const Plan& plan, bool rectified, Blob<float>* bottom, Blob<float>* top);
+  void ForwardPiece(const Plan& plan, const Parameters& parameters, int channel,
+      float* source, float* target);
+  void ForwardPlan(const Plan& plan, const Parameters& parameters, bool rectified,
+      Blob<float>* bottom, Blob<float>* top);
   void BackwardData(const Plan& plan, Blob<float>* top, Blob<float>* bottom);
   void BackwardWeights(const Plan& plan, Blob<float>* top, Blob<float>* bottom);
 
-  bool rectifier_follows_;
+  /// Weights and bias with layers that follow folded in, and what they are of.
+  struct Folded {
+    Blob<float> weights;
+    vector<float> bias, scale;
+    uint64_t version;
+    onednn::PackedWeights packed;
+    Folded() : version(0) {}  // no memory has this one
+  };
+
   bool saves_memory_;
   onednn::PlansByShape<Plans> plans_;
   onednn::PackedWeights packed_;
+  Folded folded_;
 };
 
 }  // namespace caffe

@@ -4,19 +4,24 @@
 #include <vector>
 
 #include "caffe/layers/pooling_layer.hpp"
+#include "caffe/onednn/channel_order.hpp"
 #include "caffe/onednn/onednn.hpp"
 
 namespace caffe {
 
 /**
- * @brief PoolingLayer's MAX on oneDNN, for the CPU in single precision, on maps
- *        whose channels fill blocks of oneDNN's order (see
- *        OneDNNConvolutionLayer). Other maps are pooled as in Caffe.
+ * @brief PoolingLayer's MAX and AVE for the CPU in single precision, by all
+ *        threads.
+ *
+ * MAX is oneDNN's on maps whose channels fill blocks of oneDNN's order (see
+ * OneDNNConvolutionLayer). Others in blocks are pooled as they lie in TEST, and
+ * as in Caffe in TRAIN. AVE takes maps as they lie (ChannelOrder).
  */
 class OneDNNPoolingLayer : public PoolingLayer<float> {
  public:
   explicit OneDNNPoolingLayer(const LayerParameter& param)
-      : PoolingLayer<float>(param), winners_are_kept_(false) {}
+      : PoolingLayer<float>(param), winners_are_kept_(false),
+        mask_is_kept_(false) {}
 
  protected:
   virtual void Forward_cpu(const vector<Blob<float>*>& bottom,
@@ -34,12 +39,20 @@ class OneDNNPoolingLayer : public PoolingLayer<float> {
     Plan() : made(false), available(false) {}
   };
   const Plan& PlanFor(const Blob<float>& bottom, const Blob<float>& top);
+  bool IsAverage() const {
+    return this->layer_param_.pooling_param().pool() == PoolingParameter::AVE;
+  }
+  PoolingWindows Windows() const;
+  /// AVE in any order, and MAX of maps in blocks that are not full, in TEST.
+  void ForwardAsItLies(Blob<float>* bottom, Blob<float>* top);
+  void BackwardAverage(Blob<float>* top, Blob<float>* bottom);
   void ForwardKeepingWinners(const Plan& plan, Blob<float>* bottom,
       const dnnl::memory& top);
 
   onednn::PlansByShape<Plan> plans_;
   LargePageVector<float> winners_;  // which position of each window won
   bool winners_are_kept_;
+  bool mask_is_kept_;  // PoolingLayer's
 };
 
 }  // namespace caffe

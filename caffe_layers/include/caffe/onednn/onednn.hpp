@@ -72,6 +72,16 @@ class MapLayout : public MemoryLayout {
 /// A map's layout where it has one at hand; else null.
 MapLayout* LayoutOf(SyncedMemory* map);
 
+/// How many channels of a map lie side by side (ChannelOrder): those of a block
+/// where it is at hand in onednn::BlockedOrder, else 1.
+int WidthOf(SyncedMemory* map, const std::vector<int>& shape);
+/// The order with so many channels side by side.
+dnnl::memory::desc OrderOfWidth(const std::vector<int>& shape, int width);
+/// Where a map's values begin.
+inline float* Values(const dnnl::memory& map) {
+  return static_cast<float*>(map.get_data_handle());
+}
+
 /// Work areas of a thread. What one layer left there is gone when the next one
 /// runs.
 enum WorkArea {

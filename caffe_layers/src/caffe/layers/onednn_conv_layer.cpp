@@ -6,6 +6,9 @@
 #include <unordered_map>
 #include <vector>
 
+#include "caffe/onednn/affine_pass.hpp"
+#include "caffe/onednn/channel_order.hpp"
+
 namespace caffe {
 
 using dnnl::algorithm;
@@ -130,8 +133,11 @@ bool OneDNNConvolutionLayer::Try(Pass pass, const vector<int>& shape,
   memory::desc source = onednn::PlainOrder(source_shape);
   memory::desc target = onednn::PlainOrder(target_shape);
   memory::desc weights = PlainWeights();
-  const memory::desc bias = this->bias_term_
-      ? onednn::PlainOrder(this->blobs_[1]->shape()) : memory::desc();
+  const bool forward = pass == FORWARD || pass == FORWARD_RECTIFIED;
+  // a TEST net's always has one, as what is folded into the weights brings one
+  const bool has_bias = this->bias_term_ || (forward && this->phase_ == TEST);
+  const memory::desc bias = has_bias
+      ? onednn::PlainOrder(vector<int>(1, this->num_output_)) : memory::desc();
   const memory::data_type type = memory::data_type::f32;
   weights = memory::desc(weights.dims(), type, memory::format_tag::any);
   if (method.blocked) {
@@ -152,7 +158,6 @@ bool OneDNNConvolutionLayer::Try(Pass pass, const vector<int>& shape,
     rectify.append_eltwise(1, algorithm::eltwise_relu, 0, 0);
     attributes.set_post_ops(rectify);
   }
-  const bool forward = pass == FORWARD || pass == FORWARD_RECTIFIED;
   const bool winograd = method.algorithm == algorithm::convolution_winograd;
   const bool saves_memory = forward && saves_memory_;
   if (saves_memory) {
@@ -195,7 +200,7 @@ bool OneDNNConvolutionLayer::Try(Pass pass, const vector<int>& shape,
         piece[1] = plan->channels;
         description = describe(source,
             memory::desc(filters, type, memory::format_tag::any),
-            this->bias_term_ ? onednn::PlainOrder(vector<int>(1, plan->channels))
+            has_bias ? onednn::PlainOrder(vector<int>(1, plan->channels))
                 : bias,
             onednn::BlockedOrder(piece), pads);
       }
@@ -248,6 +253,7 @@ bool OneDNNConvolutionLayer::Try(Pass pass, const vector<int>& shape,
   }
   if (onednn::IsReference(code)) { return false; }
   plan->available = true;
+  plan->pass = pass;
   plan->method = method;
   plan->bias = bias;
   plan->bottom = d == 1 ? plan->source : onednn::BlockedOrder(shape);
@@ -294,9 +300,46 @@ std::string OneDNNConvolutionLayer::Describe(Pass pass,
       + (plan.in_pieces ? " in pieces" : "");
 }
 
-void OneDNNConvolutionLayer::ForwardPiece(const Plan& plan, int channel,
-    float* source, float* target) {
-  const memory packed = packed_.Get(this->blobs_[0]->data().get(),
+OneDNNConvolutionLayer::Parameters OneDNNConvolutionLayer::ParametersFor(
+    const onednn::Followers& followers) {
+  Blob<float>* const own = this->blobs_[0].get();
+  const float* const bias =
+      this->bias_term_ ? this->blobs_[1]->cpu_data() : NULL;
+  if (this->phase_ != TEST || (bias != NULL && !followers.affine)) {
+    return {own->data().get(), bias, &packed_};
+  }
+  folded_.bias.assign(this->num_output_, 0);
+  for (int o = 0; o < this->num_output_; ++o) {
+    const float term = bias != NULL ? bias[o] : 0;
+    folded_.bias[o] = followers.affine
+        ? followers.scale[o] * term + followers.shift[o] : term;
+  }
+  if (!followers.affine) {
+    return {own->data().get(), folded_.bias.data(), &packed_};
+  }
+  SyncedMemory* const memory = own->data().get();
+  // behind a pointer in somebody's hands, weights may have changed unseen
+  if (memory->exposed() || folded_.version != memory->version()
+      || folded_.scale != followers.scale) {
+    folded_.weights.ReshapeLike(*own);
+    const float* const from = own->cpu_data();
+    float* const to = folded_.weights.mutable_cpu_data();
+    const int size = own->count() / this->num_output_;
+#pragma omp parallel for
+    for (int o = 0; o < this->num_output_; ++o) {
+      for (int i = 0; i < size; ++i) {
+        to[o * size + i] = followers.scale[o] * from[o * size + i];
+      }
+    }
+    folded_.scale = followers.scale;
+    folded_.version = memory->version();
+  }
+  return {folded_.weights.data().get(), folded_.bias.data(), &folded_.packed};
+}
+
+void OneDNNConvolutionLayer::ForwardPiece(const Plan& plan,
+    const Parameters& parameters, int channel, float* source, float* target) {
+  const memory packed = parameters.packed->Get(parameters.weights,
       PlainWeights(), plan.weights);
   float* const weights = static_cast<float*>(packed.get_data_handle())
       + channel / plan.channels * (plan.piece_weights.get_size() / sizeof(float));
@@ -304,10 +347,10 @@ void OneDNNConvolutionLayer::ForwardPiece(const Plan& plan, int channel,
       {DNNL_ARG_SRC, memory(plan.piece_source, onednn::Engine(), source)},
       {DNNL_ARG_DST, memory(plan.piece_target, onednn::Engine(), target)},
       {DNNL_ARG_WEIGHTS, memory(plan.piece_weights, onednn::Engine(), weights)}};
-  if (this->bias_term_) {
+  if (parameters.bias != NULL) {
     arguments[DNNL_ARG_BIAS] = memory(
         onednn::PlainOrder(vector<int>(1, plan.channels)), onednn::Engine(),
-        const_cast<float*>(this->blobs_[1]->cpu_data()) + channel);
+        const_cast<float*>(parameters.bias) + channel);
   }
   if (plan.scratch.get_size() > 0) {
     arguments[DNNL_ARG_SCRATCHPAD] = memory(plan.scratch, onednn::Engine(),
@@ -316,8 +359,9 @@ void OneDNNConvolutionLayer::ForwardPiece(const Plan& plan, int channel,
   plan.primitive.execute(onednn::Stream(), arguments);
 }
 
-void OneDNNConvolutionLayer::ForwardPlan(const Plan& plan, bool rectified,
-    Blob<float>* bottom, Blob<float>* top) {
+void OneDNNConvolutionLayer::ForwardPlan(const Plan& plan,
+    const Parameters& parameters, bool rectified, Blob<float>* bottom,
+    Blob<float>* top) {
   const memory map = onednn::Read(bottom->data().get(), bottom->shape(),
       plan.bottom, onednn::WORK_SOURCE);
   float* const source = static_cast<float*>(SourceOf(map, plan.source,
@@ -338,13 +382,14 @@ void OneDNNConvolutionLayer::ForwardPlan(const Plan& plan, bool rectified,
         plan.piece_source.get_size());
     for (int row = 0; row < height; row += plan.rows) {
       bands.Cut(source, row - this->pad_.cpu_data()[0], rows);
-      ForwardPiece(plan, 0, rows, piece);
+      ForwardPiece(plan, parameters, 0, rows, piece);
       top_bands.Paste(piece, row, target);
     }
   } else {
     for (int channel = 0; channel < this->num_output_; channel += plan.channels) {
       float* const there = target + static_cast<size_t>(channel) * height * width;
-      ForwardPiece(plan, channel, source, on_parts ? piece : there);
+      ForwardPiece(plan, parameters, channel, source,
+          on_parts ? piece : there);
       if (on_parts) {
         SubImages parts = plan.top_parts;
         if (plan.channels < this->num_output_) {
@@ -354,23 +399,33 @@ void OneDNNConvolutionLayer::ForwardPlan(const Plan& plan, bool rectified,
       }
     }
   }
+  if (rectified && plan.pass != FORWARD_RECTIFIED) {
+    Rectify(plan.top.get_size() / sizeof(float), target);
+  }
   writer.Finish(rectified);
 }
 
 void OneDNNConvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
     const vector<Blob<float>*>& top) {
+  const onednn::Followers followers = TakeFollowers();
   // Caffe's ReLU makes NaN of -infinity, by which a training that overflows is
   // told; the one that is computed along makes 0 of it.
-  const bool rectified = rectifier_follows_ && this->phase_ == TEST
+  const bool along = followers.rectify
       && PlanFor(FORWARD_RECTIFIED, bottom[0]->shape()).available;
-  const Plan& plan = PlanFor(rectified ? FORWARD_RECTIFIED : FORWARD,
+  const Plan& plan = PlanFor(along ? FORWARD_RECTIFIED : FORWARD,
       bottom[0]->shape());
   if (!plan.available) {
     ConvolutionLayer<float>::Forward_cpu(bottom, top);
+    if (followers.affine || followers.rectify) {
+      const vector<float> ones(this->num_output_, 1);
+      const vector<float> zeros(this->num_output_, 0);
+      onednn::AffinePass(ones, zeros, followers, *top[0], top[0]);
+    }
     return;
   }
+  const Parameters parameters = ParametersFor(followers);
   for (size_t i = 0; i < bottom.size(); ++i) {
-    ForwardPlan(plan, rectified, bottom[i], top[i]);
+    ForwardPlan(plan, parameters, followers.rectify, bottom[i], top[i]);
   }
 }
 

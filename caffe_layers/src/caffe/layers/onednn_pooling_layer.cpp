@@ -66,11 +66,55 @@ void OneDNNPoolingLayer::ForwardKeepingWinners(const Plan& plan,
   winners_are_kept_ = true;
 }
 
+PoolingWindows OneDNNPoolingLayer::Windows() const {
+  return {this->height_, this->width_, this->pooled_height_,
+      this->pooled_width_, this->kernel_h_, this->kernel_w_, this->stride_h_,
+      this->stride_w_, this->pad_h_, this->pad_w_};
+}
+
+void OneDNNPoolingLayer::ForwardAsItLies(Blob<float>* bottom,
+    Blob<float>* top) {
+  SyncedMemory* const map = bottom->data().get();
+  const int width = onednn::WidthOf(map, bottom->shape());
+  const float* const from = onednn::Values(onednn::Read(map, bottom->shape(),
+      onednn::OrderOfWidth(bottom->shape(), width), onednn::WORK_SOURCE));
+  onednn::Writer writer(top->data().get(), top->shape(),
+      onednn::OrderOfWidth(top->shape(), width));
+  (IsAverage() ? AverageWindows : LargestOfWindows)(
+      ChannelOrder(bottom->shape(), width), Windows(), from,
+      onednn::Values(writer.memory()));
+  writer.Finish();
+}
+
+void OneDNNPoolingLayer::BackwardAverage(Blob<float>* top,
+    Blob<float>* bottom) {
+  SyncedMemory* const diff = top->diff().get();
+  const int width = std::max(onednn::WidthOf(diff, top->shape()),
+      onednn::WidthOf(bottom->data().get(), bottom->shape()));
+  const float* const from = onednn::Values(onednn::Read(diff, top->shape(),
+      onednn::OrderOfWidth(top->shape(), width), onednn::WORK_SOURCE));
+  onednn::Writer writer(bottom->diff().get(), bottom->shape(),
+      onednn::OrderOfWidth(bottom->shape(), width));
+  SpreadOverWindows(ChannelOrder(bottom->shape(), width), Windows(), from,
+      onednn::Values(writer.memory()));
+  writer.Finish();
+}
+
 void OneDNNPoolingLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
     const vector<Blob<float>*>& top) {
+  if (IsAverage()) {
+    ForwardAsItLies(bottom[0], top[0]);
+    return;
+  }
   const Plan& plan = PlanFor(*bottom[0], *top[0]);
   if (!plan.available) {
-    PoolingLayer<float>::Forward_cpu(bottom, top);
+    mask_is_kept_ = this->phase_ == TRAIN || onednn::WidthOf(
+        bottom[0]->data().get(), bottom[0]->shape()) == 1;
+    if (mask_is_kept_) {
+      PoolingLayer<float>::Forward_cpu(bottom, top);
+    } else {
+      ForwardAsItLies(bottom[0], top[0]);
+    }
     return;
   }
   const onednn::MapLayout* const layout =
@@ -92,8 +136,16 @@ void OneDNNPoolingLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
 void OneDNNPoolingLayer::Backward_cpu(const vector<Blob<float>*>& top,
     const vector<bool>& propagate_down, const vector<Blob<float>*>& bottom) {
   if (!propagate_down[0]) { return; }
+  if (IsAverage()) {
+    BackwardAverage(top[0], bottom[0]);
+    return;
+  }
   const Plan& plan = PlanFor(*bottom[0], *top[0]);
   if (!plan.available) {
+    if (!mask_is_kept_) {  // in a TEST net, which seldom goes back
+      PoolingLayer<float>::Forward_cpu(bottom, top);
+      mask_is_kept_ = true;
+    }
     PoolingLayer<float>::Backward_cpu(top, propagate_down, bottom);
     return;
   }

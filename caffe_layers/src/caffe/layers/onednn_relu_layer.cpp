@@ -28,10 +28,6 @@ void RectifyGradient(size_t count, float negative_slope, const float* values,
   }
 }
 
-float* Values(const memory& map) {
-  return static_cast<float*>(map.get_data_handle());
-}
-
 size_t Count(const memory::desc& order) {
   return order.get_size() / sizeof(float);
 }
@@ -53,7 +49,8 @@ void OneDNNReLULayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   const memory::desc order = layout->order();
   const memory source = layout->memory();
   onednn::Writer writer(to, bottom[0]->shape(), order);
-  Rectify(Count(order), slope, Values(source), Values(writer.memory()));
+  Rectify(Count(order), slope, onednn::Values(source),
+      onednn::Values(writer.memory()));
   writer.Finish(slope == 0);
 }
 
@@ -77,8 +74,8 @@ void OneDNNReLULayer::Backward_cpu(const vector<Blob<float>*>& top,
   const memory from =
       onednn::Read(diff, shape, order, onednn::WORK_OTHER_SOURCE);
   onednn::Writer writer(bottom[0]->diff().get(), shape, order);
-  RectifyGradient(Count(order), slope, Values(values), Values(from),
-      Values(writer.memory()));
+  RectifyGradient(Count(order), slope, onednn::Values(values),
+      onednn::Values(from), onednn::Values(writer.memory()));
   writer.Finish();
 }
 

@@ -2,9 +2,14 @@
 
 #include "caffe/layer.hpp"
 #include "caffe/layer_factory.hpp"
+#include "caffe/layers/onednn_batch_norm_layer.hpp"
+#include "caffe/layers/onednn_concat_layer.hpp"
 #include "caffe/layers/onednn_conv_layer.hpp"
+#include "caffe/layers/onednn_eltwise_layer.hpp"
 #include "caffe/layers/onednn_pooling_layer.hpp"
 #include "caffe/layers/onednn_relu_layer.hpp"
+#include "caffe/layers/onednn_scale_layer.hpp"
+#include "caffe/layers/onednn_split_layer.hpp"
 #include "caffe/onednn/onednn.hpp"
 
 namespace caffe {
@@ -25,7 +30,7 @@ shared_ptr<Layer<float> > OneDNNLayer<float>(const LayerParameter& param) {
   }
   if (type == "Pooling"
       && param.pooling_param().engine() == PoolingParameter::DEFAULT
-      && param.pooling_param().pool() == PoolingParameter::MAX
+      && param.pooling_param().pool() != PoolingParameter::STOCHASTIC
       && param.top_size() == 1) {
     return Made(new OneDNNPoolingLayer(param));
   }
@@ -33,6 +38,11 @@ shared_ptr<Layer<float> > OneDNNLayer<float>(const LayerParameter& param) {
       && param.relu_param().engine() == ReLUParameter::DEFAULT) {
     return Made(new OneDNNReLULayer(param));
   }
+  if (type == "BatchNorm") { return Made(new OneDNNBatchNormLayer(param)); }
+  if (type == "Scale") { return Made(new OneDNNScaleLayer(param)); }
+  if (type == "Eltwise") { return Made(new OneDNNEltwiseLayer(param)); }
+  if (type == "Concat") { return Made(new OneDNNConcatLayer(param)); }
+  if (type == "Split") { return Made(new OneDNNSplitLayer(param)); }
   return Made();
 }
 

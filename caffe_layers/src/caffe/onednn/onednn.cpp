@@ -87,6 +87,18 @@ MapLayout* LayoutOf(SyncedMemory* map) {
   return static_cast<MapLayout*>(map->exposed() ? NULL : map->layout());
 }
 
+int WidthOf(SyncedMemory* map, const std::vector<int>& shape) {
+  const MapLayout* const layout = LayoutOf(map);
+  if (layout == NULL || shape.size() != 4) { return 1; }
+  const memory::desc blocked = BlockedOrder(shape);
+  return layout->order() == blocked
+      ? static_cast<int>(blocked.data.format_desc.blocking.inner_blks[0]) : 1;
+}
+
+memory::desc OrderOfWidth(const std::vector<int>& shape, int width) {
+  return width > 1 ? BlockedOrder(shape) : PlainOrder(shape);
+}
+
 namespace {
 
 /// A layout to write a map into: the one that hangs on it already, if any.

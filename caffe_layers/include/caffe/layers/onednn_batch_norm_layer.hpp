@@ -1,0 +1,44 @@
+#ifndef CAFFE_ONEDNN_BATCH_NORM_LAYER_HPP_
+#define CAFFE_ONEDNN_BATCH_NORM_LAYER_HPP_
+
+#include <vector>
+
+#include "caffe/layers/batch_norm_layer.hpp"
+#include "caffe/onednn/fusion.hpp"
+
+namespace caffe {
+
+/**
+ * @brief BatchNormLayer for the CPU in single precision on maps as they lie
+ *        (ChannelOrder), by all threads. With given statistics, which a TEST net
+ *        has, the layer before it may do its work (onednn::FusingLayer), and it
+ *        does that of layers in place behind it.
+ */
+class OneDNNBatchNormLayer : public BatchNormLayer<float>,
+    public onednn::AffineLayer, public onednn::FusingLayer {
+ public:
+  explicit OneDNNBatchNormLayer(const LayerParameter& param)
+      : BatchNormLayer<float>(param) {}
+
+  virtual bool IsAffine(const vector<int>& shape) const;
+  virtual void Append(vector<float>* a, vector<float>* b) const;
+  virtual bool CanFuse(const onednn::Followers& /*followers*/) const {
+    return use_global_stats_;
+  }
+
+ protected:
+  virtual void Forward_cpu(const vector<Blob<float>*>& bottom,
+      const vector<Blob<float>*>& top);
+  virtual void Backward_cpu(const vector<Blob<float>*>& top,
+      const vector<bool>& propagate_down, const vector<Blob<float>*>& bottom);
+
+ private:
+  /// Statistics of the batch, and what is kept of all.
+  void Measure(int width, const float* bottom, const vector<int>& shape);
+
+  vector<float> batch_mean_, batch_factor_;  // factor: 1 / sqrt(variance + eps)
+};
+
+}  // namespace caffe
+
+#endif  // CAFFE_ONEDNN_BATCH_NORM_LAYER_HPP_

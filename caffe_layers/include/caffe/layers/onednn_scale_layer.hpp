@@ -1,0 +1,39 @@
+#ifndef CAFFE_ONEDNN_SCALE_LAYER_HPP_
+#define CAFFE_ONEDNN_SCALE_LAYER_HPP_
+
+#include <vector>
+
+#include "caffe/layers/scale_layer.hpp"
+#include "caffe/onednn/fusion.hpp"
+
+namespace caffe {
+
+/**
+ * @brief ScaleLayer for the CPU in single precision on maps as they lie
+ *        (ChannelOrder), by all threads, where it has a learnt factor for each
+ *        channel; else as in Caffe. See OneDNNBatchNormLayer.
+ *
+ * In place, a TRAIN net's layer keeps a copy of its bottom for backward. In a
+ * TEST net, which seldom goes back, the bottom is computed from the top: the
+ * factor's gradient is 0 where the factor is.
+ */
+class OneDNNScaleLayer : public ScaleLayer<float>,
+    public onednn::AffineLayer, public onednn::FusingLayer {
+ public:
+  explicit OneDNNScaleLayer(const LayerParameter& param)
+      : ScaleLayer<float>(param) {}
+
+  virtual bool IsAffine(const vector<int>& shape) const;
+  virtual void Append(vector<float>* a, vector<float>* b) const;
+  virtual bool CanFuse(const onednn::Followers& followers) const;
+
+ protected:
+  virtual void Forward_cpu(const vector<Blob<float>*>& bottom,
+      const vector<Blob<float>*>& top);
+  virtual void Backward_cpu(const vector<Blob<float>*>& top,
+      const vector<bool>& propagate_down, const vector<Blob<float>*>& bottom);
+};
+
+}  // namespace caffe
+
+#endif  // CAFFE_ONEDNN_SCALE_LAYER_HPP_

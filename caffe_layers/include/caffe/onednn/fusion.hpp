@@ -1,0 +1,73 @@
+#ifndef CAFFE_ONEDNN_FUSION_HPP_
+#define CAFFE_ONEDNN_FUSION_HPP_
+
+#include <utility>
+#include <vector>
+
+#include "caffe/layer.hpp"
+
+namespace caffe {
+
+template <typename Dtype>
+class Net;
+
+namespace onednn {
+
+/// What layers in place do to the map of the layer before them: y = scale[c] x +
+/// shift[c], then what is negative becomes 0 if `rectify`.
+struct Followers {
+  bool affine, rectify;
+  std::vector<float> scale, shift;
+  Followers() : affine(false), rectify(false) {}
+};
+
+/**
+ * @brief A layer of a TEST net that multiplies each channel by a number and adds
+ *        one, as BatchNorm with given statistics and Scale do.
+ */
+class AffineLayer {
+ public:
+  virtual ~AffineLayer() {}
+  /// Whether that is what it does to a bottom of this shape.
+  virtual bool IsAffine(const std::vector<int>& shape) const = 0;
+  /// Makes x' -> scale (a x' + b) + shift of x' -> a x' + b.
+  virtual void Append(std::vector<float>* a, std::vector<float>* b) const = 0;
+};
+
+/// @brief A layer that can do along what follows in place on its only top.
+class FusingLayer {
+ public:
+  virtual ~FusingLayer() {}
+  /// Whether it can do along what has been found to follow.
+  virtual bool CanFuse(const Followers& followers) const = 0;
+  /// For the next forward pass alone.
+  void Fuse(const Followers& followers) { followers_ = followers; }
+
+ protected:
+  /// What the pass is to do along; afterwards nothing is.
+  Followers TakeFollowers() {
+    Followers taken;
+    std::swap(taken, followers_);
+    return taken;
+  }
+
+ private:
+  Followers followers_;
+};
+
+/**
+ * @brief Lets a layer of a TEST net do along what layers up to number `end` do in
+ *        place on its only top, one after the other.
+ *
+ * Their blobs are what they would be: nobody reads a map between layers in place.
+ *
+ * @return how many layers, from the next one on, have nothing left to do.
+ */
+template <typename Dtype>
+int FuseFollowers(const Net<Dtype>& net, int layer, int end);
+
+}  // namespace onednn
+
+}  // namespace caffe
+
+#endif  // CAFFE_ONEDNN_FUSION_HPP_

@@ -1,0 +1,100 @@
+#include "caffe/layers/onednn_scale_layer.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "caffe/onednn/affine_pass.hpp"
+#include "caffe/onednn/channel_order.hpp"
+#include "caffe/onednn/onednn.hpp"
+
+namespace caffe {
+
+bool OneDNNScaleLayer::IsAffine(const vector<int>& shape) const {
+  return this->layer_param_.bottom_size() == 1 && axis_ == 1
+      && this->blobs_[0]->num_axes() == 1 && onednn::HasChannels(shape);
+}
+
+bool OneDNNScaleLayer::CanFuse(const onednn::Followers& followers) const {
+  return this->layer_param_.bottom_size() == 1 && axis_ == 1
+      && this->blobs_[0]->num_axes() == 1 && (followers.affine || followers.rectify);
+}
+
+void OneDNNScaleLayer::Append(vector<float>* a, vector<float>* b) const {
+  const float* const scale = this->blobs_[0]->cpu_data();
+  const float* const bias =
+      bias_layer_ ? this->blobs_[bias_param_id_]->cpu_data() : NULL;
+  for (int c = 0; c < scale_dim_; ++c) {
+    (*a)[c] *= scale[c];
+    (*b)[c] = (*b)[c] * scale[c] + (bias != NULL ? bias[c] : 0);
+  }
+}
+
+void OneDNNScaleLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
+    const vector<Blob<float>*>& top) {
+  const vector<int>& shape = bottom[0]->shape();
+  if (!IsAffine(shape)) {
+    ScaleLayer<float>::Forward_cpu(bottom, top);
+    return;
+  }
+  const vector<float> ones(scale_dim_, 1), zeros(scale_dim_, 0);
+  if (bottom[0] == top[0] && this->phase_ == TRAIN) {
+    onednn::AffinePass(ones, zeros, onednn::Followers(), *bottom[0], &temp_);
+  }
+  vector<float> scale = ones, shift = zeros;
+  Append(&scale, &shift);
+  onednn::AffinePass(scale, shift, TakeFollowers(), *bottom[0], top[0]);
+}
+
+void OneDNNScaleLayer::Backward_cpu(const vector<Blob<float>*>& top,
+    const vector<bool>& propagate_down, const vector<Blob<float>*>& bottom) {
+  const vector<int>& shape = bottom[0]->shape();
+  if (!IsAffine(shape)) {
+    ScaleLayer<float>::Backward_cpu(top, propagate_down, bottom);
+    return;
+  }
+  const bool in_place = bottom[0] == top[0];
+  const bool from_top = in_place && this->phase_ == TEST;
+  SyncedMemory* const diff = top[0]->diff().get();
+  SyncedMemory* const data = in_place && !from_top ? temp_.data().get()
+      : bottom[0]->data().get();
+  const int width =
+      std::max(onednn::WidthOf(diff, shape), onednn::WidthOf(data, shape));
+  const dnnl::memory::desc lies = onednn::OrderOfWidth(shape, width);
+  const ChannelOrder order(shape, width);
+  const float* const from =
+      onednn::Values(onednn::Read(diff, shape, lies, onednn::WORK_SOURCE));
+  const float* const scale = this->blobs_[0]->cpu_data();
+  const vector<float> zeros(scale_dim_, 0);
+  const bool to_bias =
+      bias_layer_ && this->param_propagate_down_[bias_param_id_];
+  if (this->param_propagate_down_[0] || to_bias) {
+    const float* const x = onednn::Values(
+        onednn::Read(data, shape, lies, onednn::WORK_OTHER_SOURCE));
+    vector<float> sums, products;
+    ChannelSums(order, from, x, zeros, zeros, &sums, &products);
+    if (this->param_propagate_down_[0]) {
+      const float* const bias =
+          bias_layer_ ? this->blobs_[bias_param_id_]->cpu_data() : zeros.data();
+      float* const gradient = this->blobs_[0]->mutable_cpu_diff();
+      for (int c = 0; c < scale_dim_; ++c) {
+        if (!from_top) {
+          gradient[c] += products[c];
+        } else if (scale[c] != 0) {
+          gradient[c] += (products[c] - bias[c] * sums[c]) / scale[c];
+        }
+      }
+    }
+    if (to_bias) {
+      float* const gradient = this->blobs_[bias_param_id_]->mutable_cpu_diff();
+      for (int c = 0; c < scale_dim_; ++c) { gradient[c] += sums[c]; }
+    }
+  }
+  if (propagate_down[0]) {
+    onednn::Writer writer(bottom[0]->diff().get(), shape, lies);
+    ScaleAndShift(order, from, vector<float>(scale, scale + scale_dim_), zeros,
+        false, onednn::Values(writer.memory()));
+    writer.Finish();
+  }
+}
+
+}  // namespace caffe

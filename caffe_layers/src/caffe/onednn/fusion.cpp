@@ -1,0 +1,55 @@
+#include "caffe/onednn/fusion.hpp"
+
+#include <vector>
+
+#include "caffe/net.hpp"
+
+namespace caffe {
+namespace onednn {
+
+template <>
+int FuseFollowers<double>(const Net<double>& /*net*/, int /*layer*/, int /*end*/) {
+  return 0;
+}
+
+template <>
+int FuseFollowers<float>(const Net<float>& net, int layer, int end) {
+  FusingLayer* const fuses =
+      dynamic_cast<FusingLayer*>(net.layers()[layer].get());
+  const vector<Blob<float>*>& map = net.top_vecs()[layer];
+  if (fuses == NULL || net.phase() != TEST || map.size() != 1
+      || Caffe::mode() != Caffe::CPU) {
+    return 0;
+  }
+  Followers found, fused;
+  int count = 0;
+  for (int next = layer + 1; next <= end; ++next) {
+    Layer<float>* const follower = net.layers()[next].get();
+    if (net.bottom_vecs()[next] != map || net.top_vecs()[next] != map
+        || follower->loss(0) != 0 || found.rectify) {
+      break;
+    }
+    const LayerParameter& param = follower->layer_param();
+    const AffineLayer* const affine = dynamic_cast<AffineLayer*>(follower);
+    if (affine != NULL && affine->IsAffine(map[0]->shape())) {
+      if (!found.affine) {
+        found.scale.assign(map[0]->shape(1), 1);
+        found.shift.assign(map[0]->shape(1), 0);
+        found.affine = true;
+      }
+      affine->Append(&found.scale, &found.shift);
+    } else if (param.type() == "ReLU" && param.relu_param().negative_slope() == 0) {
+      found.rectify = true;
+    } else {
+      break;
+    }
+    if (!fuses->CanFuse(found)) { break; }
+    fused = found;
+    count = next - layer;
+  }
+  if (count > 0) { fuses->Fuse(fused); }
+  return count;
+}
+
+}  // namespace onednn
+}  // namespace caffe
