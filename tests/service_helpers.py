@@ -125,7 +125,9 @@ class Served:
 @contextmanager
 def served(folder: Path, *arguments: object, model: str = "deploy", weights: str = "net") -> Iterator[Served]:
     """Serve a network of `write_network`."""
-    network = ["--model", f"{model}.prototxt", "--weights", f"{weights}.caffemodel", "--dataset", "dataset.json"]
+    network = ["--model", f"{model}.prototxt", "--weights", f"{weights}.caffemodel"]
+    if "--dataset" not in arguments:
+        network += ["--dataset", "dataset.json"]
     process = subprocess.Popen(
         [sys.executable, str(REPOSITORY / "tools/serve.py"), *network, "--port", "0", *map(str, arguments)],
         cwd=folder,

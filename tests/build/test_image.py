@@ -20,7 +20,7 @@ import pytest
 
 IMAGE = os.environ.get("RENET_IMAGE", "")
 ENGINE = os.environ.get("RENET_ENGINE") or next(filter(shutil.which, ("docker", "podman")), "docker")
-LIMIT_MB = 725
+LIMIT_MB = 730
 # root, as which continuous integration may run, is nobody's ordinary user
 USER = (os.getuid(), os.getgid()) if os.getuid() else (12345, 12346)
 MINUTES = 60

@@ -1,0 +1,133 @@
+"""Load on the service, beside a bare loop of `renet.Predictor`; needs Debian's `hey`.
+
+    nice -n 5 .venv/bin/python tests/service_load.py --network n_renet --images 32 --rounds 3
+    nice -n 5 .venv/bin/python tests/service_load.py --network n_renet --soak 3600
+
+prints a row for the bare loop and one for each number of clients: images a second, and the milliseconds within which
+half, 95 and 99 of 100 requests were answered. Weights are drawn, images are JPEGs of 375 x 500. Each round measures all
+of them one after another, and the rows have the medians of the rounds, for what else a machine does falls on all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+from segmentation_helpers import REPOSITORY
+from service_helpers import Served, served
+
+import renet
+from renet.common.argument_types import whole_number
+from renet.conversion.synthetic_scenes import draw
+
+NETWORKS = {"n_renet": "stanford_background", "h_renet": "voc2012"}
+CLIENTS = (1, 8, 64)
+SIZE = (375, 500)
+LINES = {"rate": r"Requests/sec:\s+([\d.]+)", **{p: rf" {p}% in ([\d.]+) secs" for p in ("50", "95", "99")}}
+
+
+def predictor_rate(predictor: renet.Predictor, image: Path, images: int) -> float:
+    """Images a second of a bare loop that reads and predicts the file."""
+    start = time.perf_counter()
+    for _ in range(images):
+        predictor.predict(image)
+    return images / (time.perf_counter() - start)
+
+
+def service_numbers(service: Served, image: Path, clients: int, images: int) -> dict[str, float]:
+    """What hey measures of so many clients, each of which asks anew when it is answered."""
+    images = -(-max(images, clients) // clients) * clients
+    command = [
+        "hey",
+        "-n",
+        str(images),
+        "-c",
+        str(clients),
+        "-t",
+        "0",
+        "-m",
+        "POST",
+        "-T",
+        "image/jpeg",
+        "-D",
+        str(image),
+    ]
+    said = subprocess.run([*command, f"{service.url}/predict"], capture_output=True, text=True, check=True).stdout
+    answered = re.search(r"\[200\]\s+(\d+) responses", said)
+    assert answered and int(answered[1]) == images, said
+    found = {name: re.search(pattern, said) for name, pattern in LINES.items()}
+    return {name: float(match[1]) if match else float("nan") for name, match in found.items()}
+
+
+def megabytes(service: Served) -> str:
+    """Of the server and of its network, resident."""
+    statuses = [Path(f"/proc/{process}/status").read_text() for process in (service.process.pid, service.network())]
+    resident = [re.search(r"VmRSS:\s+(\d+)", status) for status in statuses]
+    return " + ".join(f"{int(match[1]) / 1024:.0f}" for match in resident if match)
+
+
+def soak(service: Served, image: Path, seconds: int) -> None:
+    """Ask for so long, and tell the memory at ten times."""
+    end, shown = time.monotonic() + seconds, 0
+    while (left := end - time.monotonic()) > 0:
+        service_numbers(service, image, 8, 8)
+        if left <= seconds * (1 - shown / 10):
+            shown += 1
+            print(
+                f"after {seconds - left:.0f} s: {service.count('renet_requests_total'):.0f} requests, "
+                f"{megabytes(service)} MB",
+                flush=True,
+            )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure one network."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        image = folder / "image.jpg"
+        cv2.imwrite(str(image), draw(7, 1, 1, SIZE).image)
+        dataset = NETWORKS[arguments.network]
+        deploy = REPOSITORY / "prototxt" / arguments.network / dataset / "deploy.prototxt"
+        (folder / "deploy.prototxt").write_text(deploy.read_text())
+        weights = folder / "drawn.caffemodel"
+        program = f"import caffe; caffe.Net({str(deploy)!r}, caffe.TEST).save({str(weights)!r})"
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+        options = ("--queue", max(CLIENTS), "--timeout", 600, "--dataset", dataset)
+        with served(folder, *options, weights="drawn") as service:
+            if arguments.soak:
+                soak(service, image, arguments.soak)
+                return
+            rates, numbers = [], defaultdict(list)
+            with renet.Predictor(deploy, weights) as predictor:
+                predictor.predict(image)
+                service_numbers(service, image, 1, 1)
+                for _ in range(arguments.rounds):
+                    rates.append(predictor_rate(predictor, image, arguments.images))
+                    for clients in CLIENTS:
+                        found = service_numbers(service, image, clients, arguments.images)
+                        numbers[clients].append(found | {"ratio": found["rate"] / rates[-1]})
+            print(f"{arguments.network}: bare loop {statistics.median(rates):.2f} images/s; {megabytes(service)} MB")
+        for clients, found in numbers.items():
+            rate, ratio, *within = (
+                float(np.median([each[key] for each in found])) for key in ("rate", "ratio", "50", "95", "99")
+            )
+            told = ", ".join(f"{1000 * seconds:.0f}" for seconds in within)
+            print(f"{clients:3} clients: {rate:.2f} images/s ({ratio:.3f} of the bare loop), p50, p95, p99 {told} ms")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", choices=NETWORKS, default="n_renet")
+    parser.add_argument("--images", type=whole_number(1), default=32, help="of a measurement, at least (default: 32)")
+    parser.add_argument("--rounds", type=whole_number(1), default=3, help="default: 3")
+    parser.add_argument("--soak", type=whole_number(1), metavar="SECONDS", help="tell the memory over time instead")
+    main(parser.parse_args())
