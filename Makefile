@@ -89,15 +89,15 @@ venv: packages
 	stamp=.venv/requirements.installed
 	# of the Python that runs: another one than made .venv finds no such folder, nor does one that is gone
 	site() { $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' 2>/dev/null || true; }
-	if ! cmp -s <(cat requirements.txt requirements-dev.txt) $$stamp || [[ ! -d "$$(site)" ]]; then
+	if ! cmp -s requirements.lock $$stamp || [[ ! -d "$$(site)" ]]; then
 	  create() {
 	    # without its stamp .venv was left half made: it is made anew
 	    [[ -f $$stamp && -d "$$(site)" ]] || /usr/bin/python3 -m venv --clear .venv || return
 	    rm -f $$stamp
-	    $(PYTHON) -m pip install --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	    $(PYTHON) -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
 	  }
 	  quietly "Python packages into .venv" venv create
-	  cat requirements.txt requirements-dev.txt >$$stamp
+	  cp requirements.lock $$stamp
 	fi
 	# `import caffe` and `import renet` from every folder; an image compiles Caffe without the library
 	site=$$(site)
@@ -271,6 +271,16 @@ bench: caffe ## speed and memory of all that is computed beside PyTorch, stock C
 	shown "building stock Caffe to compare with" stock cmake --build build/stock --parallel $(JOBS) --target pycaffe
 	exec 9>&-
 	$(PYTHON) tools/benchmark.py $(BENCH_ARGS)
+
+.PHONY: lock
+lock: ## requirements.lock anew: the packages of requirements.txt and requirements-dev.txt with the SHA-256 of their files
+	@$(BEGIN)
+	lock() {
+	  [[ -x build/lock-venv/bin/uv ]] || { /usr/bin/python3 -m venv --clear build/lock-venv && build/lock-venv/bin/pip install uv==0.13.9; } || return
+	  build/lock-venv/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-annotate \
+	    requirements.txt requirements-dev.txt -o requirements.lock
+	}
+	quietly "requirements.lock" lock lock
 
 .PHONY: clean
 clean: ## removes what was built, not what was downloaded, prepared or trained

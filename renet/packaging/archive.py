@@ -24,6 +24,7 @@ from renet.packaging.libraries import (
     resolved,
     versions_wanted,
 )
+from renet.packaging.sbom import write_sbom
 
 NOT_PACKED = {"caffe-tests"}  # needs Caffe's source beside it
 REPOSITORY_PARTS = (
@@ -35,6 +36,7 @@ REPOSITORY_PARTS = (
     "tools",
     "LICENSE",
     "README.md",
+    "SECURITY.md",
     "requirements.txt",
 )
 SETUP = "renet/packaging/setup.sh"
@@ -114,7 +116,10 @@ def fill_programs(folder: Path, build: Path, source: Path, with_cuda: bool) -> N
         path = f"{up}:{up}/cuda" if closure.cuda else up
         output_of([PATCHELF, "--set-rpath", path, *(file for file in copies if file.parent == place)])
     check_alone(folder, [file for file in copies if not file.is_relative_to(libraries)], with_cuda)
-    copy_licences(folder / "licences", [*closure.bundled.values(), *cuda.values()], source)
+    foreign = [each for each in (*closure.bundled.values(), *cuda.values()) if each.name != CAFFE_LIBRARY]
+    copy_licences(folder / "licences", foreign, source)
+    packages = packages_of(foreign)
+    write_sbom(folder, packages.values(), [wheel_of(each) for each in foreign if each not in packages])
 
 
 def check_alone(folder: Path, files: Sequence[Path], with_cuda: bool) -> None:
@@ -151,15 +156,32 @@ def packages_of(libraries: Iterable[Path]) -> dict[Path, str]:
     return {names[name]: package.partition(":")[0] for package, name in pairs if name in names}
 
 
+def _wheel_notes(library: Path) -> Path | None:
+    """What a folder made of PyPI's packages has of the one that a library in it is from."""
+    library = library.resolve()
+    folders = library.parents[1].glob("*.dist-info")
+    return next((at for at in folders if f"/{library.name}," in (at / "RECORD").read_text(encoding="utf-8")), None)
+
+
+def wheel_of(library: Path) -> str:
+    """Name the package of PyPI's that a library in a folder of them is from, NAME-VERSION.
+
+    Raises:
+        UserError: it is of none.
+    """
+    notes = _wheel_notes(library)
+    if notes is None:
+        raise UserError(f"{library}: is of no package")
+    return notes.name.removesuffix(".dist-info")
+
+
 def wheel_licences(library: Path) -> dict[str, Path]:
     """Find the licences of a library that lies in a folder made of PyPI's packages, by the names to copy them
     under."""
-    library = library.resolve()
-    for notes in library.parents[1].glob("*.dist-info"):
-        if f"/{library.name}," in (notes / "RECORD").read_text(encoding="utf-8"):
-            name = notes.name.removesuffix(".dist-info")
-            return {f"{name}-{file.name}": file for file in (notes / "licenses").glob("*")}
-    return {}
+    notes = _wheel_notes(library)
+    if notes is None:
+        return {}
+    return {f"{wheel_of(library)}-{file.name}": file for file in (notes / "licenses").glob("*")}
 
 
 def copy_licences(folder: Path, libraries: Iterable[Path], source: Path) -> None:

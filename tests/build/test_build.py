@@ -415,6 +415,26 @@ def test_each_python_gets_one_version_of_a_package(file: str, version: str) -> N
     assert spared <= ({"exceptiongroup", "tomli", "typing_extensions"} if version != "3.10" else set())
 
 
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+def test_the_lock_has_every_package_with_its_hashes(version: str) -> None:
+    """As `make lock` writes it: the same versions, and nothing that is not named."""
+    python = {"python_version": version, "python_full_version": f"{version}.1"}
+
+    def taken(lines: list[str]) -> dict[str, str]:
+        requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+        return {
+            re.sub(r"[-_.]+", "-", one.name).lower(): str(one.specifier)
+            for one in requirements
+            if one.marker is None or one.marker.evaluate(python)
+        }
+
+    named = [(REPOSITORY / file).read_text().splitlines() for file in ("requirements.txt", "requirements-dev.txt")]
+    lock = (REPOSITORY / "requirements.lock").read_text().replace("\\\n", "").splitlines()
+    pins = [line.partition(" --hash=")[0].strip() for line in lock]
+    assert taken(pins) == taken(named[0] + named[1]), "make lock"
+    assert all(re.search(r" --hash=sha256:[0-9a-f]{64}", line) for line in lock)
+
+
 def test_messages_of_one_file_make_a_module() -> None:
     file = {"name": "small.proto", "package": "small", "message_type": [{"name": "Pair"}]}
     names = {"__name__": "small_pb2"}
@@ -434,15 +454,14 @@ def test_a_root_folder_without_proc_is_told_what_to_mount(tmp_path: Path) -> Non
 @pytest.fixture
 def failing_clone(tmp_path: Path) -> Path:
     """A folder with this Makefile, a .venv that needs nothing and a CMake project that cannot be configured."""
-    requirements = "".join((REPOSITORY / name).read_text() for name in ("requirements.txt", "requirements-dev.txt"))
-    for name in ("Makefile", "packages.txt", "requirements.txt", "requirements-dev.txt"):
+    for name in ("Makefile", "packages.txt", "requirements.lock"):
         shutil.copy(REPOSITORY / name, tmp_path)
     site = f".venv/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
     (tmp_path / site).mkdir(parents=True)
     (tmp_path / ".venv/bin").mkdir()
     (tmp_path / ".venv/pyvenv.cfg").write_text("home = /usr/bin\n")
     (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
-    (tmp_path / ".venv/requirements.installed").write_text(requirements)
+    shutil.copy(REPOSITORY / "requirements.lock", tmp_path / ".venv/requirements.installed")
     (tmp_path / "caffe_layers").mkdir()
     (tmp_path / "caffe_layers/CMakeLists.txt").write_text(
         'cmake_minimum_required(VERSION 3.22)\nproject(broken NONE)\nmessage(FATAL_ERROR "the reason")\n'
@@ -459,7 +478,7 @@ def test_failed_step_names_itself_and_its_log(failing_clone: Path) -> None:
 
 
 def test_venv_of_another_python_is_made_anew(failing_clone: Path) -> None:
-    for name in ("requirements.txt", "requirements-dev.txt", ".venv/requirements.installed"):
+    for name in ("requirements.lock", ".venv/requirements.installed"):
         (failing_clone / name).write_text("")
     (site,) = (failing_clone / ".venv/lib").iterdir()
     site.rename(failing_clone / ".venv/lib/python3.2")
