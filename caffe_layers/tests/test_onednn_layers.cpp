@@ -245,6 +245,38 @@ TEST_F(OneDNNLayersTest, ConvolutionsEqualDoublePrecision) {
   }
 }
 
+TEST_F(OneDNNLayersTest, DeconvolutionsEqualDoublePrecision) {
+  const Case kDeconvolutions[] = {
+    {"kernel_size: 4 stride: 2", 16, 16, 5, 7},
+    {"kernel_size: 4 stride: 2 pad: 1 bias_term: false", 21, 21, 6, 5},
+    {"kernel_size: 16 stride: 8", 21, 21, 3, 4},
+    {"kernel_size: 3 pad: 1", 32, 19, 8, 6},
+    {"kernel_size: 4 stride: 2 pad: 1 group: 21", 21, 21, 6, 5},
+    {"kernel_size: 4 stride: 2 pad: 1 group: 32", 32, 32, 6, 5},
+    {"kernel_size: 3 stride: 2 group: 2", 32, 64, 4, 5},
+    {"kernel_size: 3 pad: 2 dilation: 2", 16, 32, 7, 7},
+    {"kernel_size: 7", 16, 16, 1, 1},
+  };
+  for (const Case& c : kDeconvolutions) {
+    for (int num = 1; num <= 2; ++num) {
+      for (Phase phase : {TRAIN, TEST}) {
+        SCOPED_TRACE(testing::Message() << c.convolution << ", " << num << " x "
+            << c.channels << " to " << c.outputs << ", phase " << phase);
+        string text = Convolution("up", "data", c.outputs, c.convolution);
+        text.replace(text.find("'Convolution'"), 13, "'Deconvolution'");
+        Pair pair(text, {num, c.channels, c.height, c.width}, phase);
+        pair.Run(2e-5);
+        pair.Reshape({num, c.channels, c.height + 1, c.width});
+        for (Blob<float>* parameter : pair.net->learnable_params()) {
+          caffe_scal(parameter->count(), 1.5f, parameter->mutable_cpu_data());
+        }
+        pair.CopyParameters();
+        pair.Run(2e-5);
+      }
+    }
+  }
+}
+
 TEST_F(OneDNNLayersTest, NetsEqualDoublePrecision) {
   const string layers = Convolution("a", "data", 16, "kernel_size: 3 pad: 1")
       + ReLU("relu_a", "a") + Convolution("b", "a", 32, "kernel_size: 3 pad: 1")
@@ -333,6 +365,67 @@ TEST_F(OneDNNLayersTest, MapsInBlocksEqualDoublePrecision) {
       }
     }
   }
+}
+
+string Layer(const string& type, const string& bottom, const string& top,
+    const string& rest = "") {
+  return "layer { name: '" + type + "_" + top + "' type: '" + type
+      + "' bottom: '" + bottom + "' top: '" + top + "' " + rest + " } ";
+}
+
+// Layers behind a map in blocks and before one, in place and not.
+TEST_F(OneDNNLayersTest, OtherLayersEqualDoublePrecision) {
+  const struct { string type, rest; bool in_place; } kLayers[] = {
+    {"PReLU", "prelu_param { filler { type: 'gaussian' std: 0.3 } }", true},
+    {"PReLU", "prelu_param { channel_shared: true }", true},
+    {"Sigmoid", "", true}, {"TanH", "", true},
+    {"ELU", "elu_param { alpha: 0.7 }", true}, {"AbsVal", "", false},
+    {"Power", "power_param { power: 2 scale: 0.5 shift: 0.3 }", false},
+    {"Softmax", "", false}, {"Softmax", "softmax_param { axis: 2 }", false},
+    {"LRN", "lrn_param { local_size: 5 alpha: 0.3 beta: 0.75 k: 2 }", false},
+    {"LRN", "lrn_param { local_size: 3 alpha: 0.3 beta: 0.5 }", false},
+    {"LRN", "lrn_param { local_size: 3 norm_region: WITHIN_CHANNEL }", false},
+    {"Dropout", "dropout_param { dropout_ratio: 0 }", true},
+  };
+  for (const auto& layer : kLayers) {
+    for (int channels : {16, 21}) {
+      for (bool in_place : {false, true}) {
+        if (in_place && !layer.in_place) { continue; }
+        for (Phase phase : {TRAIN, TEST}) {
+          SCOPED_TRACE(testing::Message() << layer.type << " " << layer.rest
+              << ", " << channels << " channels, in place " << in_place
+              << ", phase " << phase);
+          // a bias before Softmax has a gradient of 0 and roundings
+          Pair pair(Convolution("a", "data", channels,
+                  "kernel_size: 3 pad: 1 bias_term: false")
+              + Layer(layer.type, "a", in_place ? "a" : "b", layer.rest)
+              + Convolution("c", in_place ? "a" : "b", 7, "kernel_size: 1"),
+              {2, 3, 19, 17}, phase);
+          pair.Run(1e-4);
+          pair.Reshape({1, 3, 20, 21});
+          pair.Run(1e-4);
+        }
+      }
+    }
+  }
+}
+
+// Scores that are far apart, as of a network that is sure, and more positions
+// than a thread takes at a time.
+TEST_F(OneDNNLayersTest, SoftmaxOfScoresFarApart) {
+  Pair pair(Layer("Power", "data", "far", "power_param { scale: 60 }")
+      + Layer("Softmax", "far", "prob"), {2, 21, 40, 33}, TEST);
+  pair.Run(1e-5);
+  const Blob<float>& probabilities = *pair.net->output_blobs()[0];
+  for (int i = 0; i < probabilities.count(); ++i) {
+    ASSERT_TRUE(probabilities.cpu_data()[i] >= 0);
+    ASSERT_LE(probabilities.cpu_data()[i], 1);
+  }
+  Blob<float>* const scores = pair.net->input_blobs()[0];
+  scores->mutable_cpu_data()[5] = std::numeric_limits<float>::quiet_NaN();
+  pair.net->Forward();
+  EXPECT_TRUE(std::isnan(probabilities.cpu_data()[5]));
+  EXPECT_FALSE(std::isnan(probabilities.cpu_data()[6]));
 }
 
 TEST_F(OneDNNLayersTest, LayersInPlaceAreFoldedAndWeightsStay) {

@@ -30,6 +30,7 @@ from renet.benchmark.network_parts import (
     inputs_of,
     measure_errors,
     network,
+    network_sides,
     time_foreign,
     time_group,
     time_layers,
@@ -377,6 +378,28 @@ def test_the_recurrent_network_beside_pytorchs(with_peer: Settings) -> None:
 def test_a_network_of_others_beside_pytorchs(with_peer: Settings, model: str) -> None:
     found = time_foreign(with_peer, model, (1, 3, *QUICK.foreign))
     assert CAFFE in found["sides"] and found["differences"][PYTORCH] < 1e-4
+
+
+OTHERS_LAYERS = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 6 dim: 11 dim: 9 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 3 pad: 1 group: 2 weight_filler { type: "xavier" } } }
+layer { name: "lrn" type: "LRN" bottom: "conv" top: "lrn" lrn_param { local_size: 3 alpha: 0.5 beta: 0.75 k: 2 } }
+layer { name: "ave" type: "Pooling" bottom: "lrn" top: "ave"
+  pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 } }
+layer { name: "up" type: "Deconvolution" bottom: "ave" top: "up"
+  convolution_param { num_output: 4 kernel_size: 4 stride: 2 group: 4 weight_filler { type: "xavier" } } }
+layer { name: "cut" type: "Crop" bottom: "up" bottom: "conv" top: "cut" crop_param { axis: 2 offset: 1 offset: 2 } }
+layer { name: "sum" type: "Eltwise" bottom: "cut" bottom: "conv" bottom: "lrn" top: "sum" }
+layer { name: "all" type: "Pooling" bottom: "sum" top: "all" pooling_param { pool: AVE global_pooling: true } }
+layer { name: "scores" type: "InnerProduct" bottom: "all" top: "scores"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+"""
+
+
+def test_layers_of_others_networks_in_pytorch(with_peer: Settings, tmp_path: Path) -> None:
+    sides = network_sides(with_peer, OTHERS_LAYERS, "", tmp_path, FORWARD, alone=True)
+    assert compare(sides, 1, with_peer.threads)["differences"][PYTORCH] < 1e-5
 
 
 @pytest.mark.parametrize(("model", "millions"), [

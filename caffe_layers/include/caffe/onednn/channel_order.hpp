@@ -55,6 +55,12 @@ void Product(size_t count, const float* from, const float* other, bool rectify,
 /// What is negative becomes 0; a NaN stays one.
 void Rectify(size_t count, float* values);
 
+/// What is not positive is multiplied by slope[c]. `to` may be `from`.
+void ScaleNegative(const ChannelOrder& order, const float* from,
+    const std::vector<float>& slope, float* to);
+/// Zeros where the last block is filled up.
+void ClearFilling(const ChannelOrder& order, float* values);
+
 /// A pooling's windows; those at the end may reach beyond the map.
 struct PoolingWindows {
   int height, width, out_height, out_width;

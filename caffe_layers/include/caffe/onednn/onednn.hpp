@@ -168,7 +168,7 @@ void Accumulate(const dnnl::memory& from, const dnnl::memory& to);
  */
 class PackedWeights {
  public:
-  /// @param plain the weights' shape in Caffe's order.
+  /// @param plain the weights as they lie in Caffe's order.
   dnnl::memory Get(SyncedMemory* weights, const dnnl::memory::desc& plain,
       const dnnl::memory::desc& order);
 

@@ -159,6 +159,7 @@ void SoftmaxWithLossLayer<Dtype>::Forward_cpu(
   Dtype* counted = counts_pixels_ ? pixel_count_.mutable_cpu_data() : NULL;
   for (int i = 0; i < outer_num_; ++i) {
     const Dtype* map = prob + i * classes() * inner_num_;
+#pragma omp parallel for if (inner_num_ > 10000)
     for (int j = 0; j < inner_num_; ++j) {
       const int pixel = i * inner_num_ + j;
       const int value = static_cast<int>(label[pixel]);

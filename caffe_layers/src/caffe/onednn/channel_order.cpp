@@ -4,15 +4,7 @@
 #include <cfloat>
 #include <cstring>
 
-// Code for the vectors of each processor, chosen when the program is loaded.
-// Sanitizers are not ready yet by then.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) \
-    && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define FOR_EACH_PROCESSOR \
-  __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define FOR_EACH_PROCESSOR
-#endif
+#include "caffe/onednn/each_processor.hpp"
 
 namespace caffe {
 
@@ -60,6 +52,19 @@ void ScaleAndRectifyLine(int count, const float* from, const float* scale,
   }
   for (int j = 0; i + j < count; ++j) {
     to[i + j] = Rectified(scale[j] * from[i + j] + shift[j]);
+  }
+}
+
+FOR_EACH_PROCESSOR
+void SlopeLine(int count, const float* from, const float* slope, float* to) {
+  int i = 0;
+  for (; i + 16 <= count; i += 16) {
+    for (int j = 0; j < 16; ++j) {
+      to[i + j] = from[i + j] > 0 ? from[i + j] : slope[j] * from[i + j];
+    }
+  }
+  for (int j = 0; i + j < count; ++j) {
+    to[i + j] = from[i + j] > 0 ? from[i + j] : slope[j] * from[i + j];
   }
 }
 
@@ -285,6 +290,27 @@ void Product(size_t count, const float* from, const float* other, bool rectify,
 void Rectify(size_t count, float* values) {
   ForEachPiece(count, [&](size_t first, int piece) {
     RectifyLine(piece, values + first);
+  });
+}
+
+void ClearFilling(const ChannelOrder& order, float* values) {
+  const int last = order.channels % order.width;
+  if (last == 0) { return; }
+  const size_t line = static_cast<size_t>(order.positions) * order.width;
+  for (int n = 0; n < order.num; ++n) {
+    float* const block = values
+        + (static_cast<size_t>(n + 1) * order.blocks - 1) * line;
+    for (size_t i = 0; i < line; i += order.width) {
+      std::fill(block + i + last, block + i + order.width, 0.f);
+    }
+  }
+}
+
+void ScaleNegative(const ChannelOrder& order, const float* from,
+    const std::vector<float>& slope, float* to) {
+  ForEachLine(order, [&](size_t first, int count, int block) {
+    const OfBlock slopes(slope, block, order.width);
+    SlopeLine(count, from + first, slopes.values, to + first);
   });
 }
 

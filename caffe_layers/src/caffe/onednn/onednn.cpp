@@ -232,8 +232,11 @@ memory PackedWeights::Get(SyncedMemory* weights, const memory::desc& plain,
     }
     Reorder(here, packed->layout->memory());
     packed->version = weights->version();
-    const bool winograd = order.data.format_kind == dnnl_format_kind_wino;
-    if (!winograd && !weights->exposed()) {
+    // what ToPlain() could turn back
+    const memory::dims dims = order.dims();
+    const bool turns_back = order.data.format_kind != dnnl_format_kind_wino
+        && plain == PlainOrder(std::vector<int>(dims.begin(), dims.end()));
+    if (turns_back && !weights->exposed()) {
       weights->set_layout(packed->layout, false);
     }
   }
