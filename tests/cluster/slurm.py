@@ -42,6 +42,8 @@ def lacking() -> str | None:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         return f"there is no {', '.join(missing)} (Debian: slurm-wlm, munge)"
+    if not list(Path("/usr/lib").glob("*/pmix2/lib/libpmix.so")):
+        return "srun finds no PMIx (Debian: libpmix-dev)"
     if os.geteuid() != 0:
         return "Slurm's daemons need root"
     return None

@@ -2,6 +2,7 @@
 // into a library of its own (mpi_library.hpp).
 #include <mpi.h>
 #include <sched.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -35,6 +37,46 @@ template <typename T> MPI_Datatype TypeOf();
 template <> MPI_Datatype TypeOf<float>() { return MPI_FLOAT; }
 template <> MPI_Datatype TypeOf<double>() { return MPI_DOUBLE; }
 template <> MPI_Datatype TypeOf<int64_t>() { return MPI_INT64_T; }
+
+/// Open MPI's mpirun among the processes that this one comes from; 0: it is on
+/// another host, or there is none.
+pid_t FindLauncher() {
+  pid_t process = getppid();
+  while (process > 1) {
+    const std::string folder = "/proc/" + std::to_string(process);
+    std::string name;
+    std::ifstream(folder + "/comm") >> name;
+    if (name == "prterun") { return process; }
+    std::ifstream status(folder + "/status");
+    std::string word;
+    process = 0;
+    while (status >> word) {
+      if (word == "PPid:") {
+        status >> process;
+        break;
+      }
+    }
+  }
+  return 0;
+}
+
+/**
+ * @brief Ends Open MPI's mpirun a little later.
+ *
+ * Else it would wait for a host that it does not reach as long as the system's
+ * connections do, a quarter of an hour, and then end as if all had gone well. It
+ * asks whether one means it, so that it takes three signals.
+ */
+void EndLauncher() {
+  const pid_t launcher = FindLauncher();
+  if (launcher == 0 || fork() != 0) { return; }
+  setsid();  // mpirun ends this process's group
+  for (int i = 0; i < 3; ++i) {
+    sleep(1);
+    kill(launcher, SIGTERM);
+  }
+  _exit(0);
+}
 
 /// What a rank tells another one that asks what keeps it.
 struct Note {
@@ -192,7 +234,7 @@ class MpiCollective : public Collective {
     }
     std::ostringstream text;
     text << "waited " << seconds_ << " seconds for " << what;
-    bool is_first = true;
+    bool is_first = true, has_lost_host = false;
     for (int rank = 0; rank < size_; ++rank) {
       if (rank == rank_) { continue; }
       const bool waits = has_told_[rank] && told_[rank].is_in_call && told_[rank].calls == calls_;
@@ -205,11 +247,13 @@ class MpiCollective : public Collective {
         text << "is still busy in iteration " << told_[rank].iteration;
       } else {
         text << "does not answer";
+        has_lost_host = has_lost_host || host(rank) != host(rank_);
       }
     }
     // of those that wait one tells it
     if (!is_first) { usleep(static_cast<int>(2e6 * SECONDS_TO_ANSWER)); }
     Say(text.str());
+    if (has_lost_host) { EndLauncher(); }
     Abort(1);
   }
 
