@@ -11,6 +11,8 @@ JOBS ?= $(shell nproc)
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+FUZZ_ARGS ?=
+SOAK_ARGS ?= --minutes 60 --images 20000 --iterations 20000
 GPU_DATA_ARGS ?=
 MPICXX ?=
 CLUSTER_ARGS ?=
@@ -281,6 +283,17 @@ lock: ## requirements.lock anew: the packages of requirements.txt and requiremen
 	    requirements.txt requirements-dev.txt -o requirements.lock
 	}
 	quietly "requirements.lock" lock lock
+
+.PHONY: fuzz-readers
+fuzz-readers: caffe ## the readers of files, each fuzzed for a minute by atheris, led by coverage; FUZZ_ARGS="--seconds 3600 image"
+	@$(BEGIN)
+	[[ -d build/atheris/atheris ]] || quietly "atheris" atheris $(PYTHON) -m pip install --no-deps --target build/atheris atheris==3.0.0
+	exec 9>&-
+	PYTHONPATH=build/atheris $(PYTHON) tests/fuzz_readers.py --corpus build/corpus $(FUZZ_ARGS)
+
+.PHONY: soak
+soak: caffe ## commands killed, stopped, out of disk, on damaged snapshots, at random, for an hour; SOAK_ARGS="--minutes 600"
+	@$(PYTHON) tests/soak.py $(SOAK_ARGS)
 
 .PHONY: clean
 clean: ## removes what was built, not what was downloaded, prepared or trained

@@ -12,6 +12,7 @@ from renet.common.errors import UserError
 from renet.conversion.class_file import LABELME_IGNORED
 from renet.conversion.regions import covered, paint
 from renet.data.dataset import IGNORE_LABEL
+from renet.data.image_formats import check_stated_size
 
 BACKGROUNDS = ("_background_", "background")  # labelme's name, and CVAT's
 
@@ -101,6 +102,7 @@ class AnnotatedImage:
         Raises:
             UserError: a region does not lie in the image; names `where`.
         """
+        check_stated_size(self.height, self.width, where)
         size = (self.height, self.width)
         regions = ((classes.label_of(one.name), covered(one.shape, size, where)) for one in self.regions)
         return paint(regions, size, classes.unlabelled)

@@ -16,7 +16,7 @@ from renet.conversion.prepare import OutputOptions, file_fingerprint, framed, pr
 from renet.conversion.regions import coco_runs
 from renet.data.catalog import VOC2012
 from renet.data.dataset import IGNORE_LABEL, Dataset
-from renet.data.image_formats import read_image_bytes
+from renet.data.image_formats import check_stated_size, read_image_bytes
 from renet.data.image_ids import check_name
 from renet.data.images import LabelFrame, normalise
 from renet.data.split_writer import LeftOut, Pair, Sample
@@ -78,6 +78,7 @@ def draw_label(image: AnnotatedImage, where: str) -> np.ndarray:
     Raises:
         UserError: an object's shape is no shape within the image; names `where`.
     """
+    check_stated_size(image.height, image.width, where)
     shapes: dict[int, list[dict[str, Any]]] = {}  # in the order of the classes, the crowds last
     for instance in sorted(image.instances, key=lambda one: (one.crowd, _LABELS[one.category])):
         drawn = coco_runs(instance.shape, (image.height, image.width), where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -64,9 +65,10 @@ def _numbers(
     """Attributes as numbers."""
     try:
         values = [kind(element.get(name, missing)) for name in names]  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        values = [np.nan]
-    if not np.isfinite(values).all():
+        finite = all(map(math.isfinite, values))
+    except (TypeError, ValueError, OverflowError):
+        finite = False
+    if not finite:
         raise UserError(f"{where}: a <{element.tag}> without numbers as its {', '.join(names)}")
     return values
 

@@ -15,7 +15,7 @@ from renet.common.text_files import read_json
 from renet.conversion.annotated_image import ClassNames
 from renet.conversion.regions import paint
 from renet.data.bad_samples import SampleError
-from renet.data.image_formats import load_image
+from renet.data.image_formats import check_stated_size, load_image
 
 # What labelme draws of lines and points where it makes masks of them.
 _LINE_WIDTH, _POINT_RADIUS = 10, 5
@@ -41,6 +41,7 @@ def read_labelme(file: Path, classes: ClassNames) -> np.ndarray:
     unknown = classes.unknown(shape["label"] for shape in shapes)
     if unknown is not None:
         raise SampleError(file, unknown)
+    check_stated_size(*size, str(file))
     return paint(_regions(shapes, size, classes, file), size, classes.unlabelled)
 
 

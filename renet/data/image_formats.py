@@ -15,8 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from tqdm import TMonitor
 
-from renet.common.errors import first_line
+from renet.common.errors import UserError, first_line
 from renet.common.input_files import read_bytes
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "PPM", "JPEG2000")  # Pillow's names
@@ -24,7 +25,7 @@ NAMES = "JPEG, PNG, TIFF, BMP, WebP, PPM and JPEG 2000"
 MOST_FILE_BYTES = 2**30
 # What a whole file of each format ends in; others are decoded to find out.
 _ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
-# Lines that libtiff, libpng, libjpeg and OpenJPEG write to stderr by themselves.
+# Lines that libtiff, libpng, libjpeg and OpenJPEG write to stderr by themselves, as far as they can be told.
 _NOISE = re.compile(rb"(tempfile\.tif|TIFF\w*|JPEGLib|libpng \w+|Corrupt JPEG data|Premature end of JPEG|OpenJPEG)\b")
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -107,6 +108,16 @@ def decoded(encoded: bytes, flags: int) -> np.ndarray | None:
             return None
 
 
+def check_stated_size(height: int, width: int, where: str) -> None:
+    """Make sure that an image whose size a file of annotations states is none too large to be drawn.
+
+    Raises:
+        UserError: it is; names `where`.
+    """
+    if height * width > (Image.MAX_IMAGE_PIXELS or sys.maxsize):
+        raise UserError(f"{where}: is said to be {str(width)[:12]} x {str(height)[:12]}, which {_too_many()}")
+
+
 def _too_many() -> str:
     return f"has more than {Image.MAX_IMAGE_PIXELS} pixels"
 
@@ -118,7 +129,10 @@ _stderr = _kept = -1  # the process's stderr meanwhile, and what the libraries s
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep the lines off stderr that image libraries write there; what others write comes through, a little later."""
+    """Keep the lines off stderr that image libraries write there.
+
+    Where other threads are at work, what they write comes through, a little later.
+    """
     global _within
     with _lock:
         if not _within:
@@ -158,4 +172,6 @@ def _restore() -> None:
         said = os.pread(_kept, size, 0)
         os.ftruncate(_kept, 0)
         os.lseek(_kept, 0, os.SEEK_SET)
-        os.write(2, b"".join(line for line in said.splitlines(keepends=True) if not _NOISE.match(line)))
+        ours = threading.current_thread()
+        if any(one is not ours and not isinstance(one, TMonitor) for one in threading.enumerate()):
+            os.write(2, b"".join(line for line in said.splitlines(keepends=True) if not _NOISE.match(line)))

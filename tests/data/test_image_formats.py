@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
+import threading
 import zlib
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from PIL import Image
 from segmentation_helpers import call_tool, only_line, save_labels, write_dataset_json, write_split
 
 from renet.common.errors import UserError
+from renet.conversion.annotated_image import AnnotatedImage, ClassNames
+from renet.conversion.labelme import read_labelme
 from renet.data.datum import Datum, pack_encoded
 from renet.data.image_formats import (
     FORMATS,
@@ -114,8 +118,19 @@ def test_libraries_say_nothing_beside_our_line(capfd: pytest.CaptureFixture[str]
             normalise(content, "x")
         decoded_or_not(content)
     assert capfd.readouterr().err == ""
-    with quiet_libraries():
+    said, go_on = threading.Event(), threading.Event()
+
+    def somebody_else() -> None:
         os.write(2, b"somebody else's line\ntempfile.tif: Using code not yet in table.\n")
+        said.set()
+        go_on.wait()
+
+    other = threading.Thread(target=somebody_else)
+    with quiet_libraries():
+        other.start()
+        said.wait()
+    go_on.set()
+    other.join()
     assert capfd.readouterr().err == "somebody else's line\n"
 
 
@@ -124,6 +139,24 @@ def decoded_or_not(content: bytes) -> None:
         decoded(content, -1)
     except ValueError:
         return
+
+
+def test_sizes_of_annotations_are_compared_before_anything_is_drawn(tmp_path: Path) -> None:
+    huge = 10**6
+    entry = {"imageHeight": huge, "imageWidth": huge, "shapes": [], "imagePath": "a.jpg"}
+    (tmp_path / "a.json").write_text(json.dumps(entry))
+    classes = ClassNames.of(["a"])
+    peak_growth()
+    before = peak_growth()
+    with pytest.raises(
+        UserError, match=r"a\.json: is said to be 1000000 x 1000000, which has more than 89478485 pixels"
+    ):
+        read_labelme(tmp_path / "a.json", classes)
+    with pytest.raises(UserError, match="x: is said to be"):
+        AnnotatedImage("a.jpg", huge, huge).label(classes, "x")
+    with pytest.raises(UserError, match="x: is said to be"):
+        AnnotatedImage("a.jpg", 10**400, 1).label(classes, "x")
+    assert peak_growth() - before < 50_000
 
 
 HOSTILE = {
