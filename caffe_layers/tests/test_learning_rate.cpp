@@ -69,7 +69,7 @@ TYPED_TEST(LearningRateTest, TestWarmUpOfEveryPolicy) {
 
 TYPED_TEST(LearningRateTest, TestWrongSettingsAreTold) {
   const string rule = "base_lr: 1 lr_policy: 'fixed' ";
-  EXPECT_DEATH(SolverUnderTest<TypeParam>(rule + "warmup_iter: -1"), "warmup_iter is a number of iterations");
+  EXPECT_DEATH(SolverUnderTest<TypeParam>(rule + "warmup_iter: -1"), "warmup_iter is -1, expected a number of iterations");
   for (const string value : {"-0.5", "nan", "inf"}) {
     EXPECT_DEATH(SolverUnderTest<TypeParam>(rule + "warmup_start_lr: " + value),
         "warmup_start_lr is " + value + ", expected a rate of 0 or more");

@@ -23,7 +23,7 @@ TYPED_TEST(SegmentationDataLayerTest, TestBadParameters) {
   this->AddSource("split", this->SmallScenes(1));
   const LayerParameter good(this->param_);
   this->data_param()->set_batch_size(0);
-  this->ExpectDeathAtSetUp(layer + "batch_size 0 given; expected 1 or more");
+  this->ExpectDeathAtSetUp(layer + "batch_size 0 given; expected 1 to");
   this->data_param()->set_batch_size(2);
   this->ExpectDeathAtSetUp(
       layer + "batch_size 2 given without a crop; expected batch_size 1");
@@ -45,10 +45,25 @@ TYPED_TEST(SegmentationDataLayerTest, TestBadParameters) {
   }
   this->param_ = good;
   this->data_param()->set_prefetch(0);
-  this->ExpectDeathAtSetUp(layer + "prefetch 0 given; expected 1 batch");
+  this->ExpectDeathAtSetUp(layer + "prefetch 0 given; expected 1 to 1024");
   this->param_ = good;
   this->data_param()->set_prefetch_threads(0);
   this->ExpectDeathAtSetUp(layer + "prefetch_threads 0 given; expected 1");
+  this->data_param()->set_prefetch_threads(4000000000u);
+  this->ExpectDeathAtSetUp(layer + "prefetch_threads 4000000000 given; expected 1 to 1024");
+  this->param_ = good;
+  this->data_param()->set_prefetch(4000000000u);
+  this->ExpectDeathAtSetUp(layer + "prefetch 4000000000 given; expected 1 to 1024");
+  this->param_ = good;
+  this->data_param()->set_batch_size(4000000000u);
+  this->ExpectDeathAtSetUp(layer + "batch_size 4000000000 given; expected 1 to");
+  this->data_param()->set_batch_size(1000);
+  this->data_param()->set_crop_height(100000);
+  this->data_param()->set_crop_width(100000);
+  this->ExpectDeathAtSetUp(layer + "prefetch 4 batches of batch_size 1000, .* take [0-9]* MB, and this machine has");
+  this->param_ = good;
+  this->data_param()->set_ignore_label(300);
+  this->ExpectDeathAtSetUp(layer + "ignore_label 300 given; expected 0 to 255");
   this->param_ = good;
   this->param_.mutable_transform_param()->set_mirror(true);
   this->ExpectDeathAtSetUp(layer + "transform_param given; expected");

@@ -417,7 +417,7 @@ TYPED_TEST(UnpoolingLayerTest, TestBadParametersAreNamed) {
   this->ExpectDeath(unpooling + "kernel_size: 2 unpool_size: 0 }",
       who + "unpooling_param's unpool_size must be 1 or more");
   this->ExpectDeath(upsample + "scale: 0 }",
-      whom + "upsample_param's scale must be 1 or more");
+      whom + "upsample_param's scale is 0 and ");
   this->ExpectDeath(upsample + "upsample_h: 4 }",
       whom + "give upsample_h and upsample_w together");
   this->ExpectDeath(upsample + "scale: 3 pad_out_w: true }",

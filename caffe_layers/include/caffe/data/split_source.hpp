@@ -13,6 +13,11 @@
 
 namespace caffe {
 
+/// A Datum's encoded image; ends the program where it has none. `kind` and
+/// `describe` as of DecodeImage.
+const std::string& EncodedImage(const Datum& datum, const char* kind,
+    const std::string& describe);
+
 /**
  * @brief The items of prepared splits, one split after the other: folders, each
  *        with images.lmdb and labels.lmdb (Datums with encoded images under the

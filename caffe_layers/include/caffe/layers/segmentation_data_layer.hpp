@@ -124,6 +124,8 @@ class SegmentationDataLayer : public Layer<Dtype> {
   string Name() const;
   /// The checks of what every layer's fields come to.
   void CheckParameters() const;
+  void CheckBound(const char* field, uint32_t value, uint32_t least,
+      uint32_t most) const;
   /// Which samples come; forgets what was read ahead.
   void SetOrder(uint64_t seed);
   void LoadItem(Batch* batch, int64_t forward_pass, int item) const;

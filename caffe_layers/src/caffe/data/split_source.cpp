@@ -10,6 +10,13 @@
 
 namespace caffe {
 
+const std::string& EncodedImage(const Datum& datum, const char* kind,
+    const std::string& describe) {
+  CHECK(datum.encoded()) << describe << "the " << kind
+      << "'s Datum holds raw pixels; expected an encoded image";
+  return datum.data();
+}
+
 SplitSource::SplitSource(const std::vector<std::string>& folders,
     bool has_label, const std::string& owner) : owner_(owner), count_(0) {
   for (const std::string& folder : folders) { Open(folder, has_label); }
@@ -64,9 +71,7 @@ std::string SplitSource::Read(int64_t item, bool label) const {
   Datum datum;
   CHECK(reader.Read(item - split.first, &datum)) << Describe(item)
       << "the " << kind << "'s value is no Datum";
-  CHECK(datum.encoded()) << Describe(item) << "the " << kind
-      << "'s Datum holds raw pixels; expected an encoded image";
-  return datum.data();
+  return EncodedImage(datum, kind, Describe(item));
 }
 
 cv::Mat SplitSource::Image(int64_t item) const {

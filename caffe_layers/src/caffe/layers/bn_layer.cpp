@@ -52,6 +52,12 @@ void BNLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
       << ": the input must be N x C x H x W, and is "
       << bottom[0]->shape_string();
   if (this->blobs_.empty()) { FillBlobs(bottom[0]->shape(1)); }
+  CHECK_EQ(running_ ? 4u : 2u, this->blobs_.size()) << Name() << ": blobs has "
+      "another number of parameters than this form";
+  for (const shared_ptr<Blob<Dtype> >& blob : this->blobs_) {
+    CHECK_EQ(blob->count(), this->blobs_[SCALE]->count()) << Name()
+        << ": blobs differ in their number of channels";
+  }
   this->param_propagate_down_.resize(this->blobs_.size(), true);
   if (running_) { HoldFrom(frozen_ ? SCALE : MEAN); }
 }

@@ -1,3 +1,4 @@
+#include <climits>
 #include <vector>
 
 #include "caffe/layer_factory.hpp"
@@ -32,19 +33,23 @@ void InterpLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
 template <typename Dtype>
 BilinearWindow InterpLayer<Dtype>::Window(int length) const {
   const InterpParameter& param = this->layer_param_.interp_param();
-  const BilinearWindow window = { length, -param.pad_beg(),
-      length + param.pad_beg() + param.pad_end() };
-  CHECK_GT(window.size, 0)
+  const int64_t left = static_cast<int64_t>(length) + param.pad_beg() +
+      param.pad_end();
+  CHECK_GT(left, 0)
       << this->Name() << ": interp_param's pad_beg " << param.pad_beg()
       << " and pad_end " << param.pad_end() << " leave nothing of a map of "
       << length << " rows or columns";
-  return window;
+  return { length, -param.pad_beg(), static_cast<int>(left) };
 }
 
 template <typename Dtype>
 int InterpLayer<Dtype>::Resized(int size) const {
   const InterpParameter& param = this->layer_param_.interp_param();
-  return (size - 1) / param.shrink_factor() * param.zoom_factor() + 1;
+  const int64_t resized = static_cast<int64_t>(
+      (size - 1) / param.shrink_factor()) * param.zoom_factor() + 1;
+  CHECK_LE(resized, INT_MAX) << this->Name() << ": interp_param's zoom_factor "
+      << param.zoom_factor() << " is too large for " << size << " rows or columns";
+  return resized;
 }
 
 template <typename Dtype>

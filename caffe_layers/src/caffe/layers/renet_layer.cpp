@@ -39,28 +39,34 @@ void ReNetLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
   CHECK_EQ(bottom[0]->num_axes(), 4) << this->type() << " layer \"" << name
       << "\": the bottom must be N x C x H x W, but its shape is "
       << bottom[0]->shape_string();
-  hidden_ = param.num_output();
   channels_ = bottom[0]->channels();
+  // a real number, which no field makes overflow
+  const double values = std::max(2. * Gates() * param.num_output(),
+      1. * channels_ * param.patch_height() * param.patch_width());
+  CHECK_LE(values, INT_MAX) << this->type() << " layer \"" << name
+      << "\": renet_param.num_output " << param.num_output() << " or the patches"
+      << " of " << param.patch_height() << " x " << param.patch_width()
+      << " are too large.";
+  hidden_ = param.num_output();
   inputs_ = channels_ * param.patch_height() * param.patch_width();
   peephole_ = param.peephole();
-  if (this->blobs_.empty()) {
-    this->blobs_.resize(2 * ScanBlobs());
-    vector<int> input_weights(2), bias(1), recurrent_weights(2), peephole(2);
-    input_weights[0] = bias[0] = recurrent_weights[0] = Gates() * hidden_;
-    input_weights[1] = inputs_;
-    recurrent_weights[1] = peephole[1] = hidden_;
-    peephole[0] = 3;
-    for (int scan = 0; scan < 2; ++scan) {
-      shared_ptr<Blob<Dtype> >* blobs = &this->blobs_[scan * ScanBlobs()];
-      blobs[0].reset(new Blob<Dtype>(input_weights));
-      blobs[1].reset(new Blob<Dtype>(bias));
-      blobs[2].reset(new Blob<Dtype>(recurrent_weights));
-      if (peephole_) {
-        blobs[3].reset(new Blob<Dtype>(peephole));
-      }
-      FillParameters(scan);
-    }
+  const int units = Gates() * hidden_;
+  const vector<int> shapes[] =
+      { { units, inputs_ }, { units }, { units, hidden_ }, { 3, hidden_ } };
+  const bool fresh = this->blobs_.empty();
+  const size_t count = 2 * ScanBlobs();
+  if (fresh) { this->blobs_.resize(count); }
+  CHECK_EQ(count, this->blobs_.size()) << this->type() << " layer \"" << name
+      << "\": blobs has another number of weights than this unit.";
+  for (size_t i = 0; i < count; ++i) {
+    const vector<int>& shape = shapes[i % ScanBlobs()];
+    if (fresh) { this->blobs_[i].reset(new Blob<Dtype>(shape)); }
+    CHECK(this->blobs_[i]->shape() == shape) << this->type() << " layer \""
+        << name << "\": blobs " << i << " is "
+        << this->blobs_[i]->shape_string() << " and with these fields would be "
+        << Blob<Dtype>(shape).shape_string();
   }
+  for (int scan = 0; fresh && scan < 2; ++scan) { FillParameters(scan); }
   this->param_propagate_down_.resize(this->blobs_.size(), true);
 }
 

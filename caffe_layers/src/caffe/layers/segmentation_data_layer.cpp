@@ -1,6 +1,9 @@
 #ifdef USE_OPENCV
 #ifdef USE_LMDB
+#include <unistd.h>
+
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -16,6 +19,8 @@ namespace caffe {
 namespace {
 
 const int LEVELS = 256;
+const uint32_t MOST_THREADS = 1024;
+const uint32_t MOST_BATCHES = 1024;  // that are kept ready
 
 // Folds coordinate 0, 1, ... of the padded image back into 0 .. size - 1:
 // 0 1 2 3 2 1 0 1 2 3 ... for size 4.
@@ -144,11 +149,19 @@ SegmentationDataLayer<Dtype>::ReadSettings() const {
 }
 
 template <typename Dtype>
+void SegmentationDataLayer<Dtype>::CheckBound(const char* field,
+    uint32_t value, uint32_t least, uint32_t most) const {
+  CHECK(value >= least && value <= most) << Name() << ": " << field << " "
+      << value << " given; expected " << least << " to " << most;
+}
+
+template <typename Dtype>
 void SegmentationDataLayer<Dtype>::CheckParameters() const {
   const SegmentationDataParameter& param = settings_.param;
   const string layer = Name() + ": ";
-  CHECK_GE(param.batch_size(), 1u) << layer << "batch_size "
-      << param.batch_size() << " given; expected 1 or more";
+  CheckBound("batch_size", param.batch_size(), 1, INT_MAX);
+  CheckBound("crop_height", param.crop_height(), 0, INT_MAX);
+  CheckBound("crop_width", param.crop_width(), 0, INT_MAX);
   CHECK_EQ(param.crop_height() == 0, param.crop_width() == 0) << layer
       << "crop_height " << param.crop_height() << " and crop_width "
       << param.crop_width() << " given; expected both 0 (whole images) or both"
@@ -168,10 +181,19 @@ void SegmentationDataLayer<Dtype>::CheckParameters() const {
   }
   CHECK(std::isfinite(param.scale()) && param.scale() != 0) << layer
       << "scale " << param.scale() << " given; expected a finite number, not 0";
-  CHECK_GE(param.prefetch_threads(), 1u) << layer << "prefetch_threads "
-      << param.prefetch_threads() << " given; expected 1 or more";
-  CHECK_GE(param.prefetch(), 1u) << layer << "prefetch " << param.prefetch()
-      << " given; expected 1 batch or more";
+  CHECK_LE(param.ignore_label(), 255u) << layer << "ignore_label "
+      << param.ignore_label() << " given; expected 0 to 255, as labels have";
+  CheckBound("prefetch_threads", param.prefetch_threads(), 1, MOST_THREADS);
+  CheckBound("prefetch", param.prefetch(), 1, MOST_BATCHES);
+  const double bytes = 1. * param.prefetch() * param.batch_size() *
+      param.crop_height() * param.crop_width() * (settings_.channels + 1) *
+      sizeof(Dtype);
+  const double memory = 1. * sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE);
+  CHECK_LE(bytes, memory) << layer << "prefetch " << param.prefetch()
+      << " batches of batch_size " << param.batch_size() << ", crop_height "
+      << param.crop_height() << " and crop_width " << param.crop_width()
+      << " take " << std::llround(bytes / 1e6) << " MB, and this machine has "
+      << std::llround(memory / 1e6);
   Augmentation::Check(param, layer);
 }
 
@@ -211,7 +233,13 @@ void SegmentationDataLayer<Dtype>::LoadItem(Batch* batch, int64_t forward_pass,
       param.mirror() && order_->Draw(sample, SampleOrder::MIRROR, 2) == 1;
   if (augmentation_->enabled()) {
     // What comes back is the crop itself.
-    augmentation_->Apply(sample, scaled, crop, flip, &image, &label);
+    try {
+      augmentation_->Apply(sample, scaled, crop, flip, &image, &label);
+    } catch (const cv::Exception& error) {  // one too long for OpenCV
+      LOG(FATAL) << settings_.source->Describe(item) << "an image of "
+          << decoded.height << " x " << decoded.width
+          << " cannot be augmented: " << error.what();
+    }
     crop.x = crop.y = 0;
     flip = false;
   }

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <climits>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -13,6 +14,8 @@ namespace {
 
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
+
+const int WIDEST = 32767;  // of a window: its area is an int
 
 const FieldDescriptor* Field(const Message& param, const string& name) {
   return param.GetDescriptor()->FindFieldByName(name);
@@ -57,6 +60,9 @@ void UnpoolingLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& /*bottom*/,
   CHECK(stride[0] > 0 && stride[1] > 0)
       << Name() << ": unpooling_param's stride must be 1 or more";
   GetSides(param, "pad", "pad", pad);
+  CHECK(kernel[0] <= WIDEST && kernel[1] <= WIDEST && stride[0] <= INT_MAX / 2 &&
+      stride[1] <= INT_MAX / 2) << Name() << ": unpooling_param's kernel_size or "
+      << "stride is too large";
   CHECK(pad[0] >= 0 && pad[0] < kernel[0] && pad[1] >= 0 && pad[1] < kernel[1])
       << Name() << ": unpooling_param's pad must be less than its kernel_size";
   size_[0] = size_[1] = 0;
@@ -75,8 +81,12 @@ void UnpoolingLayer<Dtype>::ChooseSizes(int* height, int* width) const {
   const PoolingAxis* const axes[] = { &rows_, &columns_ };
   int* const sizes[] = { height, width };
   for (int i = 0; i < 2; ++i) {
-    *sizes[i] = size_[i] > 0 ? size_[i] : (axes[i]->windows - 1) *
+    const int64_t reach = static_cast<int64_t>(axes[i]->windows - 1) *
         axes[i]->stride + axes[i]->kernel - 2 * axes[i]->pad;
+    CHECK_LE(reach, INT_MAX) << Name() << ": a stride or scale of "
+        << axes[i]->stride << " is too large for " << axes[i]->windows
+        << " rows or columns";
+    *sizes[i] = size_[i] > 0 ? size_[i] : reach;
   }
 }
 

@@ -13,8 +13,9 @@ void UpsampleLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
   int scale[2] = { static_cast<int>(param.scale()),
       static_cast<int>(param.scale()) };
   this->GetSides(param, "scale", "scale", scale);
-  CHECK(scale[0] > 0 && scale[1] > 0)
-      << this->Name() << ": upsample_param's scale must be 1 or more";
+  CHECK(scale[0] > 0 && scale[1] > 0 && scale[0] < (1 << 15) &&
+      scale[1] < (1 << 15)) << this->Name() << ": upsample_param's scale is "
+      << scale[0] << " and " << scale[1] << ", expected 1 to 32767";
   const bool cut[] = { param.pad_out_h(), param.pad_out_w() };
   this->size_[0] = this->size_[1] = 0;
   if (this->GetSides(param, NULL, "upsample", this->size_)) {
