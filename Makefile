@@ -16,6 +16,11 @@ SOAK_ARGS ?= --minutes 60 --images 20000 --iterations 20000
 GPU_DATA_ARGS ?=
 MPICXX ?=
 CLUSTER_ARGS ?=
+# random shapes that `make sanitize` tries; what `make fuzz` takes of time for each program, and where its inputs grow
+SHAPES ?= 10000
+FUZZ_SECONDS ?= 600
+FUZZ_FOLDER ?= build/fuzz-inputs
+CLANGXX ?= $(or $(shell command -v clang++),$(lastword $(sort $(wildcard /usr/bin/clang++-*))))
 OS_RELEASE ?= /etc/os-release
 PROC ?= /proc
 # compute capabilities that GPU code is made for; later GPUs run what is made from the last one's PTX
@@ -260,6 +265,43 @@ test: caffe-tests mpi ## every test: lint, Caffe's and our C++ tests, pycaffe's,
 .PHONY: test-cluster
 test-cluster: mpi ## what is too long for make test: hosts, cut links, killed processes, Slurm, every network; CLUSTER_ARGS="--quick"
 	@$(PYTHON) tests/cluster/trial.py $(CLUSTER_ARGS)
+
+.PHONY: sanitize
+sanitize: caffe ## our C++ tests with the sanitizers of memory, undefined behaviour and threads; SHAPES=10000 random shapes
+	@$(BEGIN)
+	$(CONFIGURE)
+	for kind in address thread; do
+	  shown "what is around our sources" around-$$kind cmake --build build/cpu --parallel $(JOBS) --target around_$$kind
+	  configured build/sanitize-$$kind "the sanitizer: $$kind" configure-$$kind -DSANITIZE=$$kind
+	  shown "building our sources and tests with it" sanitize-$$kind cmake --build build/sanitize-$$kind --parallel $(JOBS) --target caffe-tests
+	done
+	exec 9>&-
+	# what is left behind where a CHECK ends a test is no leak of ours; OpenMP's threads are unknown to the sanitizer
+	export ASAN_OPTIONS=detect_leaks=0 CAFFE_TEST_SHAPES=$(SHAPES) OMP_WAIT_POLICY=passive
+	for kind in address thread; do
+	  [[ $$kind == address ]] && threads=2 || threads=1
+	  echo "== C++ tests with the sanitizer: $$kind"
+	  (cd build/caffe-source && OMP_NUM_THREADS=$$threads ../sanitize-$$kind/bin/caffe-tests --gtest_filter='-*GPU*') \
+	    >$(LOGS)/test-$$kind.log 2>&1 || failed "C++ tests with the sanitizer: $$kind" test-$$kind
+	  sed -n '/^\[==========\] .* ran/,$$p' $(LOGS)/test-$$kind.log
+	done
+
+.PHONY: fuzz
+fuzz: caffe ## libFuzzer over layers and images, by clang; FUZZ_SECONDS=600 each, FUZZ_FOLDER= keeps the inputs
+	@$(BEGIN)
+	$(CONFIGURE)
+	[[ -n "$(CLANGXX)" ]] || { echo "make: fuzz needs clang with libFuzzer and OpenMP: apt-get install clang libclang-rt-14-dev libomp-14-dev" >&2; exit 2; }
+	shown "what is around our sources" around-address cmake --build build/cpu --parallel $(JOBS) --target around_address
+	configured build/fuzz "the fuzzer's programs" configure-fuzz -DFUZZ=ON -DCMAKE_CXX_COMPILER=$(CLANGXX)
+	shown "building the fuzzer's programs" fuzz-programs cmake --build build/fuzz --parallel $(JOBS) --target fuzz
+	exec 9>&-
+	$(PYTHON) caffe_layers/scripts/fuzz_seeds.py $(FUZZ_FOLDER)/datum
+	for name in layer datum; do
+	  mkdir -p $(FUZZ_FOLDER)/$$name
+	  # each run is a process of its own: what a CHECK leaves in memory goes with it
+	  shown "fuzzing: $$name" fuzz-$$name env OMP_NUM_THREADS=1 build/fuzz/bin/fuzz_$$name -fork=1 -max_total_time=$(FUZZ_SECONDS) \
+	    -detect_leaks=0 -timeout=20 -rss_limit_mb=4096 -artifact_prefix=$(FUZZ_FOLDER)/$$name- $(FUZZ_FOLDER)/$$name
+	done
 
 .PHONY: demo
 demo: caffe ## the whole path on drawn scenes: data, training, prediction, scores, a page with pictures
