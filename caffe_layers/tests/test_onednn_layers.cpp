@@ -445,6 +445,11 @@ TEST_F(OneDNNLayersTest, LayersInPlaceAreFoldedAndWeightsStay) {
   EXPECT_EQ(3, onednn::FuseFollowers(*pair.net, 1, 5));
   EXPECT_EQ(2, onednn::FuseFollowers(*pair.net, 1, 3));
   pair.Run(1e-5);
+  // another plan for the same weights, and the first one again
+  pair.Reshape({1, 16, 2, 2});
+  pair.Run(1e-5);
+  pair.Reshape({2, 16, 9, 10});
+  pair.Run(1e-5);
   // whatever of it changes, weights through a pointer in somebody's hands too
   for (const shared_ptr<Blob<float> >& parameter : pair.net->params()) {
     if (parameter->count() == 1) { continue; }

@@ -427,6 +427,8 @@ void OneDNNConvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   for (size_t i = 0; i < bottom.size(); ++i) {
     ForwardPlan(plan, parameters, followers.rectify, bottom[i], top[i]);
   }
+  // what has been folded is at hand as the plan takes it
+  if (followers.affine) { folded_.weights.data()->ReleasePlain(); }
 }
 
 void OneDNNConvolutionLayer::BackwardData(const Plan& plan, Blob<float>* top,
