@@ -256,6 +256,11 @@ TEST_F(OneDNNLayersTest, DeconvolutionsEqualDoublePrecision) {
     {"kernel_size: 3 stride: 2 group: 2", 32, 64, 4, 5},
     {"kernel_size: 3 pad: 2 dilation: 2", 16, 32, 7, 7},
     {"kernel_size: 7", 16, 16, 1, 1},
+    // as Winograd's
+    {"kernel_size: 3 pad: 1", 32, 48, 14, 17},
+    {"kernel_size: 3 pad: 1 bias_term: false", 21, 19, 13, 15},
+    {"kernel_size: 3", 16, 16, 12, 13},
+    {"kernel_size: 3 pad: 2", 16, 32, 16, 18},
   };
   for (const Case& c : kDeconvolutions) {
     for (int num = 1; num <= 2; ++num) {

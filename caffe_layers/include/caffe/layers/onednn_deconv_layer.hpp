@@ -10,8 +10,9 @@ namespace caffe {
 
 /**
  * @brief DeconvolutionLayer whose forward pass is oneDNN's, for the CPU in single
- *        precision, on maps in onednn::BlockedOrder; backward, and what oneDNN
- *        has no code of its own for, as in Caffe.
+ *        precision, on maps in onednn::BlockedOrder, 3x3 kernels of stride 1 as
+ *        Winograd's; backward, and what oneDNN has no code of its own for, as in
+ *        Caffe.
  */
 class OneDNNDeconvolutionLayer : public DeconvolutionLayer<float> {
  public:

@@ -1,12 +1,20 @@
 #include "caffe/layers/onednn_deconv_layer.hpp"
 
-#include <string>
+#include <algorithm>
 #include <unordered_map>
 #include <vector>
 
 namespace caffe {
 
 using dnnl::memory;
+
+namespace {
+
+// Winograd's computes tiles of 4 x 4 results, filled or not; smaller maps than
+// this gain nothing.
+const int kLeastForWinograd = 12;
+
+}  // namespace
 
 memory::desc OneDNNDeconvolutionLayer::PlainWeights() const {
   // bottom's channels x top's channels / group x height x width
@@ -41,22 +49,29 @@ const OneDNNDeconvolutionLayer::Plan& OneDNNDeconvolutionLayer::PlanFor(
   const dnnl::prop_kind kind = this->phase_ == TEST
       ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training;
   typedef dnnl::deconvolution_forward Forward;
-  std::string code;
-  try {
-    const Forward::primitive_desc description(
-        {kind, dnnl::algorithm::deconvolution_direct, source, weights, bias,
-         target, {stride[0], stride[1]}, {dilation[0] - 1, dilation[1] - 1},
-         {pad[0], pad[1]}, {pad[0], pad[1]}}, onednn::Engine());
-    code = description.impl_info_str();
-    plan->source = description.src_desc();
-    plan->target = description.dst_desc();
-    plan->weights = description.weights_desc();
-    plan->primitive = Forward(description);
-  } catch (const dnnl::error& error) {
-    onednn::CheckOnlyMissing(error, this->layer_param_.name());
-    return *plan;
+  const int* const kernel = this->kernel_shape_.cpu_data();
+  const bool winograd = onednn::WinogradAllowed() && this->group_ == 1
+      && kernel[0] == 3 && kernel[1] == 3 && stride[0] == 1 && stride[1] == 1
+      && dilation[0] == 1 && dilation[1] == 1
+      && std::min(top.shape(2), top.shape(3)) >= kLeastForWinograd;
+  vector<dnnl::algorithm> methods;
+  if (winograd) { methods.push_back(dnnl::algorithm::deconvolution_winograd); }
+  methods.push_back(dnnl::algorithm::deconvolution_direct);
+  for (size_t i = 0; i < methods.size() && !plan->available; ++i) {
+    try {
+      const Forward::primitive_desc description(
+          {kind, methods[i], source, weights, bias, target,
+           {stride[0], stride[1]}, {dilation[0] - 1, dilation[1] - 1},
+           {pad[0], pad[1]}, {pad[0], pad[1]}}, onednn::Engine());
+      plan->source = description.src_desc();
+      plan->target = description.dst_desc();
+      plan->weights = description.weights_desc();
+      plan->primitive = Forward(description);
+      plan->available = !onednn::IsReference(description.impl_info_str());
+    } catch (const dnnl::error& error) {
+      onednn::CheckOnlyMissing(error, this->layer_param_.name());
+    }
   }
-  plan->available = !onednn::IsReference(code);
   return *plan;
 }
 
