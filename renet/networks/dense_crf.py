@@ -86,4 +86,6 @@ def dense_crf(
         **({"param": rates} if learn else {}),
         dense_crf_param={**settings, **({"learn": True} if learn and not matrices else {})},
     )
-    network.add("crf" if train else "prob", layer, text)
+    top = "crf" if train else "prob"
+    # What is learned is found again by the layer's name.
+    network.add_several("crf" if learn else top, [top], layer, text)

@@ -67,6 +67,21 @@ def test_shipped_files_are_what_the_generator_writes(repository: Path) -> None:
         assert file.read_text() == text, f"{file}: .venv/bin/python prototxt/generate.py --shipped --force"
 
 
+def test_a_deploy_network_finds_all_that_was_trained(repository: Path) -> None:
+    files = sorted((repository / "prototxt").rglob("deploy*.prototxt"))
+    for file in files:
+        trained = {
+            (layer.name, layer.type)
+            for layer in read(file.with_name("train_val.prototxt"), caffe_pb2.NetParameter()).layer
+        }
+        for layer in read(file, caffe_pb2.NetParameter()).layer:
+            crf = layer.dense_crf_param
+            learned = crf.learn or crf.kernel_weights == crf.MATRIX or crf.compatibility == crf.MATRIX
+            if (layer.name, layer.type) not in trained:
+                assert layer.type in ("Input", "Softmax", "DenseCRF") and not learned, f"{file}: {layer.name}"
+    assert files
+
+
 @pytest.mark.parametrize("item", SHIPPED, ids=lambda item: item.name)
 def test_shipped_solver_leads_to_its_network_and_runs_folder(repository: Path, item: Shipped) -> None:
     solver = read(repository / "solvers" / f"{item.name}.prototxt", caffe_pb2.SolverParameter())
