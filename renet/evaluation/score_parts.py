@@ -119,7 +119,10 @@ def _columns(name: str, counts: ClassCounts) -> dict[str, np.ndarray]:
 
 
 def _read(file: Path) -> tuple[Subject, Tally]:
-    arrays = load_npz(file, _MOST_BYTES, what="a part of scores of evaluate.py")
+    try:
+        arrays = load_npz(file, _MOST_BYTES, what="a part of scores of evaluate.py")
+    except UserError as error:
+        raise UserError(f"{error}; score it anew") from None
     try:
         header = json.loads(arrays["header"].tobytes())
         subject = Subject(**header["subject"])

@@ -8,6 +8,7 @@ import re
 import shutil
 import tarfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -235,6 +236,13 @@ def test_fetching(tmp_path: Path, archive: Path) -> None:
     with pytest.raises(UserError, match=f"^{re.escape(missing)}: the download failed .*; by hand$"):
         fetch([missing], tmp_path / "b.tar.gz", "by hand")
     assert not (tmp_path / "b.tar.gz").exists()
+
+
+def test_two_fetches_at_once_do_not_meet(tmp_path: Path, archive: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        at_once = [pool.submit(fetch, [archive.as_uri()], tmp_path / "new" / "a.tar.gz", "by hand") for _ in range(8)]
+        assert all(each.result().read_bytes() == archive.read_bytes() for each in at_once)
+    assert os.listdir(tmp_path / "new") == ["a.tar.gz"]
 
 
 def test_failed_fetch_says_where_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,3 +239,53 @@ def test_broken_files_are_told(network: caffe.Net, tmp_path: Path) -> None:
             initial_weights.fill(network, [tmp_path / name])
     with pytest.raises(UserError, match="nowhere: no such file of weights"):
         initial_weights.fill(network, [tmp_path / "nowhere"])
+
+
+def link_outside(content: h5py.File, other: Path) -> None:
+    content["data/conv1/0"] = h5py.ExternalLink(str(other), "data/conv1/0")
+
+
+def link_layer_outside(content: h5py.File, other: Path) -> None:
+    content["data/conv1"] = h5py.ExternalLink(str(other), "data/conv1")
+
+
+def link_within(content: h5py.File, other: Path) -> None:
+    content["values"] = np.zeros(3)
+    content["data/conv1/0"] = h5py.SoftLink("/values")
+
+
+def values_outside(content: h5py.File, other: Path) -> None:
+    content.create_dataset("data/conv1/0", (3,), np.float32, external=[(str(other), 0, 12)])
+
+
+def virtual_values(content: h5py.File, other: Path) -> None:
+    layout = h5py.VirtualLayout((3,), np.float32)
+    layout[:] = h5py.VirtualSource(str(other), "data/conv1/0", (3,))
+    content.create_virtual_dataset("data/conv1/0", layout)
+
+
+def endless_groups(content: h5py.File, other: Path) -> None:
+    group = content.create_group("data")
+    group["again"] = group
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (link_outside, "/data/conv1/0 is a link; "),
+        (link_layer_outside, "/data/conv1 is a link; "),
+        (link_within, "/data/conv1/0 is a link; "),
+        (values_outside, "/data/conv1/0 has its values in another file; "),
+        (virtual_values, "/data/conv1/0 has its values in another file; "),
+        (endless_groups, "lies too deep for Caffe's weights"),
+    ],
+)
+def test_hdf5_that_leads_elsewhere_is_refused(
+    network: caffe.Net, tmp_path: Path, make: Callable[[h5py.File, Path], None], said: str
+) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as content:
+        content["data/conv1/0"] = np.zeros(3, np.float32)
+    with h5py.File(tmp_path / "w.h5", "w") as content:
+        make(content, tmp_path / "other.h5")
+    with pytest.raises(UserError, match=f"w.h5: .*{said}"):
+        initial_weights.fill(network, [tmp_path / "w.h5"])
