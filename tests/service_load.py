@@ -3,14 +3,16 @@
     nice -n 5 .venv/bin/python tests/service_load.py --network n_renet --images 32 --rounds 3
     nice -n 5 .venv/bin/python tests/service_load.py --network n_renet --soak 3600
 
-prints a row for the bare loop and one for each number of clients: images a second, and the milliseconds within which
-half, 95 and 99 of 100 requests were answered. Weights are drawn, images are JPEGs of 375 x 500. Each round measures all
-of them one after another, and the rows have the medians of the rounds, for what else a machine does falls on all alike.
+prints a row for the bare loop and one for each number of clients: images a second, the processors' milliseconds for one
+image (which a busy machine changes less), and the milliseconds within which half, 95 and 99 of 100 requests were
+answered. Weights are drawn, images are JPEGs of 375 x 500. Each round measures all of them one after another, and the
+rows have the medians of the rounds, for what else a machine does falls on all alike.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import statistics
 import subprocess
@@ -21,7 +23,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import cv2
-import numpy as np
 from segmentation_helpers import REPOSITORY
 from service_helpers import Served, served
 
@@ -35,12 +36,26 @@ SIZE = (375, 500)
 LINES = {"rate": r"Requests/sec:\s+([\d.]+)", **{p: rf" {p}% in ([\d.]+) secs" for p in ("50", "95", "99")}}
 
 
-def predictor_rate(predictor: renet.Predictor, image: Path, images: int) -> float:
-    """Images a second of a bare loop that reads and predicts the file."""
-    start = time.perf_counter()
+def processor_seconds(*processes: int) -> float:
+    """That processes have computed for."""
+    fields = [Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split() for process in processes]
+    return sum(int(of_one[11]) + int(of_one[12]) for of_one in fields) / os.sysconf("SC_CLK_TCK")
+
+
+def children() -> set[int]:
+    """This process's own."""
+    return {int(word) for task in Path("/proc/self/task").iterdir() for word in (task / "children").read_text().split()}
+
+
+def predictor_numbers(
+    predictor: renet.Predictor, processes: tuple[int, int], image: Path, images: int
+) -> dict[str, float]:
+    """Measure a bare loop that reads and predicts the file; `processes` are this one and the predictor's."""
+    computed, start = processor_seconds(*processes), time.perf_counter()
     for _ in range(images):
         predictor.predict(image)
-    return images / (time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return {"rate": images / seconds, "processor": (processor_seconds(*processes) - computed) / images}
 
 
 def service_numbers(service: Served, image: Path, clients: int, images: int) -> dict[str, float]:
@@ -61,11 +76,14 @@ def service_numbers(service: Served, image: Path, clients: int, images: int) -> 
         "-D",
         str(image),
     ]
+    processes = service.process.pid, service.network()
+    computed = processor_seconds(*processes)
     said = subprocess.run([*command, f"{service.url}/predict"], capture_output=True, text=True, check=True).stdout
     answered = re.search(r"\[200\]\s+(\d+) responses", said)
     assert answered and int(answered[1]) == images, said
     found = {name: re.search(pattern, said) for name, pattern in LINES.items()}
-    return {name: float(match[1]) if match else float("nan") for name, match in found.items()}
+    numbers = {name: float(match[1]) if match else float("nan") for name, match in found.items()}
+    return numbers | {"processor": (processor_seconds(*processes) - computed) / images}
 
 
 def megabytes(service: Served) -> str:
@@ -106,22 +124,25 @@ def main(arguments: argparse.Namespace) -> None:
             if arguments.soak:
                 soak(service, image, arguments.soak)
                 return
-            rates, numbers = [], defaultdict(list)
+            numbers = defaultdict(list)
+            before = children()
             with renet.Predictor(deploy, weights) as predictor:
+                processes = os.getpid(), (children() - before).pop()
                 predictor.predict(image)
                 service_numbers(service, image, 1, 1)
                 for _ in range(arguments.rounds):
-                    rates.append(predictor_rate(predictor, image, arguments.images))
+                    bare = predictor_numbers(predictor, processes, image, arguments.images)
+                    numbers[0].append(bare)
                     for clients in CLIENTS:
                         found = service_numbers(service, image, clients, arguments.images)
-                        numbers[clients].append(found | {"ratio": found["rate"] / rates[-1]})
-            print(f"{arguments.network}: bare loop {statistics.median(rates):.2f} images/s; {megabytes(service)} MB")
+                        shares = {name: found[name] / bare[name] for name in bare}
+                        numbers[clients].append(found | {f"{name}, share": share for name, share in shares.items()})
+            print(f"{arguments.network}: {megabytes(service)} MB")
         for clients, found in numbers.items():
-            rate, ratio, *within = (
-                float(np.median([each[key] for each in found])) for key in ("rate", "ratio", "50", "95", "99")
+            row = {name: statistics.median(each[name] for each in found) for name in found[0]}
+            print(
+                f"{clients} clients" if clients else "bare loop", {name: round(each, 3) for name, each in row.items()}
             )
-            told = ", ".join(f"{1000 * seconds:.0f}" for seconds in within)
-            print(f"{clients:3} clients: {rate:.2f} images/s ({ratio:.3f} of the bare loop), p50, p95, p99 {told} ms")
 
 
 if __name__ == "__main__":
