@@ -62,6 +62,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="images that may wait; more are told to come again (default: 16)",
     )
     serving.add_argument(
+        "--batch",
+        type=whole_number(1),
+        default=4,
+        metavar="N",
+        help="waiting images of one size that are predicted together, as far as --max-pixels holds them (default: 4)",
+    )
+    serving.add_argument(
         "--max-bytes",
         type=whole_number(1),
         default=16 << 20,
@@ -130,6 +137,7 @@ def main(arguments: argparse.Namespace) -> None:
         crf=crf_parameters_of(arguments.crf, network),
         limits=Limits(arguments.max_bytes, arguments.max_pixels, arguments.timeout),
         queue=arguments.queue,
+        together=arguments.batch,
         keep=arguments.keep,
     )
     serve(service, arguments.host, arguments.port, arguments.verbose)

@@ -50,15 +50,15 @@ class CaffeEngine:
         """Run the network.
 
         Args:
-            values: 3 x H x W float32, transformed.
+            values: N x 3 x H x W float32, transformed.
 
         Returns:
-            The output, 1 x C x H x W float32 where the network is one for segmentation; valid until the next call.
+            The output, N x C x H x W float32 where the network is one for segmentation; valid until the next call.
         """
         self._choose_device()
         given = self._net.blobs[self._network.input]
-        given.reshape(1, *values.shape)
-        given.data[0] = values
+        given.reshape(*values.shape)
+        given.data[...] = values
         self._net.forward()
         return self._net.blobs[self.output].data
 

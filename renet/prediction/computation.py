@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -31,6 +32,9 @@ class Prediction(NamedTuple):
 
     labels: np.ndarray
     probabilities: np.ndarray
+
+
+Answer = np.ndarray | Prediction
 
 
 @dataclass(frozen=True)
@@ -98,16 +102,31 @@ class Computation:
                 f"{len(network.dataset.classes)}"
             )
 
-    def __call__(self, request: Request) -> np.ndarray | Prediction:
-        """The labels, or with the probabilities."""
-        if isinstance(request.content, bytes):
-            image = decode_image(normalise(request.content, request.name).data)
-        else:
-            image = request.content if request.order == "BGR" else request.content[:, :, ::-1]
-        found = Assembly((image.shape[0], image.shape[1]), request.probabilities)
-        try:
-            for _ in found.fill(self._inference.strips(image, request.settings or self._settings)):
-                pass
-        except UserError as error:
-            raise UserError(f"{request.name}: {error}") from None
-        return found.labels if found.probabilities is None else Prediction(found.labels, found.probabilities)
+    def __call__(self, request: Request | Sequence[Request]) -> Answer | list[Answer]:
+        """The labels, or with the probabilities; of several requests, whose images are seen at once, a list.
+
+        Several have one size and one settings, without windows.
+        """
+        if isinstance(request, Request):
+            image = _image(request)
+            try:
+                return _answer(request, image, self._inference.strips(image, request.settings or self._settings))
+            except UserError as error:
+                raise UserError(f"{request.name}: {error}") from None
+        images = [_image(each) for each in request]
+        found = self._inference.together(np.stack(images), request[0].settings or self._settings)
+        return [_answer(*each, iter([of_one])) for *each, of_one in zip(request, images, found, strict=True)]
+
+
+def _image(request: Request) -> np.ndarray:
+    """H x W x 3 uint8, BGR."""
+    if isinstance(request.content, bytes):
+        return decode_image(normalise(request.content, request.name).data)
+    return request.content if request.order == "BGR" else request.content[:, :, ::-1]
+
+
+def _answer(request: Request, image: np.ndarray, strips: Iterator[np.ndarray]) -> Answer:
+    found = Assembly((image.shape[0], image.shape[1]), request.probabilities)
+    for _ in found.fill(strips):
+        pass
+    return found.labels if found.probabilities is None else Prediction(found.labels, found.probabilities)

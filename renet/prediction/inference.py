@@ -143,37 +143,54 @@ class Inference:
         Raises:
             UserError: the network's output has another size than its input, or holds no probabilities.
         """
-        result = self._at_scale(image, settings, settings.scales[0])
+        return self.together(image[np.newaxis], settings)[0]
+
+    def together(self, images: np.ndarray, settings: PredictionSettings) -> np.ndarray:
+        """As `probabilities`, of several images of one size, which the network sees at once.
+
+        Args:
+            images: N x H x W x 3 uint8, BGR; an ONNX file takes one.
+            settings: how they go through the network; `window` plays no part.
+
+        Returns:
+            N x C x H x W float32.
+
+        Raises:
+            UserError: as `probabilities`.
+        """
+        result = self._at_scale(images, settings, settings.scales[0])
         for scale in settings.scales[1:]:
-            result += self._at_scale(image, settings, scale)
+            result += self._at_scale(images, settings, scale)
         if len(settings.scales) > 1:
             result /= len(settings.scales)
         if settings.crf is None:
             return result
         if self._crf is None or self._crf.parameters != settings.crf:
             self._crf = DenseCrf(self.classes, settings.crf)
-        return self._crf.apply(result, image)
+        return np.stack([self._crf.apply(found, image) for found, image in zip(result, images, strict=True)])
 
-    def _at_scale(self, image: np.ndarray, settings: PredictionSettings, scale: float) -> np.ndarray:
-        """C x H x W at the image's own size, of the image at one of the scales."""
-        height, width = image.shape[:2]
-        seen = resize_image(image, settings.image_scale * scale)
+    def _at_scale(self, images: np.ndarray, settings: PredictionSettings, scale: float) -> np.ndarray:
+        """N x C x H x W at the images' own size, of the images at one of the scales."""
+        height, width = images.shape[1:3]
+        seen = np.stack([resize_image(image, settings.image_scale * scale) for image in images])
         result = self._padded(seen, settings.min_size)
         if settings.flip:
-            mirrored = self._padded(np.ascontiguousarray(seen[:, ::-1]), settings.min_size)
-            result = (result + mirrored[:, :, ::-1]) / 2
-        if result.shape[1:] != (height, width):
+            result = (result + self._padded(seen[:, :, ::-1], settings.min_size)[..., ::-1]) / 2
+        if result.shape[2:] != (height, width):
             # One class at a time: OpenCV takes no image of many channels.
-            result = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in result])
+            planes = result.reshape(-1, *result.shape[2:])
+            resized = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in planes]
+            result = np.stack(resized).reshape(*result.shape[:2], height, width)
         return result
 
-    def _padded(self, image: np.ndarray, min_size: tuple[int, int]) -> np.ndarray:
-        height, width = image.shape[:2]
+    def _padded(self, images: np.ndarray, min_size: tuple[int, int]) -> np.ndarray:
+        height, width = images.shape[1:3]
         below, right = max(0, min_size[0] - height), max(0, min_size[1] - width)
         if below or right:
             self._check_memory(height + below, width + right)
-            image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
-        return self._forward(image)[:, :height, :width]
+            sides = (0, below, 0, right, cv2.BORDER_REFLECT_101)
+            images = np.stack([cv2.copyMakeBorder(np.ascontiguousarray(image), *sides) for image in images])
+        return self._forward(images)[:, :, :height, :width]
 
     def _check_memory(self, height: int, width: int) -> None:
         """Make sure that an image of this size can be padded to, before anything is allocated.
@@ -189,14 +206,15 @@ class Inference:
                 f"alone; the machine has {memory_bytes() / 1e9:,.1f} GB, and a map at most {_MOST_VALUES:,} values"
             )
 
-    def _forward(self, image: np.ndarray) -> np.ndarray:
-        height, width = image.shape[:2]
-        result = self._engine.forward(self._engine.transform.apply(image))
+    def _forward(self, images: np.ndarray) -> np.ndarray:
+        number, height, width = images.shape[:3]
+        result = self._engine.forward(np.stack([self._engine.transform.apply(image) for image in images]))
         where = f'{self._model}: the output "{self._engine.output}"'
-        if result.shape != (1, self.classes, height, width):
+        if result.shape != (number, self.classes, height, width):
             raise UserError(
                 f"{where} is {' x '.join(map(str, result.shape))} for an input of {width} x {height}, expected "
-                f"1 x {self.classes} x {height} x {width}"
+                f"{number} x {self.classes} x {height} x {width}"
             )
-        check_probabilities(result[0], where)
-        return result[0].copy()
+        for found in result:
+            check_probabilities(found, where)
+        return result.copy()

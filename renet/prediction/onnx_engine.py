@@ -60,7 +60,7 @@ class OnnxEngine:
             UserError: onnxruntime cannot; it takes no image of this size, for one.
         """
         try:
-            (result,) = self._session.run([self.output], {self._input: values[np.newaxis]})
+            (result,) = self._session.run([self.output], {self._input: values})
         except Exception as error:  # as above
             raise UserError(f"{self._file}: onnxruntime cannot run it: {first_line(error)}") from None
         return result

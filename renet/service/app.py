@@ -65,6 +65,7 @@ class Service:
         crf: parameters of the CRF, where a request says nothing of them.
         limits: of images.
         queue: how many images may wait.
+        together: how many of one size may be predicted at once.
         keep: folder into which images and labels are written; None keeps nothing.
     """
 
@@ -73,6 +74,7 @@ class Service:
     crf: CrfParameters
     limits: Limits = field(default_factory=Limits)
     queue: int = 16
+    together: int = 4
     keep: Path | None = None
 
     @property

@@ -19,6 +19,7 @@ class Metrics:
         requests: by path and status.
         seconds: by stage: read, decode, queue, network, encode.
         waiting: images that wait for the network or are in it.
+        together: images that the network saw at once.
         restarts: of the network's process.
     """
 
@@ -32,6 +33,9 @@ class Metrics:
         )
         self.waiting = Gauge("renet_images_waiting", "Images that wait or are predicted.", registry=self._registry)
         self.restarts = Counter("renet_network_restarts", "Restarts of the network's process.", registry=self._registry)
+        self.together = Histogram(
+            "renet_images_together", "Images predicted at once.", registry=self._registry, buckets=(1, 2, 4, 8, 16)
+        )
         ProcessCollector(registry=self._registry)
 
     @contextmanager

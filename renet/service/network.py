@@ -4,31 +4,65 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from math import ceil
 from time import perf_counter
 
-import numpy as np
 from fastapi import HTTPException
 
 from renet.common.errors import UserError
-from renet.prediction.computation import Computation, Prediction, Request, Setup
+from renet.exchange.onnx_file import SUFFIX
+from renet.prediction.computation import Answer, Computation, Request, Setup
 from renet.runtime.worker_process import Conversation, NativeCrash
 from renet.service.metrics import Metrics
 
 _SHARE_OF_THE_LAST = 0.2  # of an image's seconds in the running mean that Retry-After is reckoned with
 
 
+@dataclass(eq=False)
+class _Waiting:
+    """An image in the line."""
+
+    request: Request
+    is_gone: Callable[[], Awaitable[bool]]
+    note: Callable[[str, float], object]
+    answer: asyncio.Future[Answer]
+    since: float
+
+    def kind(self) -> object:
+        """What those have in common that can be predicted together."""
+        return self.request.content.shape, self.request.settings
+
+    def pixels(self) -> int:
+        """As the largest of the scales makes them."""
+        height, width = self.request.content.shape[:2]
+        settings = self.request.settings
+        return ceil(height * width * (settings.image_scale * max(settings.scales)) ** 2)
+
+    def fail(self, fault: Exception) -> None:
+        """Answer with what went wrong, where an answer is still wanted."""
+        if not self.answer.done():
+            self.answer.set_exception(fault)
+
+    def can_share(self) -> bool:
+        """Whether it is predicted in one pass."""
+        return self.request.settings.window is None
+
+
 class Network:
-    """A network that predicts one image at a time; images wait in the order in which they come.
+    """A network that predicts one image after another, in the order in which they come.
+
+    Those of one size and with one settings that wait meanwhile are predicted together, which is quicker.
 
     Attributes:
         fault: why there is no network at the moment; None where there is one.
     """
 
-    def __init__(self, setup: Setup, metrics: Metrics, queue: int, seconds: float) -> None:
+    def __init__(self, setup: Setup, metrics: Metrics, queue: int, seconds: float, together: int, pixels: int) -> None:
         """Load the network.
 
         Args:
@@ -36,6 +70,8 @@ class Network:
             metrics: to count in.
             queue: how many images may wait beside the one that is predicted.
             seconds: that an image may take in the network.
+            together: how many images the network may see at once.
+            pixels: of all of them.
 
         Raises:
             UserError: the network cannot be loaded; names the file.
@@ -46,7 +82,10 @@ class Network:
         self._taken = 0
         self._limit = seconds
         self._seconds_of_one = 1.0
-        self._turn = asyncio.Lock()
+        self._together = together if setup.network.deploy.suffix != SUFFIX else 1
+        self._pixels = pixels
+        self._line: deque[_Waiting] = deque()
+        self._work: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1)
         self.fault: str | None = None
         self._conversation: Conversation | None = self._started()
@@ -73,11 +112,11 @@ class Network:
 
     async def predict(
         self, request: Request, is_gone: Callable[[], Awaitable[bool]], note: Callable[[str, float], object]
-    ) -> np.ndarray | Prediction:
+    ) -> Answer:
         """Wait for the network and let it predict.
 
         Args:
-            request: an image.
+            request: an image as an array, and its settings.
             is_gone: whether nobody waits for the answer any more; asked when the image's turn has come.
             note: gets the stages' names and seconds.
 
@@ -85,17 +124,63 @@ class Network:
             HTTPException: 422, the network cannot predict such an image; 500, it stopped at this one; 503, it cannot
                 be loaded any more; 504, it took too long.
         """
+        waiting = _Waiting(request, is_gone, note, asyncio.get_running_loop().create_future(), perf_counter())
+        self._line.append(waiting)
+        if self._work is None:
+            self._work = asyncio.create_task(self._serve_line())
+        return await waiting.answer
+
+    async def _serve_line(self) -> None:
+        try:
+            while self._line:
+                await self._answer(await self._next())
+        finally:
+            self._work = None
+
+    async def _next(self) -> list[_Waiting]:
+        """Take the first from the line, and those further back that can be predicted together with it."""
+        chosen: list[_Waiting] = []
+        most = self._together
+        for waiting in list(self._line):
+            if len(chosen) >= most:
+                break
+            if chosen and waiting.kind() != chosen[0].kind():
+                continue
+            self._line.remove(waiting)
+            seconds = perf_counter() - waiting.since
+            self._metrics.seconds.labels("queue").observe(seconds)
+            waiting.note("queue", seconds)
+            if await waiting.is_gone():
+                waiting.fail(HTTPException(503, "nobody waits for the answer any more"))
+                continue
+            if not chosen:
+                most = min(most, self._pixels // waiting.pixels()) if waiting.can_share() else 1
+            chosen.append(waiting)
+        return chosen
+
+    async def _answer(self, chosen: list[_Waiting]) -> None:
+        """Let the network predict images; where that fails, each alone, for one's failure is none of another's."""
+        if not chosen:
+            return
         start = perf_counter()
-        async with self._turn:
-            self._metrics.seconds.labels("queue").observe(perf_counter() - start)
-            note("queue", perf_counter() - start)
-            if await is_gone():
-                raise HTTPException(503, "nobody waits for the answer any more")
-            with self._metrics.stage("network", note):
-                before = perf_counter()
-                found = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, request)
-                self._seconds_of_one += _SHARE_OF_THE_LAST * (perf_counter() - before - self._seconds_of_one)
-            return found
+        requests = [waiting.request for waiting in chosen]
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, requests)
+        except Exception as fault:
+            if len(chosen) == 1:
+                chosen[0].fail(fault)
+                return
+            for waiting in chosen:
+                await self._answer([waiting])
+            return
+        seconds = perf_counter() - start
+        self._metrics.together.observe(len(chosen))
+        self._seconds_of_one += _SHARE_OF_THE_LAST * (seconds / len(chosen) - self._seconds_of_one)
+        for waiting, answer in zip(chosen, found, strict=True):
+            self._metrics.seconds.labels("network").observe(seconds)
+            waiting.note("network", seconds)
+            if not waiting.answer.done():
+                waiting.answer.set_result(answer)
 
     def close(self) -> None:
         """End the process."""
@@ -103,7 +188,7 @@ class Network:
         if self._conversation is not None:
             self._conversation.close()
 
-    def _ask(self, request: Request) -> np.ndarray | Prediction:
+    def _ask(self, requests: list[Request]) -> list[Answer]:
         conversation = self._conversation
         if conversation is None:
             try:
@@ -111,7 +196,9 @@ class Network:
             except UserError as error:
                 raise HTTPException(503, self._public(error)) from None
         try:
-            return conversation.ask(request, self._limit)
+            if len(requests) == 1:
+                return [conversation.ask(requests[0], self._limit)]
+            return conversation.ask(requests, len(requests) * self._limit)
         except UserError as error:
             raise HTTPException(422, self._public(error)) from None
         except NativeCrash as crash:
@@ -120,6 +207,9 @@ class Network:
         except TimeoutError:
             self._start_anew()
             raise HTTPException(504, f"the network was not done in {self._limit:g} seconds") from None
+        except Exception:
+            self._start_anew()
+            raise
 
     def _start_anew(self) -> None:
         """Load the network again, before the next image comes to this thread."""

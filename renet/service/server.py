@@ -32,7 +32,8 @@ def serve(service: Service, host: str, port: int, verbose: bool = False) -> None
     """
     metrics = Metrics()
     with _listen(host, port) as listening:
-        network = Network(service.setup, metrics, service.queue, service.limits.seconds)
+        limits = service.limits
+        network = Network(service.setup, metrics, service.queue, limits.seconds, service.together, limits.pixels)
         try:
             config = uvicorn.Config(
                 make_app(service, network, metrics),
