@@ -299,8 +299,8 @@ fuzz: caffe ## libFuzzer over layers and images, by clang; FUZZ_SECONDS=600 each
 	for name in layer datum; do
 	  mkdir -p $(FUZZ_FOLDER)/$$name
 	  # each run is a process of its own: what a CHECK leaves in memory goes with it
-	  shown "fuzzing: $$name" fuzz-$$name env OMP_NUM_THREADS=1 build/fuzz/bin/fuzz_$$name -fork=1 -max_total_time=$(FUZZ_SECONDS) \
-	    -detect_leaks=0 -timeout=20 -rss_limit_mb=4096 -artifact_prefix=$(FUZZ_FOLDER)/$$name- $(FUZZ_FOLDER)/$$name
+	  shown "fuzzing: $$name" fuzz-$$name env ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 build/fuzz/bin/fuzz_$$name \
+	    -fork=1 -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=4096 -artifact_prefix=$(FUZZ_FOLDER)/$$name- $(FUZZ_FOLDER)/$$name
 	done
 
 .PHONY: demo

@@ -1,16 +1,19 @@
 """Write small images for the fuzzer to begin with.
 
-Usage: ``python3 fuzz_seeds.py FOLDER``. One for each format that the decoder knows; those that are there stay.
+Usage: ``python3 fuzz_seeds.py FOLDER``. One for each format that the decoder knows, with the bytes behind it that
+tests/fuzz/any_datum.hpp takes its decisions from; those that are there stay.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
 from PIL import Image
 
 FORMATS = ("png", "jpeg", "bmp", "tiff", "webp", "ppm")
+DECISIONS = bytes([1, 0, 9, 9, 1, 2, 4, 1, 1])  # read from the end: scales, rotation, blur, ..., a bare image
 
 
 def main(arguments: list[str]) -> int:
@@ -21,7 +24,9 @@ def main(arguments: list[str]) -> int:
         for name in FORMATS:
             file = folder / f"{mode}.{name}"
             if not file.exists():
-                Image.new(mode, (12, 9), 2).save(file, format=name)
+                content = io.BytesIO()
+                Image.new(mode, (12, 9)).save(content, format=name)
+                file.write_bytes(content.getvalue() + DECISIONS)
     return 0
 
 
