@@ -15,7 +15,7 @@ from renet.training.scaling import Link, Schedule, measure_all, predict, table
 from renet.visualization.scaling_chart import scaling_chart
 
 EXAMPLES = """examples:
-  tools/scaling.py --solver solvers/n_renet_stanford_background.prototxt --processes 2 4 --gigabits 1 10
+  tools/scaling.py --solver solvers/n_renet_stanford_background.prototxt --processes 2 5 --gigabits 1 10
   tools/scaling.py --solver solvers/h_renet_bn_mlfb_voc2012.prototxt --processes 2 5 10 --plot scaling.svg
 
 Measures on this machine, with OMP_NUM_THREADS threads, what one of so many processes computes; images are noise, so no
