@@ -31,7 +31,7 @@ from renet.common.argument_types import whole_number
 from renet.conversion.synthetic_scenes import draw
 
 NETWORKS = {"n_renet": "stanford_background", "h_renet": "voc2012"}
-CLIENTS = (1, 8, 64)
+CLIENTS = [1, 8, 64]
 SIZE = (375, 500)
 LINES = {"rate": r"Requests/sec:\s+([\d.]+)", **{p: rf" {p}% in ([\d.]+) secs" for p in ("50", "95", "99")}}
 
@@ -119,7 +119,7 @@ def main(arguments: argparse.Namespace) -> None:
         weights = folder / "drawn.caffemodel"
         program = f"import caffe; caffe.Net({str(deploy)!r}, caffe.TEST).save({str(weights)!r})"
         subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
-        options = ("--queue", max(CLIENTS), "--timeout", 600, "--dataset", dataset)
+        options = ("--queue", max(arguments.clients), "--timeout", 600, "--dataset", dataset)
         with served(folder, *options, weights="drawn") as service:
             if arguments.soak:
                 soak(service, image, arguments.soak)
@@ -133,7 +133,7 @@ def main(arguments: argparse.Namespace) -> None:
                 for _ in range(arguments.rounds):
                     bare = predictor_numbers(predictor, processes, image, arguments.images)
                     numbers[0].append(bare)
-                    for clients in CLIENTS:
+                    for clients in arguments.clients:
                         found = service_numbers(service, image, clients, arguments.images)
                         shares = {name: found[name] / bare[name] for name in bare}
                         numbers[clients].append(found | {f"{name}, share": share for name, share in shares.items()})
@@ -148,6 +148,7 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=NETWORKS, default="n_renet")
+    parser.add_argument("--clients", type=whole_number(1), nargs="+", default=CLIENTS, help="default: 1 8 64")
     parser.add_argument("--images", type=whole_number(1), default=32, help="of a measurement, at least (default: 32)")
     parser.add_argument("--rounds", type=whole_number(1), default=3, help="default: 3")
     parser.add_argument("--soak", type=whole_number(1), metavar="SECONDS", help="tell the memory over time instead")
