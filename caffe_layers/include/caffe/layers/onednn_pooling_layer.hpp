@@ -15,7 +15,8 @@ namespace caffe {
  *
  * MAX is oneDNN's on maps whose channels fill blocks of oneDNN's order (see
  * OneDNNConvolutionLayer). Others in blocks are pooled as they lie in TEST, and
- * as in Caffe in TRAIN. AVE takes maps as they lie (ChannelOrder).
+ * as in Caffe in TRAIN. AVE of maps in blocks is computed as they lie
+ * (ChannelOrder), and as in Caffe of others.
  */
 class OneDNNPoolingLayer : public PoolingLayer<float> {
  public:
@@ -43,9 +44,9 @@ class OneDNNPoolingLayer : public PoolingLayer<float> {
     return this->layer_param_.pooling_param().pool() == PoolingParameter::AVE;
   }
   PoolingWindows Windows() const;
-  /// AVE in any order, and MAX of maps in blocks that are not full, in TEST.
+  /// AVE of maps in blocks, and MAX of those in blocks that are not full, in TEST.
   void ForwardAsItLies(Blob<float>* bottom, Blob<float>* top);
-  void BackwardAverage(Blob<float>* top, Blob<float>* bottom);
+  void BackwardAverage(int width, Blob<float>* top, Blob<float>* bottom);
   void ForwardKeepingWinners(const Plan& plan, Blob<float>* bottom,
       const dnnl::memory& top);
 

@@ -86,11 +86,9 @@ void OneDNNPoolingLayer::ForwardAsItLies(Blob<float>* bottom,
   writer.Finish();
 }
 
-void OneDNNPoolingLayer::BackwardAverage(Blob<float>* top,
+void OneDNNPoolingLayer::BackwardAverage(int width, Blob<float>* top,
     Blob<float>* bottom) {
   SyncedMemory* const diff = top->diff().get();
-  const int width = std::max(onednn::WidthOf(diff, top->shape()),
-      onednn::WidthOf(bottom->data().get(), bottom->shape()));
   const float* const from = onednn::Values(onednn::Read(diff, top->shape(),
       onednn::OrderOfWidth(top->shape(), width), onednn::WORK_SOURCE));
   onednn::Writer writer(bottom->diff().get(), bottom->shape(),
@@ -103,7 +101,11 @@ void OneDNNPoolingLayer::BackwardAverage(Blob<float>* top,
 void OneDNNPoolingLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
     const vector<Blob<float>*>& top) {
   if (IsAverage()) {
-    ForwardAsItLies(bottom[0], top[0]);
+    if (onednn::WidthOf(bottom[0]->data().get(), bottom[0]->shape()) == 1) {
+      PoolingLayer<float>::Forward_cpu(bottom, top);
+    } else {
+      ForwardAsItLies(bottom[0], top[0]);
+    }
     return;
   }
   const Plan& plan = PlanFor(*bottom[0], *top[0]);
@@ -137,7 +139,14 @@ void OneDNNPoolingLayer::Backward_cpu(const vector<Blob<float>*>& top,
     const vector<bool>& propagate_down, const vector<Blob<float>*>& bottom) {
   if (!propagate_down[0]) { return; }
   if (IsAverage()) {
-    BackwardAverage(top[0], bottom[0]);
+    const int width = std::max(
+        onednn::WidthOf(top[0]->diff().get(), top[0]->shape()),
+        onednn::WidthOf(bottom[0]->data().get(), bottom[0]->shape()));
+    if (width == 1) {
+      PoolingLayer<float>::Backward_cpu(top, propagate_down, bottom);
+    } else {
+      BackwardAverage(width, top[0], bottom[0]);
+    }
     return;
   }
   const Plan& plan = PlanFor(*bottom[0], *top[0]);
