@@ -168,7 +168,8 @@
       if (!answer.ok) {
         const problem = await answer.json().catch(() => ({ detail: answer.statusText }));
         const later = answer.headers.get("Retry-After");
-        throw new Error(problem.detail + (later ? ` (in ${later} seconds)` : ""));
+        if (later) timer = setTimeout(predict, 1000 * later);
+        throw new Error(problem.detail + (later ? ` (asked again in ${later} s)` : ""));
       }
       const archive = await answer.arrayBuffer();
       const files = stored(archive);
