@@ -168,6 +168,8 @@ def read_regions(text: bytes, where: str) -> np.ndarray:
         regions = np.loadtxt(io.StringIO(decode_text(text, where)), dtype=np.int64, ndmin=2)
     except ValueError as error:
         raise UserError(f"{where}: not rows of whole numbers, all of one length ({error})") from None
+    if not regions.size:  # comments alone
+        raise UserError(f"{where}: empty")
     if regions.max() >= len(STANFORD_BACKGROUND.classes):
         most = len(STANFORD_BACKGROUND.classes) - 1
         raise UserError(f"{where}: label value {regions.max()} is out of range: 0..{most}, or negative")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from renet.common.errors import UserError
+from renet.common.errors import UserError, first_line
 
 ArrayTree = dict[str, "np.ndarray | ArrayTree"]
 
@@ -84,7 +84,7 @@ def read_array_pickle(content: bytes, where: str) -> ArrayTree:
     try:
         return _tree(_Unpickler(io.BytesIO(content)).load())
     except Exception as error:  # a broken pickle ends in errors of many kinds
-        raise UserError(f"{where}: not a pickle of arrays ({error or type(error).__name__})") from None
+        raise UserError(f"{where}: not a pickle of arrays ({first_line(error)})") from None
 
 
 def _tree(loaded: object) -> ArrayTree:
