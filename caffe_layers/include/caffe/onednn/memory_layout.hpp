@@ -17,8 +17,8 @@ class MemoryLayout {
   virtual ~MemoryLayout() {}
   /// Writes the values in Caffe's order.
   virtual void ToPlain(void* plain) const = 0;
-  /// Bytes that values may take without a new buffer.
-  virtual size_t capacity() const = 0;
+  /// Whether they may lie in memory that is somebody else's (MapArena).
+  virtual bool is_lent() const = 0;
 };
 
 }  // namespace caffe

@@ -48,14 +48,17 @@ dnnl::memory::desc BlockedOrder(const std::vector<int>& shape);
 /// A map in an order of oneDNN's, with the buffer that it lies in.
 class MapLayout : public MemoryLayout {
  public:
-  MapLayout() : rectified_(false) {}
+  MapLayout() : lent_(NULL), lent_bytes_(0), rectified_(false) {}
+  /// Lies in somebody else's memory as long as it is large enough.
+  MapLayout(float* memory, size_t bytes)
+      : lent_(memory), lent_bytes_(bytes), rectified_(false) {}
   /// Makes room for a map in another order or of another size.
   void Reset(const dnnl::memory::desc& order);
   virtual void ToPlain(void* plain) const;
-  virtual size_t capacity() const { return buffer_.capacity() * sizeof(float); }
+  virtual bool is_lent() const { return lent_ != NULL; }
   const dnnl::memory::desc& order() const { return order_; }
   const dnnl::memory& memory() const { return memory_; }
-  float* values() { return buffer_.data(); }
+  float* values() { return static_cast<float*>(memory_.get_data_handle()); }
   /// Number of floats, with those that fill up the last block of channels.
   size_t count() const { return order_.get_size() / sizeof(float); }
   /// Whether no value is negative, as behind a ReLU.
@@ -65,6 +68,8 @@ class MapLayout : public MemoryLayout {
  private:
   dnnl::memory::desc order_;
   dnnl::memory memory_;
+  float* const lent_;
+  const size_t lent_bytes_;
   LargePageBuffer<float> buffer_;
   bool rectified_;
 };
@@ -90,8 +95,6 @@ enum WorkArea {
 };
 /// A work area with room for so many bytes at least.
 float* Work(WorkArea area, size_t bytes);
-/// Gives this thread's work areas back to the system.
-void FreeWork();
 
 /**
  * @brief A map's values in a certain order: where they lie already if that is
@@ -164,7 +167,7 @@ void Accumulate(const dnnl::memory& from, const dnnl::memory& to);
  *        only when the weights have changed.
  *
  * An order that can be turned back hangs on the weights as their layout(), so
- * that a net for predictions can do without Caffe's order (MapRelease).
+ * that a net for predictions can do without Caffe's order (MapArena).
  */
 class PackedWeights {
  public:

@@ -66,13 +66,17 @@ memory::desc BlockedOrder(const std::vector<int>& shape) {
 
 void MapLayout::Reset(const memory::desc& order) {
   if (order == order_) { return; }
-  const size_t count = order.get_size() / sizeof(float);
-  if (count > buffer_.capacity()) {
-    LargePageBuffer<float>().swap(buffer_);  // no copy of the old values
+  float* values = lent_;
+  if (order.get_size() > lent_bytes_) {
+    const size_t count = order.get_size() / sizeof(float);
+    if (count > buffer_.capacity()) {
+      LargePageBuffer<float>().swap(buffer_);  // no copy of the old values
+    }
+    buffer_.resize(count);
+    values = buffer_.data();
   }
-  buffer_.resize(count);
   order_ = order;
-  memory_ = dnnl::memory(order, Engine(), buffer_.data());
+  memory_ = dnnl::memory(order, Engine(), values);
 }
 
 void MapLayout::ToPlain(void* plain) const {
@@ -129,10 +133,6 @@ float* Work(WorkArea area, size_t bytes) {
     work->values.resize(work->most);
   }
   return work->values.data();
-}
-
-void FreeWork() {
-  for (Area& area : areas) { LargePageBuffer<float>().swap(area.values); }
 }
 
 memory Read(SyncedMemory* map, const std::vector<int>& shape,

@@ -10,6 +10,7 @@
 #include "caffe/common.hpp"
 #include "caffe/filler.hpp"
 #include "caffe/layers/onednn_conv_layer.hpp"
+#include "caffe/memory/map_arena.hpp"
 #include "caffe/net.hpp"
 #include "caffe/util/large_page_allocator.hpp"
 #include "caffe/onednn/onednn.hpp"
@@ -78,7 +79,7 @@ bool IsGone(const Net<Dtype>& net, const string& blob) {
 }  // namespace
 
 template <typename Dtype>
-class OneDNNMapReleaseTest : public CPUDeviceTest<Dtype> {
+class OneDNNMapArenaTest : public CPUDeviceTest<Dtype> {
  protected:
   virtual void SetUp() { Caffe::set_random_seed(1701); }
 
@@ -101,15 +102,15 @@ class OneDNNMapReleaseTest : public CPUDeviceTest<Dtype> {
   }
 };
 
-TYPED_TEST_CASE(OneDNNMapReleaseTest, TestDtypes);
+TYPED_TEST_CASE(OneDNNMapArenaTest, TestDtypes);
 
-TYPED_TEST(OneDNNMapReleaseTest, SameResultsWhateverTheSizes) {
+TYPED_TEST(OneDNNMapArenaTest, SameResultsWhateverTheSizes) {
   // without the last layer, which takes one size
   const string layers = Layers().substr(0, Layers().find("layer { name: 'flat'"));
   shared_ptr<Net<TypeParam> > net = Made<TypeParam>(layers, {1, 5, 12, 16});
   shared_ptr<Net<TypeParam> > other = Made<TypeParam>(layers, {1, 5, 12, 16});
   other->ShareTrainedLayersWith(net.get());
-  net->ReleaseMaps();
+  net->ShareMaps();
   const vector<int> shapes[] = {{1, 5, 12, 16}, {1, 5, 40, 31}, {2, 5, 7, 9},
       {1, 5, 12, 16}, {3, 5, 60, 60}};
   for (const vector<int>& shape : shapes) {
@@ -119,9 +120,9 @@ TYPED_TEST(OneDNNMapReleaseTest, SameResultsWhateverTheSizes) {
   }
 }
 
-TYPED_TEST(OneDNNMapReleaseTest, MapsAreGoneAndInputsAndOutputsAreNot) {
+TYPED_TEST(OneDNNMapArenaTest, MapsAreGoneAndInputsAndOutputsAreNot) {
   shared_ptr<Net<TypeParam> > net = Made<TypeParam>(Layers(), {1, 5, 12, 16});
-  net->ReleaseMaps();
+  net->ShareMaps();
   Fill(net->input_blobs()[0]);
   const vector<TypeParam> input(net->input_blobs()[0]->cpu_data(),
       net->input_blobs()[0]->cpu_data() + net->input_blobs()[0]->count());
@@ -135,11 +136,11 @@ TYPED_TEST(OneDNNMapReleaseTest, MapsAreGoneAndInputsAndOutputsAreNot) {
       net->input_blobs()[0]->cpu_data()));
 }
 
-TYPED_TEST(OneDNNMapReleaseTest, WhatNumPyHoldsStays) {
+TYPED_TEST(OneDNNMapArenaTest, WhatNumPyHoldsStays) {
   shared_ptr<Net<TypeParam> > net = Made<TypeParam>(Layers(), {1, 5, 12, 16});
   shared_ptr<Net<TypeParam> > other = Made<TypeParam>(Layers(), {1, 5, 12, 16});
   other->ShareTrainedLayersWith(net.get());
-  net->ReleaseMaps();
+  net->ShareMaps();
   const shared_ptr<Blob<TypeParam> > held = net->blob_by_name("c");
   held->data()->Expose();
   const TypeParam* const pointer = held->mutable_cpu_data();
@@ -150,11 +151,11 @@ TYPED_TEST(OneDNNMapReleaseTest, WhatNumPyHoldsStays) {
   }
 }
 
-TYPED_TEST(OneDNNMapReleaseTest, WeightsAreThereForWhoAsks) {
+TYPED_TEST(OneDNNMapArenaTest, WeightsAreThereForWhoAsks) {
   shared_ptr<Net<TypeParam> > net = Made<TypeParam>(Layers(), {1, 5, 12, 16});
   NetParameter before, after;
   net->ToProto(&before);
-  net->ReleaseMaps();
+  net->ShareMaps();
   Fill(net->input_blobs()[0]);
   net->Forward();
   net->ToProto(&after);
@@ -166,16 +167,204 @@ TYPED_TEST(OneDNNMapReleaseTest, WeightsAreThereForWhoAsks) {
   this->ExpectSame(net.get(), other.get(), {1, 5, 12, 16});
 }
 
-TYPED_TEST(OneDNNMapReleaseTest, NoTrainingAndNoBackward) {
-  EXPECT_DEATH(Made<TypeParam>(Layers(), {1, 5, 12, 16}, "TRAIN")->ReleaseMaps(),
-      "needs its maps for backward");
+TYPED_TEST(OneDNNMapArenaTest, NoBackwardInTest) {
   shared_ptr<Net<TypeParam> > net = Made<TypeParam>(Layers(), {1, 5, 12, 16});
-  net->ReleaseMaps();
+  net->ShareMaps();
   net->Forward();
   EXPECT_DEATH(net->Backward(), "maps that backward needs were let go");
 }
 
-class OneDNNConvolutionInPiecesTest : public OneDNNMapReleaseTest<float> {};
+// What a test of a net in training looks at: its losses and what it has learned.
+template <typename Dtype>
+vector<Dtype> LossesAndGradients(Net<Dtype>* net) {
+  vector<Dtype> values;
+  for (const Blob<Dtype>* output : net->output_blobs()) {
+    values.insert(values.end(), output->cpu_data(),
+        output->cpu_data() + output->count());
+  }
+  for (const Blob<Dtype>* parameter : net->learnable_params()) {
+    values.insert(values.end(), parameter->cpu_diff(),
+        parameter->cpu_diff() + parameter->count());
+  }
+  return values;
+}
+
+string Loss(const string& name, const string& bottom, const string& rest = "") {
+  return Described(name, bottom + "' bottom: 'label", name,
+      "type: 'SoftmaxWithLoss' " + rest);
+}
+
+string Labels() {
+  return "layer { name: 'label' type: 'DummyData' top: 'label' "
+      "dummy_data_param { shape { dim: 2 } data_filler { value: 1 } } } ";
+}
+
+string Scores(const string& name, const string& bottom, int outputs = 3) {
+  return Described(name, bottom, name, "type: 'InnerProduct' "
+      "inner_product_param { num_output: " + std::to_string(outputs) + " "
+      "weight_filler { type: 'gaussian' std: 0.1 } }");
+}
+
+// Nets with all that shares memory or leaves some of it alone.
+vector<string> TrainingNets() {
+  const string body = Labels() + Layers();
+  const string pooled = body.substr(0, body.find("layer { name: 'flat'"));
+  return {
+      body + Loss("loss", "last"),
+      // several losses, one of them weighted, one without, and scores beside them
+      body + Loss("loss", "last", "loss_weight: 0.3")
+          + Scores("more", "flat") + Loss("second", "more")
+          + Scores("third", "c") + Loss("unweighted", "third", "loss_weight: 0")
+          + Described("right", "last' bottom: 'label", "right", "type: 'Accuracy'"),
+      // a loss that notes something for its way back, and a gradient that nobody writes
+      body + Described("hinge", "last' bottom: 'label", "hinge", "type: 'HingeLoss'")
+          + "layer { name: 'still' type: 'Silence' bottom: 'last' } ",
+      // crops take no gradient to what they only take the size of
+      pooled + Convolution("small", "sum", 4, "stride: 1")
+          + Described("cut", "sum' bottom: 'small", "cut", "type: 'Crop' "
+              "crop_param { axis: 2 }")
+          + Described("both", "cut' bottom: 'small", "both", "type: 'Concat'")
+          + Described("part", "both", "part", "type: 'Dropout'")
+          + Scores("last", "part") + Loss("loss", "last"),
+      // other shapes of the same memory, one top of a Slice, a Concat of one
+      pooled + Described("shape", "sum", "shape", "type: 'Reshape' "
+              "reshape_param { shape { dim: 2 dim: 64 dim: -1 } }")
+          + Described("slice", "shape", "slice", "type: 'Slice'")
+          + Described("concat", "slice", "concat", "type: 'Concat'")
+          + Described("power", "concat", "power", "type: 'Power' power_param "
+              "{ scale: 0.5 }")
+          + Described("tanh", "power", "tanh", "type: 'TanH'")
+          + Scores("last", "tanh") + Loss("loss", "last"),
+      // convolutions that do not learn, and normalization
+      Labels() + Described("f", "data", "f", "type: 'Convolution' param "
+              "{ lr_mult: 0 } param { lr_mult: 0 } convolution_param { num_output: 16 "
+              "kernel_size: 3 pad: 1 weight_filler { type: 'msra' } }")
+          + Described("rf", "f", "f", "type: 'ReLU'")
+          + Described("pf", "f", "pf", "type: 'Pooling' pooling_param { kernel_size: 2 stride: 2 }")
+          + Convolution("g", "pf", 32) + Described("norm", "g", "norm", "type: 'BatchNorm'")
+          + Described("scale", "norm", "scale", "type: 'Scale' scale_param { bias_term: true }")
+          + Described("rg", "scale", "scale", "type: 'ReLU'")
+          + Convolution("h", "scale", 32)
+          + Described("plus", "h' bottom: 'scale", "plus", "type: 'Eltwise'")
+          + Scores("last", "plus") + Loss("loss", "last"),
+  };
+}
+
+TYPED_TEST(OneDNNMapArenaTest, TrainingIsTheSameBitForBit) {
+  for (const string& layers : TrainingNets()) {
+    SCOPED_TRACE(layers);
+    const vector<int> shape = {2, 5, 12, 16};
+    shared_ptr<Net<TypeParam> > net = Made<TypeParam>(layers, shape, "TRAIN");
+    shared_ptr<Net<TypeParam> > other = Made<TypeParam>(layers, shape, "TRAIN");
+    NetParameter weights;
+    net->ToProto(&weights);
+    other->CopyTrainedLayersFrom(weights);
+    net->ShareMaps();
+    for (int pass = 0; pass < 5; ++pass) {
+      Fill(net->input_blobs()[0]);
+      if (pass == 2) {  // what is left of this must not be seen in the next pass
+        caffe_set(net->input_blobs()[0]->count(), TypeParam(NAN),
+            net->input_blobs()[0]->mutable_cpu_data());
+      }
+      other->input_blobs()[0]->CopyFrom(*net->input_blobs()[0]);
+      // the gradients of two batches add up
+      if (pass != 4) {
+        net->ClearParamDiffs();
+        other->ClearParamDiffs();
+      }
+      vector<TypeParam> found[2];
+      for (Net<TypeParam>* one : {net.get(), other.get()}) {
+        Caffe::set_random_seed(1701 + pass);
+        one->ForwardBackward();
+        found[one == other.get()] = LossesAndGradients(one);
+      }
+      if (pass == 2) { continue; }
+      EXPECT_EQ(found[1], found[0]) << "in pass " << pass;
+    }
+  }
+}
+
+TYPED_TEST(OneDNNMapArenaTest, GradientsThatNumPyHoldsStay) {
+  const string layers = TrainingNets()[0];
+  shared_ptr<Net<TypeParam> > net = Made<TypeParam>(layers, {2, 5, 12, 16}, "TRAIN");
+  net->ShareMaps();
+  net->ForwardBackward();
+  const shared_ptr<Blob<TypeParam> > held = net->blob_by_name("d");
+  held->diff()->Expose();
+  const TypeParam* const gradient = held->mutable_cpu_diff();
+  EXPECT_EQ(0, held->asum_diff());
+  for (int pass = 0; pass < 2; ++pass) {
+    net->ForwardBackward();
+    EXPECT_GT(held->asum_diff(), 0);
+    EXPECT_EQ(gradient, held->cpu_diff());
+  }
+  EXPECT_EQ(0, net->blob_by_name("c")->asum_diff());
+}
+
+TYPED_TEST(OneDNNMapArenaTest, WhatIsAskedForWithinAPassStays) {
+  shared_ptr<Net<TypeParam> > net = Made<TypeParam>(Layers(), {1, 5, 12, 16});
+  net->ShareMaps();
+  Fill(net->input_blobs()[0]);
+  net->Forward();
+  const int layers = net->layers().size();
+  const int pool = std::find(net->layer_names().begin(), net->layer_names().end(),
+      "pool") - net->layer_names().begin();
+  net->ForwardFromTo(0, pool);
+  const shared_ptr<Blob<TypeParam> > held = net->blob_by_name("pool");
+  held->data()->Expose();
+  const TypeParam* const values = held->mutable_cpu_data();
+  const vector<TypeParam> now(values, values + held->count());
+  net->ForwardFromTo(pool + 1, layers - 1);
+  net->Forward();
+  EXPECT_EQ(now, vector<TypeParam>(values, values + held->count()));
+  EXPECT_EQ(0, net->blob_by_name("c")->asum_data());
+}
+
+TYPED_TEST(OneDNNMapArenaTest, BlobsOutliveTheNet) {
+  shared_ptr<Net<TypeParam> > net = Made<TypeParam>(Layers(), {1, 5, 12, 16});
+  net->ShareMaps();
+  Fill(net->input_blobs()[0]);
+  net->Forward();
+  net->ForwardTo(net->layers().size() / 2);
+  const vector<shared_ptr<Blob<TypeParam> > > blobs = net->blobs();
+  vector<TypeParam> before, after;
+  for (const shared_ptr<Blob<TypeParam> >& blob : blobs) {
+    if (blob->data()->head() != SyncedMemory::UNINITIALIZED) {
+      before.push_back(blob->asum_data());
+    }
+  }
+  net.reset();
+  for (const shared_ptr<Blob<TypeParam> >& blob : blobs) {
+    if (blob->data()->head() != SyncedMemory::UNINITIALIZED) {
+      after.push_back(blob->asum_data());
+    }
+  }
+  EXPECT_EQ(before, after);
+}
+
+TYPED_TEST(OneDNNMapArenaTest, TakesLessThanTheSumOfTheMaps) {
+  shared_ptr<Net<TypeParam> > net = Made<TypeParam>(Layers(), {1, 5, 40, 64});
+  MapArena<TypeParam> arena(*net);
+  size_t sizes[2];
+  for (size_t& size : sizes) {
+    Fill(net->input_blobs()[0]);
+    for (size_t layer = 0; layer < net->layers().size(); ++layer) {
+      arena.BeforeForward(layer);
+      net->ForwardFromTo(layer, layer);
+      arena.AfterForward(layer);
+    }
+    size = arena.size();
+  }
+  size_t sum = 0;
+  for (const char* name : {"a", "b", "pool", "c", "d", "sum"}) {
+    sum += net->blob_by_name(name)->data()->size();
+  }
+  EXPECT_EQ(0u, sizes[0]);
+  EXPECT_GT(sizes[1], 0u);
+  EXPECT_LT(sizes[1], sum);
+}
+
+class OneDNNConvolutionInPiecesTest : public OneDNNMapArenaTest<float> {};
 
 // Convolutions that Winograd's takes hundreds of megabytes for: in bands of rows,
 // and in parts of the channels, on the map and on its sub-images.
@@ -191,7 +380,7 @@ TEST_F(OneDNNConvolutionInPiecesTest, ConvolutionsInPieces) {
   shared_ptr<Net<float> > net = Made<float>(layers, shape);
   shared_ptr<Net<float> > other = Made<float>(layers, shape);
   other->ShareTrainedLayersWith(net.get());
-  net->ReleaseMaps();
+  net->ShareMaps();
   this->ExpectSame(net.get(), other.get(), shape);
   this->ExpectSame(net.get(), other.get(), {1, 128, 187, 200});
   if (!onednn::Allowed() || !onednn::WinogradAllowed()
