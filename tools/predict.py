@@ -127,7 +127,6 @@ def build_job(arguments: argparse.Namespace) -> PredictionJob:
         probabilities=arguments.probabilities,
         gpu=arguments.gpu,
         allow_missing=arguments.allow_missing,
-        save_memory=arguments.save_memory,
         deploy=deploy_options(arguments),
     )
 

@@ -129,7 +129,6 @@ def main(arguments: argparse.Namespace) -> None:
         settings=settings_of(arguments, network),
         deploy=deploy_options(arguments),
         allow_missing=arguments.allow_missing,
-        save_memory=arguments.save_memory,
     )
     service = Service(
         name=(arguments.model if arguments.model.is_dir() else arguments.model.absolute().parent).resolve().name,

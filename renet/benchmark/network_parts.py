@@ -16,7 +16,7 @@ from google.protobuf import text_format
 
 from renet.benchmark.foreign_networks import FOREIGN
 from renet.benchmark.network_tasks import DECAY, MOMENTUM, RATE
-from renet.benchmark.settings import CAFFE, DIRECT, PLAIN, PYTORCH, RELEASING, STOCK, Entry, Settings
+from renet.benchmark.settings import CAFFE, DIRECT, KEEPING, PLAIN, PYTORCH, STOCK, Entry, Settings
 from renet.benchmark.sides import Check, Side, Worker, check_results, compare, in_turn, started
 from renet.common.repository import ROOT
 from renet.gpu_check.entries import VOC_CLASSES, group_text
@@ -88,7 +88,7 @@ def network_sides(
     alone: bool = False,
     check: Check = check_results,
 ) -> dict[str, Side]:
-    """The sides that there are: ours, ours with release_maps, ours without oneDNN, stock Caffe, PyTorch.
+    """The sides that there are: ours, ours without share_maps, ours without oneDNN, stock Caffe, PyTorch.
 
     Args:
         settings: of the run.
@@ -107,18 +107,18 @@ def network_sides(
     )
     solver.write_text(text_format.MessageToString(schedule))
     job = {"model": str(model), "solver": str(solver), "inputs": inputs, "values": str(folder), "passes": passes}
-    job |= {"draw": False, "release": False}
+    job |= {"draw": False, "share": True}
 
     def side(variables: Mapping[str, str], build: Path | None = settings.build, **changes: bool) -> Side:
         return Side("caffe", "network_tasks.CaffeNetwork", settings.python, job | changes, variables, build, check)
 
     sides = {CAFFE: side({}, draw=True)}
-    if passes == FORWARD and not alone:
-        sides[RELEASING] = side({}, release=True)
+    if not alone:
+        sides[KEEPING] = side({}, share=False)
     if settings.onednn and not alone:
         sides[PLAIN] = side({"CAFFE_ONEDNN": "0"})
     if stock and settings.stock:
-        sides[STOCK] = side({}, settings.stock)
+        sides[STOCK] = side({}, settings.stock, share=False)
     if settings.peer:
         sides[PYTORCH] = Side("torch", "network_tasks.PyTorchNetwork", settings.peer, job, check=check)
     return sides

@@ -1,10 +1,10 @@
 """Networks as tasks of renet.benchmark.worker: forward, forward and backward, or a training step, in Caffe and PyTorch.
 
 The job has `model` and `solver` (prototxts without layers that read data), `passes`, `inputs` (as in benchmark_net
--inputs), `values` (a folder), `draw` (whether to fill that folder) and `release` (whether the network lets maps go
-that no later layer reads). The side that draws makes parameters by the network's fillers and what the folder lacks of
-inputs and outputs' gradients at random, and writes them, as benchmark_net -dump does and as a caffemodel; the others
-read them, so that all begin alike. Results are those of the first pass: what the network gives, and gradients.
+-inputs), `values` (a folder), `draw` (whether to fill that folder) and `share` (whether its maps share memory). The
+side that draws makes parameters by the network's fillers and what the folder lacks of inputs and outputs' gradients at
+random, and writes them, as benchmark_net -dump does and as a caffemodel; the others read them, so that all begin alike.
+Results are those of the first pass: what the network gives, and gradients.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class CaffeNetwork:
         caffe.set_random_seed(SEED)
         if job["draw"]:
             self._draw()
-        self._results = self._first_pass()
+        self._results = self._first_pass(job["share"])
         # In the network that is timed nobody has looked at parameters or gradients: NumPy has no hold on them, so that
         # layers may trust what they keep of them, as in a prediction or a training.
-        self._solver, self._net = self._make()
+        self._solver, self._net = self._make(job["share"])
         reset_peak()
 
-    def _make(self) -> tuple[Any, Any]:
+    def _make(self, share: bool) -> tuple[Any, Any]:
         """The solver (None without a step) and the network, with the values that all sides begin with."""
         solver, net = self._build()
         net.copy_from(str(self._folder / WEIGHTS))
@@ -53,8 +53,8 @@ class CaffeNetwork:
             if file.is_file():
                 values = getattr(net.blobs[name], kind)
                 values[...] = np.fromfile(file, np.float32).reshape(values.shape)
-        if self._job["release"]:
-            net.release_maps()
+        if share:
+            net.share_maps()
         return solver, net
 
     def _build(self) -> tuple[Any, Any]:
@@ -99,9 +99,9 @@ class CaffeNetwork:
         if self._backward:
             net.backward()
 
-    def _first_pass(self) -> dict[str, np.ndarray]:
+    def _first_pass(self, share: bool) -> dict[str, np.ndarray]:
         """Samples of the results of a pass."""
-        _solver, net = self._make()
+        _solver, net = self._make(share)
         self._pass(net)
         results = {name: net.blobs[name].data for name in net.outputs}
         if self._backward:
@@ -164,7 +164,7 @@ class CaffeNetwork:
         from caffe.proto import caffe_pb2
         from google.protobuf import text_format
 
-        _solver, net = self._make()
+        _solver, net = self._make(share=False)
         text = Path(self._job["model"]).read_text()
         parameters = {
             layer.name: layer.convolution_param for layer in text_format.Parse(text, caffe_pb2.NetParameter()).layer

@@ -11,13 +11,13 @@ from renet.common.repository import ROOT
 from renet.gpu_check.entries import SHAPES
 
 # Names of sides in the results.
-CAFFE, RELEASING, PLAIN = "caffe", "caffe with release_maps", "caffe without oneDNN"
+CAFFE, KEEPING, PLAIN = "caffe", "caffe without share_maps", "caffe without oneDNN"
 DIRECT, STOCK, PYTORCH = "caffe without winograd", "stock caffe", "pytorch"
 PYDENSECRF, NUMPY = "pydensecrf", "numpy"
 ONNXRUNTIME, OPENVINO, OPENVINO_BFLOAT16 = "onnxruntime", "openvino", "openvino in bfloat16"
 SIDE_TITLES = {
     CAFFE: "Caffe",
-    RELEASING: "maps released",
+    KEEPING: "every map kept",
     DIRECT: "without Winograd's",
     PLAIN: "without oneDNN",
     STOCK: "stock Caffe",

@@ -14,6 +14,7 @@ from renet.benchmark.settings import (
     CAFFE,
     CHART,
     DIRECT,
+    KEEPING,
     NUMPY,
     ONNXRUNTIME,
     OPENVINO,
@@ -21,7 +22,6 @@ from renet.benchmark.settings import (
     PLAIN,
     PYDENSECRF,
     PYTORCH,
-    RELEASING,
     SIDE_TITLES,
     STOCK,
 )
@@ -248,7 +248,7 @@ def crf_table(part: Mapping[str, Any]) -> Table:
 def network_table(part: Mapping[str, Any]) -> Table:
     """Whole networks."""
     entries = part["entries"].values()
-    sides = present(entries, (CAFFE, RELEASING, PLAIN, STOCK, PYTORCH))
+    sides = present(entries, (CAFFE, KEEPING, PLAIN, STOCK, PYTORCH))
     return entry_table(
         entries,
         3,

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from renet.common.errors import UserError
 from renet.networks.deploy_network import DeployNetwork, DeployOptions
 from renet.runtime.builds import check_gpu
 from renet.weights.weight_files import load
@@ -27,7 +26,6 @@ class CaffeEngine:
         weights: Path,
         gpu: int | None,
         allow_missing: bool,
-        save_memory: bool,
         options: DeployOptions,
     ) -> None:
         """Load the network; arguments and errors are those of `renet.prediction.inference.Inference`."""
@@ -41,10 +39,9 @@ class CaffeEngine:
         self.output = self._network.output(self._net)
         load(self._net, weights, not allow_missing, advice="--allow-missing keeps initial values")
         self.classes = int(self._net.blobs[self.output].shape[1])
-        if save_memory and self.output not in self._net.outputs:
-            raise UserError(f'{model}: "{self.output}" is read by later layers, so --save-memory lets it go')
-        if save_memory:
-            self._net.release_maps()
+        self._net.share_maps()
+        if self.output not in self._net.outputs:
+            _ = self._net.blobs[self.output].data  # what NumPy has asked for stays, though later layers read it
 
     def forward(self, values: np.ndarray) -> np.ndarray:
         """Run the network.

@@ -48,7 +48,6 @@ class Setup:
         settings: how an image goes through the network, where its request does not say.
         deploy: what the network does not say of itself.
         allow_missing: layers without weights keep their initial values.
-        save_memory: on the CPU, let maps go that no later layer reads.
     """
 
     network: TrainedNetwork
@@ -57,7 +56,6 @@ class Setup:
     settings: PredictionSettings = field(default_factory=PredictionSettings)
     deploy: DeployOptions = AS_THE_NETWORK_SAYS
     allow_missing: bool = False
-    save_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Computation:
         self._settings = replace(setup.settings, crf=crf)
         network = setup.network
         self._inference = Inference(
-            network.deploy, network.weights, setup.gpu, setup.allow_missing, setup.save_memory, setup.deploy
+            network.deploy, network.weights, setup.gpu, setup.allow_missing, setup.deploy
         )
         if network.dataset is not None and self._inference.classes != len(network.dataset.classes):
             raise UserError(

@@ -76,7 +76,6 @@ class Inference:
         weights: Path,
         gpu: int | None = None,
         allow_missing: bool = False,
-        save_memory: bool = False,
         options: DeployOptions = AS_THE_NETWORK_SAYS,
     ) -> None:
         """Load the network; Caffe aborts the process where the prototxt does not make a network.
@@ -86,7 +85,6 @@ class Inference:
             weights: .caffemodel, or Caffe's HDF5 file; an ONNX file has its own.
             gpu: device number; None computes on the CPU.
             allow_missing: layers without weights in the file keep their initial values.
-            save_memory: on the CPU, let each map go when the last layer that reads it has run.
             options: what the network does not say of itself.
 
         Raises:
@@ -95,14 +93,13 @@ class Inference:
         self._model = model
         self._engine: CaffeEngine | OnnxEngine
         if model.suffix == SUFFIX:
-            if gpu is not None or allow_missing or save_memory:
+            if gpu is not None or allow_missing:
                 raise UserError(
-                    f"{model}: onnxruntime runs it on the CPU as it is; leave --gpu, --allow-missing and --save-memory "
-                    "out"
+                    f"{model}: onnxruntime runs it on the CPU as it is; leave --gpu and --allow-missing out"
                 )
             self._engine = OnnxEngine(model, options)
         else:
-            self._engine = CaffeEngine(model, weights, gpu, allow_missing, save_memory, options)
+            self._engine = CaffeEngine(model, weights, gpu, allow_missing, options)
         self.classes = self._engine.classes
         self._crf: DenseCrf | None = None
 

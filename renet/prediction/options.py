@@ -90,11 +90,6 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-missing", action="store_true", help="keep initial values where the weights lack a layer"
     )
-    parser.add_argument(
-        "--save-memory",
-        action="store_true",
-        help="on the CPU, let maps go that no later layer reads: less than half of the memory, and somewhat slower",
-    )
 
 
 def crf_parameters_of(file: Path | None, network: TrainedNetwork) -> CrfParameters:

@@ -34,7 +34,6 @@ class PredictionJob(ImageJob):
         settings: how an image goes through the network.
         gpu: device number; None for the CPU.
         allow_missing: layers without weights keep their initial values.
-        save_memory: on the CPU, let maps go that no later layer reads.
         deploy: what the network does not say of itself.
     """
 
@@ -43,7 +42,6 @@ class PredictionJob(ImageJob):
     settings: PredictionSettings = field(default_factory=PredictionSettings)
     gpu: int | None = None
     allow_missing: bool = False
-    save_memory: bool = False
     deploy: DeployOptions = AS_THE_NETWORK_SAYS
 
     def origin(self) -> dict[str, Any]:
@@ -63,7 +61,7 @@ def perform(job: PredictionJob) -> Iterator[Started | Advanced | Finished]:
     Raises:
         UserError: network and dataset do not fit, or an image is broken; names the file.
     """
-    inference = Inference(job.model, job.weights, job.gpu, job.allow_missing, job.save_memory, job.deploy)
+    inference = Inference(job.model, job.weights, job.gpu, job.allow_missing, job.deploy)
     if inference.classes != len(job.dataset.classes):
         raise UserError(
             f"{job.model}: tells {inference.classes} classes apart, the dataset {job.dataset.name} has "

@@ -59,7 +59,6 @@ class Predictor:
         mean: tuple[float, float, float] | None = None,
         scale: float | None = None,
         allow_missing: bool = False,
-        save_memory: bool = False,
         isolated: bool = True,
         verbose: bool = False,
     ) -> None:
@@ -87,7 +86,6 @@ class Predictor:
             mean: taken off B, G and R of 0..255, in place of what the network says.
             scale: multiplies the rest, in place of what the network says.
             allow_missing: layers without weights in the file keep their initial values.
-            save_memory: on the CPU, let each map go when the last layer that reads it has run.
             isolated: compute in a child process. In the caller's own, Caffe's failed checks end the caller.
             verbose: let Caffe's messages through to stderr.
 
@@ -113,7 +111,6 @@ class Predictor:
             settings,
             DeployOptions(input_blob, output_blob, mean, scale),
             allow_missing,
-            save_memory,
         )
         self._verbose = verbose
         self._lock = threading.Lock()

@@ -188,6 +188,9 @@ def score(
     network, heads = build(test, file)
     solver.share_weights(network)
     head = main_head(heads)
+    if head is not None:
+        _ = head.score.data, head.label.data  # what NumPy has asked for stays until it is counted
+    network.share_maps()
     confusion = np.zeros((0, 0) if head is None else (head.classes, head.classes), np.int64)
     loss = 0.0
     divides = ranks.size > 1 and divides_test(test.layers)

@@ -355,6 +355,7 @@ def train(
         if solver_settings.weights and restore is None:
             fill_from_files(solver, folder, list(map(Path, initial_weights.split_names(solver_settings.weights))))
         ranks.exchange(solver)
+        solver.net.share_maps()
         training.run()
     return training
 

@@ -39,6 +39,7 @@ from renet.benchmark.network_parts import (
 from renet.benchmark.settings import (
     CAFFE,
     CHART,
+    KEEPING,
     NUMPY,
     ONNXRUNTIME,
     OPENVINO,
@@ -46,7 +47,6 @@ from renet.benchmark.settings import (
     PYDENSECRF,
     PYTORCH,
     QUICK,
-    RELEASING,
     STOCK,
     STOCK_BUILD,
     Entry,
@@ -363,7 +363,7 @@ def test_a_network_is_the_same_on_all_sides(settings: Settings, passes: str) -> 
     if settings.peer is None and settings.stock is None:
         pytest.skip("neither PyTorch nor stock Caffe: make bench makes them")
     found = time_network(settings, SCORES, passes, (2, 3, 32, 40), 1)
-    ours = [CAFFE, RELEASING] if passes == FORWARD else [CAFFE]
+    ours = [CAFFE, KEEPING]
     assert list(found["sides"]) == [*ours, *([STOCK] if settings.stock else []), *([PYTORCH] if settings.peer else [])]
     assert all(difference < 1e-4 for difference in found["differences"].values())
     assert all(side["peak_mib"] > 50 for side in found["sides"].values())
@@ -486,7 +486,7 @@ def caffe_side(folder: Path, text: str, caffe: Path | None = None) -> Side:
     """A network of Caffe that draws its own values."""
     (folder / "net.prototxt").write_text(text)
     job = {"model": str(folder / "net.prototxt"), "inputs": "", "values": str(folder), "passes": FORWARD}
-    job |= {"draw": True, "release": False}
+    job |= {"draw": True, "share": True}
     return Side("caffe", "network_tasks.CaffeNetwork", sys.executable, job, caffe=caffe)
 
 

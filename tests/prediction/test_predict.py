@@ -605,11 +605,22 @@ class TestLastWords:
         assert last_words("", 3) == "the working process ended with status 3"
 
 
-def test_saved_memory_changes_no_probability(workshop):
-    """Also where the next picture has another size."""
+def test_an_image_changes_nothing_for_the_next(workshop):
+    """Whatever their sizes: maps share memory, within an image and from one to the next."""
     model, weights = workshop / "deploy.prototxt", workshop / "net.caffemodel"
-    usual, saving = Inference(model, weights), Inference(model, weights, save_memory=True)
-    for size in ((7, 5), (13, 20), (7, 5)):
+    one = Inference(model, weights)
+    for size in ((7, 5), (13, 20), (7, 5), (7, 5)):
         image = picture(*size)
-        expected = usual.probabilities(image, PredictionSettings())
-        np.testing.assert_allclose(saving.probabilities(image, PredictionSettings()), expected, atol=1e-6)
+        expected = Inference(model, weights).probabilities(image, PredictionSettings())
+        np.testing.assert_array_equal(one.probabilities(image, PredictionSettings()), expected)
+
+
+def test_probabilities_that_later_layers_read(workshop):
+    model, weights = workshop / "deploy.prototxt", workshop / "net.caffemodel"
+    longer = workshop / "longer.prototxt"
+    longer.write_text(model.read_text() + 'layer { name: "log" type: "Log" bottom: "prob" top: "log" }\n')
+    image = picture(13, 20)
+    expected = Inference(model, weights).probabilities(image, PredictionSettings())
+    inside = Inference(longer, weights, options=DeployOptions(output_blob="prob"))
+    for _ in range(3):
+        np.testing.assert_array_equal(inside.probabilities(image, PredictionSettings()), expected)

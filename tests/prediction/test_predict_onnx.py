@@ -108,7 +108,6 @@ def test_file_of_another_program(network: Path, monkeypatch: pytest.MonkeyPatch)
     ("model", "words", "message"),
     [
         ("net.onnx", ("--weights", "net.caffemodel"), "has its own weights"),
-        ("net.onnx", ("--save-memory",), "--save-memory out"),
         ("net.onnx", ("--gpu", "0"), "leave --gpu"),
         ("net.onnx", ("--output-blob", "scores"), r'has no output "scores" \(it has: prob\)'),
         ("net.onnx", ("--input-blob", "x"), r'has no input "x" \(it has: data\)'),

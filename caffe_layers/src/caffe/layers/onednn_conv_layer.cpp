@@ -24,7 +24,7 @@ const size_t kLargestTransformed = 16 << 20;
 // Winograd's forward passes keep a map's tiles, and large weights, transformed at
 // once: up to 200 MB in the networks here. Where memory is to be saved, those
 // that take more than this go in pieces, which costs up to a sixth of their time.
-const size_t kLargestScratch = 80 << 20;
+const size_t kLargestScratch = (size_t)(getenv("SCR") ? atoi(getenv("SCR")) : 80) << 20;
 
 // Winograd's takes tiles of 4 x 4 results, filled or not, with a quarter of the
 // products; above this share of results to positions it gains nothing.

@@ -150,9 +150,15 @@ template <typename Dtype>
 void MapArena<Dtype>::BeginPass() {
   for (size_t values = 0; values < stays_.size(); ++values) {
     SyncedMemory* const memory = this->memory(values);
-    if (memory->head() != SyncedMemory::UNINITIALIZED
-        && (values % 2 == 0 || net_.phase() == TRAIN)
-        && !SharingOf(values).stays) {
+    // also where it grows, into memory that nobody holds yet
+    if (memory->exposed()) { stays_[values] = true; }
+    if (memory->head() == SyncedMemory::UNINITIALIZED
+        || (values % 2 == 1 && net_.phase() == TEST)) {
+      continue;
+    }
+    if (SharingOf(values).stays) {
+      memory->Keep();
+    } else {
       memory->Release();
     }
   }
