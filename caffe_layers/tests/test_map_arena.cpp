@@ -393,7 +393,7 @@ TEST_F(OneDNNConvolutionInPiecesTest, ConvolutionsInPieces) {
           "{ kernel_size: 4 stride: 4 }")
       + Convolution("many", "pool", 512) + Convolution("channels", "many", 1024)
       + Convolution("parts", "channels", 512, "pad: 2 dilation: 2");
-  const vector<int> shape = {1, 128, 190, 251};
+  const vector<int> shape = {1, 128, 230, 251};
   shared_ptr<Net<float> > net = Made<float>(layers, shape);
   shared_ptr<Net<float> > other = Made<float>(layers, shape);
   other->ShareTrainedLayersWith(net.get());

@@ -91,9 +91,7 @@ class Computation:
         crf = read_crf_parameters(setup.crf) if isinstance(setup.crf, Path) else setup.crf
         self._settings = replace(setup.settings, crf=crf)
         network = setup.network
-        self._inference = Inference(
-            network.deploy, network.weights, setup.gpu, setup.allow_missing, setup.deploy
-        )
+        self._inference = Inference(network.deploy, network.weights, setup.gpu, setup.allow_missing, setup.deploy)
         if network.dataset is not None and self._inference.classes != len(network.dataset.classes):
             raise UserError(
                 f"{network.deploy}: tells {self._inference.classes} classes apart, the dataset beside it has "

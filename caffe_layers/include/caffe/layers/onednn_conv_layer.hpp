@@ -92,6 +92,9 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
   /// Fills in a plan; false: oneDNN has no code of its own for this.
   bool Try(Pass pass, const vector<int>& shape, const Method& method, Plan* plan) const;
   dnnl::memory::desc PlainWeights() const;
+  bool WeightsLearn() const {
+    return this->phase_ == TRAIN && this->param_propagate_down_[0];
+  }
   /// The weights and the bias of a forward pass.
   struct Parameters {
     SyncedMemory* weights;

@@ -172,8 +172,10 @@ void Accumulate(const dnnl::memory& from, const dnnl::memory& to);
 class PackedWeights {
  public:
   /// @param plain the weights as they lie in Caffe's order.
+  /// @param learns whether they change in each pass: then they lie in the work
+  ///        area for weights, and nothing is kept.
   dnnl::memory Get(SyncedMemory* weights, const dnnl::memory::desc& plain,
-      const dnnl::memory::desc& order);
+      const dnnl::memory::desc& order, bool learns);
 
  private:
   struct Packed {

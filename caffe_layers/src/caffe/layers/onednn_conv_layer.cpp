@@ -23,8 +23,8 @@ const size_t kLargestTransformed = 16 << 20;
 
 // Winograd's forward passes keep a map's tiles, and large weights, transformed at
 // once: up to 200 MB in the networks here. Where memory is to be saved, those
-// that take more than this go in pieces, which costs up to a sixth of their time.
-const size_t kLargestScratch = (size_t)(getenv("SCR") ? atoi(getenv("SCR")) : 80) << 20;
+// that take more than this go in pieces: below it, FCN on 375 x 500 gets slower.
+const size_t kLargestScratch = 112 << 20;
 
 // Winograd's takes tiles of 4 x 4 results, filled or not, with a quarter of the
 // products; above this share of results to positions it gains nothing.
@@ -340,7 +340,10 @@ OneDNNConvolutionLayer::Parameters OneDNNConvolutionLayer::ParametersFor(
 void OneDNNConvolutionLayer::ForwardPiece(const Plan& plan,
     const Parameters& parameters, int channel, float* source, float* target) {
   const memory packed = parameters.packed->Get(parameters.weights,
-      PlainWeights(), plan.weights);
+      PlainWeights(), plan.weights, WeightsLearn());
+  if (saves_memory_ && parameters.packed == &folded_.packed) {
+    parameters.weights->ReleasePlain();
+  }
   float* const weights = static_cast<float*>(packed.get_data_handle())
       + channel / plan.channels * (plan.piece_weights.get_size() / sizeof(float));
   std::unordered_map<int, memory> arguments = {
@@ -446,7 +449,7 @@ void OneDNNConvolutionLayer::BackwardData(const Plan& plan, Blob<float>* top,
   plan.primitive.execute(onednn::Stream(), {
       {DNNL_ARG_DIFF_SRC, source}, {DNNL_ARG_DIFF_DST, target},
       {DNNL_ARG_WEIGHTS, packed_.Get(this->blobs_[0]->data().get(),
-          PlainWeights(), plan.weights)}});
+          PlainWeights(), plan.weights, WeightsLearn())}});
   if (plan.method.dilation > 1) {
     plan.bottom_parts.Join(static_cast<const float*>(source.get_data_handle()),
         static_cast<float*>(writer.memory().get_data_handle()));

@@ -206,9 +206,14 @@ void Accumulate(const memory& from, const memory& to) {
 }
 
 memory PackedWeights::Get(SyncedMemory* weights, const memory::desc& plain,
-    const memory::desc& order) {
+    const memory::desc& order, bool learns) {
   if (order == plain) {
     return memory(plain, Engine(), const_cast<void*>(weights->cpu_data()));
+  }
+  if (learns) {
+    const memory copy(order, Engine(), Work(WORK_WEIGHTS, order.get_size()));
+    Reorder(memory(plain, Engine(), const_cast<void*>(weights->cpu_data())), copy);
+    return copy;
   }
   const size_t kOrders = 4;  // forward and backward, for two kinds of shapes
   size_t i = 0;
