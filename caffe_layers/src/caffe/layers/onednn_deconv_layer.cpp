@@ -83,7 +83,7 @@ void OneDNNDeconvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
     return;
   }
   const memory weights = packed_.Get(this->blobs_[0]->data().get(),
-      PlainWeights(), plan.weights);
+      PlainWeights(), plan.weights, false);
   for (size_t i = 0; i < bottom.size(); ++i) {
     onednn::Writer writer(top[i]->data().get(), top[i]->shape(), plan.target);
     std::unordered_map<int, memory> arguments = {
