@@ -341,9 +341,6 @@ void OneDNNConvolutionLayer::ForwardPiece(const Plan& plan,
     const Parameters& parameters, int channel, float* source, float* target) {
   const memory packed = parameters.packed->Get(parameters.weights,
       PlainWeights(), plan.weights, WeightsLearn());
-  if (saves_memory_ && parameters.packed == &folded_.packed) {
-    parameters.weights->ReleasePlain();
-  }
   float* const weights = static_cast<float*>(packed.get_data_handle())
       + channel / plan.channels * (plan.piece_weights.get_size() / sizeof(float));
   std::unordered_map<int, memory> arguments = {
