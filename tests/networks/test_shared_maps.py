@@ -12,10 +12,11 @@ from google.protobuf import text_format
 
 from renet.benchmark.foreign_networks import googlenet, mobilenet_v2, resnet50
 from renet.common.repository import ROOT
-from renet.networks.analysis import fill_with_noise, without_data
+from renet.networks.analysis import compared_shapes, fill_with_noise, without_data
 from renet.runtime.prototxt import read_network
 
 SHAPE = (1, 3, 64, 80)
+SHAPES = {"deeplab_largefov": (1, 3, 41, 57), "segnet": (1, 3, 360, 480)}  # sizes that they take
 # one data set's network of each; DeconvNet takes a gigabyte, and images of 224 x 224 at least
 MODELS = sorted(
     {folder.parent.name: folder for folder in ROOT.glob("prototxt/*/*/") if folder.parent.name != "deconvnet"}.items()
@@ -60,7 +61,11 @@ def test_a_network_of_ours(model: str, folder: Path, kind: str, tmp_path: Path) 
     if not file.is_file():
         pytest.skip(f"{model} has none")
     train = kind == "train_val"
-    fed = without_data(read_network(file), caffe_pb2.TRAIN if train else caffe_pb2.TEST, SHAPE)
+    network, phase = read_network(file), caffe_pb2.TRAIN if train else caffe_pb2.TEST
+    shape = SHAPES.get(model, SHAPE)
+    blank = text_format.MessageToString(without_data(network, phase, shape))
+    compared = next(compared_shapes(blank)) if train else None
+    fed = without_data(network, phase, shape, compared)
     expect_the_same(text_format.MessageToString(fed), train, tmp_path)
 
 
