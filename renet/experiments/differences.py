@@ -33,9 +33,7 @@ def differences(report: Report) -> list[str]:
         lines += _crop_differences(trainings)
     lines += _other_systems(others)
     if any(_images(training) != PAPER_BATCH for training in trainings):
-        lines.append(
-            f"An iteration learns from {_list(map(_images, trainings))} images, the paper's from {PAPER_BATCH}."
-        )
+        lines.append(f"Images of an iteration: {_list(map(_images, trainings))}, where the paper has {PAPER_BATCH}.")
     if settings.iter_size > 1 and any(MODELS[training.model].batch_norm for training in trainings):
         lines.append(f"Batch normalisation sees a pass's {_list(t.options.batch for t in trainings)} images, not 10.")
     lines += _learning_differences(settings, trainings)
@@ -66,7 +64,9 @@ def _other_systems(trainings: Sequence[Training]) -> Iterator[str]:
     """What of the other systems is not as their authors have it."""
 
     def learnt(images: int, options: Options) -> str:
-        return "whole images, one at a time" if options.whole_images else f"{images} {options.crop_text}"
+        if options.whole_images:
+            return "whole images, one at a time"
+        return options.crop_text.replace("crops", "one crop", 1) if images == 1 else f"{images} {options.crop_text}"
 
     for training in trainings:
         usual = MODELS[training.model].options()

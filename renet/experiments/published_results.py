@@ -31,7 +31,7 @@ DOCUMENTS = ROOT / "docs"
 FILE, PAGE = "results.json", "results.md"
 KIND = "results"  # of the page's blocks
 FULL = "full"
-LOSS = "loss"
+LOSS, SECONDS = "loss", "seconds_an_image"
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def _given(table: Table) -> dict[str, Any]:
 
 
 def _text(column: Column, value: float) -> str:
-    return f"{value:.2f}" if column.measure == LOSS else f"{100 * value:.1f}"
+    return f"{value:.2f}" if column.measure in (LOSS, SECONDS) else f"{100 * value:.1f}"
 
 
 def _singles(column: Column, figures: Sequence[Figure]) -> list[float]:
