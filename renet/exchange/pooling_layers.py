@@ -1,8 +1,7 @@
 """Pooling as ONNX, with Caffe's rounding.
 
-Caffe rounds the number of windows up. With padding, it leaves a last window out that begins in the padding behind the
-map; without, such a window stays, empty. ONNX's own rounding (`ceil_mode`) serves where no window can begin so far
-behind; elsewhere the map is padded to what the windows cover.
+Caffe rounds the number of windows up, and leaves a last window out that would begin behind the map. ONNX's own rounding
+(`ceil_mode`) serves where no window can begin so far behind; elsewhere the map is padded to what the windows cover.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ def _windows(graph: Graph, size: str, kernel: list[int], stride: list[int], pads
     """How many windows Caffe has along height and width, at least one, int64 of shape (2,)."""
     more = np.array(stride) - 1 + 2 * np.array(pads) - kernel
     steps = graph.add("Div", graph.add("Add", size, graph.constant(more)), graph.constant(stride))
-    if any(pads):
+    if any(pads) or any(s > k for s, k in zip(stride, kernel)):
         # The last begins before the padding behind the map: steps * stride <= size + pad - 1
         last = graph.add("Div", graph.add("Add", size, graph.constant(np.array(pads) - 1)), graph.constant(stride))
         steps = graph.add("Min", steps, last)
