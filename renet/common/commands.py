@@ -32,6 +32,7 @@ COMMANDS = {
     "renet-predict": "tools/predict.py",
     "renet-report": "tools/report.py",
     "renet-runs": "tools/runs.py",
+    "renet-scaling": "tools/scaling.py",
     "renet-serve": "tools/serve.py",
     "renet-train": "tools/train.py",
     "renet-verify": "tools/verify.py",
