@@ -103,8 +103,7 @@ def load_npz(file: Path, most: int, what: str) -> dict[str, np.ndarray]:
             EOFError,
             zipfile.BadZipFile,
             zlib.error,
-            NotImplementedError,
-            RuntimeError,
+            RuntimeError,  # encrypted, or compressed in a way that is not known
             SyntaxError,
             MemoryError,
         ) as error:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -356,7 +358,7 @@ def figure_of_run(run: Path, table: str | None, row: str, evaluation: Path | Non
         seconds=metadata.get("seconds"),
         seconds_an_image=record.get("seconds_per_image"),
         commit=metadata.get("commit"),
-        command=_command(metadata.get("command")),
+        command=_command(metadata.get("command"), metadata.get("name")),
     )
 
 
@@ -371,10 +373,30 @@ def _iteration(record: Mapping[str, Any]) -> int | None:
     return int(found[1]) if found else None
 
 
-def _command(text: str | None) -> str | None:
-    """The command as typed in the repository's folder, whose path is of no use elsewhere."""
-    found = re.search(r"(\S+/)tools/train\.py", text or "")
-    return text if text is None or found is None else text.replace(found[1], "")
+def _command(text: str | None, name: str | None) -> str | None:
+    """The command as typed in the repository's folder: a machine's paths are of no use elsewhere.
+
+    Args:
+        text: as it was typed.
+        name: of the run, whose folder is runs/NAME then; of other paths outside the repository their last part stays.
+    """
+    if text is None:
+        return None
+    words = shlex.split(text)
+    options = dict(pairwise(words))
+    script = next((word for word in words if word.endswith("/tools/train.py")), "")
+    known = {script.removesuffix("tools/train.py"): "", options.get("--run", "").rstrip("/") + "/": f"runs/{name}/"}
+
+    def elsewhere(word: str) -> str:
+        option, equals, path = word.rpartition("=")
+        if not path.startswith("/"):
+            return word
+        for folder, other in known.items():
+            if folder.startswith("/") and folder != "/" and f"{path}/".startswith(folder):
+                return option + equals + (other + f"{path}/".removeprefix(folder)).rstrip("/")
+        return option + equals + Path(path).name
+
+    return shlex.join(map(elsewhere, words))
 
 
 def update(documents: Path, change: Callable[[Results], Results] = lambda results: results) -> Path:

@@ -122,6 +122,26 @@ def test_a_run_is_collected(run: Path) -> None:
     assert (with_crf.crf, with_crf.mean_iou) == ({"max_iter": 2}, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("python tools/train.py --solver a/solver.prototxt --weights b.h5", None),
+        (
+            "python /home/me/renet/tools/train.py --run /disk/x/fcn/ --solver /disk/x/fcn/network/solver.prototxt",
+            "python tools/train.py --run runs/fcn_seed3 --solver runs/fcn_seed3/network/solver.prototxt",
+        ),
+        (
+            "/opt/venv/bin/renet-train --solver='/a b/solver.prototxt' --weights=/models/vgg16.caffemodel",
+            "renet-train --solver=solver.prototxt --weights=vgg16.caffemodel",
+        ),
+    ],
+)
+def test_a_command_has_no_path_of_a_machine(run: Path, typed: str, kept: str | None) -> None:
+    metadata = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(metadata | {"command": typed}))
+    assert figure_of_run(run, "first", ROW).command == (kept or typed)
+
+
 def test_a_run_is_added_once(documents: Path, run: Path) -> None:
     for evaluation in ("evaluation.json", "evaluation_crf.json"):
         done = add(documents, run, "--table", "first", "--row", ROW, "--evaluation", run / evaluation)

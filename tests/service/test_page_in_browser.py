@@ -1,12 +1,8 @@
-"""The service's page as people meet it, in Chromium.
-
-`make test` installs Debian's Chromium; on Ubuntu, which has it as a snap alone, they are skipped.
-"""
+"""The service's page as people meet it, in Chromium."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser_helpers import WIDTHS, Tab, chromium, needs_chromium
 from service_helpers import Served, encoded, expected, picture, served, write_network
 
 pytest.importorskip("caffe", reason="pycaffe is not built")
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium (make test installs it on Debian; Ubuntu has none that tests can use)"
-)
 
-WIDTHS = {"phone": (390, 844), "desktop": (1280, 900)}
+pytestmark = needs_chromium
 MILLISECONDS = 60_000
 RGB = picture(30, 40)
 RGB[:, :20] = (200, 60, 20)
@@ -43,28 +36,17 @@ def service(folder: Path) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # a container's root has no sandbox of Chromium's; the page is our own
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
-class Tab:
-    """The page, with all that it asked for and complained of."""
+class ServiceTab(Tab):
+    """The service's page."""
 
     def __init__(self, browser: Any, service: Served, size: tuple[int, int] = (1280, 900), scheme: str = "light"):
-        self.context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+        super().__init__(browser, size, scheme)
         self.context.set_default_timeout(MILLISECONDS)
-        self.page = self.context.new_page()
         self.service = service
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(service.url)
         self.page.wait_for_selector("body[data-ready]")
 
@@ -85,15 +67,15 @@ class Tab:
 
 
 @pytest.fixture
-def tab(browser: Any, service: Served) -> Iterator[Tab]:
-    tab = Tab(browser, service)
+def tab(browser: Any, service: Served) -> Iterator[ServiceTab]:
+    tab = ServiceTab(browser, service)
     yield tab
     tab.context.close()
     assert not tab.complaints
     assert all(url.startswith((service.url, f"blob:{service.url}")) for url in tab.requests)
 
 
-def test_an_image_gets_its_labels(tab: Tab, folder: Path) -> None:
+def test_an_image_gets_its_labels(tab: ServiceTab, folder: Path) -> None:
     page = tab.page
     assert page.title() == f"{folder.name}: ReNet-Caffe"
     tab.choose(folder / "street.png")
@@ -114,7 +96,7 @@ def test_an_image_gets_its_labels(tab: Tab, folder: Path) -> None:
     assert page.locator("#stage").get_attribute("aria-label").startswith("Labels of the image: ")
 
 
-def test_the_slider_lies_between_image_and_labels(tab: Tab, folder: Path) -> None:
+def test_the_slider_lies_between_image_and_labels(tab: ServiceTab, folder: Path) -> None:
     page = tab.page
     tab.choose(folder / "street.png")
     tab.wait_for_labels()
@@ -134,11 +116,11 @@ def test_the_slider_lies_between_image_and_labels(tab: Tab, folder: Path) -> Non
     assert page.locator("#labels").evaluate("element => element.style.opacity") == "0.1"
 
 
-def told(tab: Tab) -> list[str]:
+def told(tab: ServiceTab) -> list[str]:
     return tab.page.locator("#pixel tr").all_inner_texts()
 
 
-def test_a_pixel_tells_its_class_and_probabilities(tab: Tab, folder: Path) -> None:
+def test_a_pixel_tells_its_class_and_probabilities(tab: ServiceTab, folder: Path) -> None:
     page = tab.page
     tab.choose(folder / "street.png")
     tab.wait_for_labels()
@@ -158,7 +140,7 @@ def test_a_pixel_tells_its_class_and_probabilities(tab: Tab, folder: Path) -> No
     page.get_by_text("column 39, row 9").wait_for()
 
 
-def test_crf_flip_and_scales_are_asked_for(tab: Tab, folder: Path) -> None:
+def test_crf_flip_and_scales_are_asked_for(tab: ServiceTab, folder: Path) -> None:
     page = tab.page
     tab.choose(folder / "street.png")
     tab.wait_for_labels()
@@ -187,7 +169,7 @@ def test_crf_flip_and_scales_are_asked_for(tab: Tab, folder: Path) -> None:
     assert tab.shares() == plain
 
 
-def test_examples_and_downloads(tab: Tab, service: Served, tmp_path: Path) -> None:
+def test_examples_and_downloads(tab: ServiceTab, service: Served, tmp_path: Path) -> None:
     page = tab.page
     assert page.locator("#png").get_attribute("aria-disabled") == "true"
     page.get_by_role("button", name="Example 2").click()
@@ -211,7 +193,7 @@ def test_what_goes_wrong_is_told(browser: Any, folder: Path) -> None:
 
 
 def check_what_goes_wrong(browser: Any, service: Served, folder: Path) -> None:
-    tab = Tab(browser, service)
+    tab = ServiceTab(browser, service)
     page = tab.page
     (folder / "text.png").write_text("no image")
     alert = page.get_by_role("alert")
@@ -223,7 +205,7 @@ def check_what_goes_wrong(browser: Any, service: Served, folder: Path) -> None:
     tab.wait_for_labels()
     assert not alert.is_visible()
     os.kill(service.network(), signal.SIGSTOP)
-    other = Tab(browser, service)
+    other = ServiceTab(browser, service)
     other.choose(folder / "street.png")
     other.page.get_by_text("Predicting").wait_for()
     while service.count("renet_images_waiting") != 1:
@@ -241,7 +223,7 @@ def check_what_goes_wrong(browser: Any, service: Served, folder: Path) -> None:
 
 def test_a_service_that_is_gone_is_told(browser: Any, folder: Path) -> None:
     with served(folder) as service:
-        tab = Tab(browser, service)
+        tab = ServiceTab(browser, service)
         service.process.terminate()
         service.process.wait()
         tab.choose(folder / "street.png")
@@ -252,7 +234,7 @@ def test_a_service_that_is_gone_is_told(browser: Any, folder: Path) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_width_and_theme(browser: Any, service: Served, tmp_path: Path, width: str, scheme: str) -> None:
-    tab = Tab(browser, service, WIDTHS[width], scheme)
+    tab = ServiceTab(browser, service, WIDTHS[width], scheme)
     page = tab.page
     page.get_by_role("button", name="Example 1").click()
     tab.wait_for_labels()
@@ -271,7 +253,7 @@ def test_every_width_and_theme(browser: Any, service: Served, tmp_path: Path, wi
     tab.context.close()
 
 
-def test_by_keyboard_alone_and_read_aloud(tab: Tab) -> None:
+def test_by_keyboard_alone_and_read_aloud(tab: ServiceTab) -> None:
     page = tab.page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the result"

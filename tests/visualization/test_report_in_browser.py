@@ -1,29 +1,21 @@
-"""The report page as its reader meets it: opened from a file in Chromium, sorted, filtered, compared, and read aloud.
-
-`make test` installs Debian's Chromium; on Ubuntu, which has it as a snap alone, they are skipped.
-"""
+"""The report page as its reader meets it: opened from a file in Chromium, sorted, filtered, compared, read aloud."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser_helpers import WIDTHS, Tab, chromium, needs_chromium
 from segmentation_helpers import call_tool, save_labels, write_dataset_json, write_split
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium (make test installs it on Debian; Ubuntu has none that tests can use)"
-)
-
+pytestmark = needs_chromium
 IMAGES = 12
 # image number -> the classes in its truth; "good" labels image n wrongly in its first n columns, "bad" in its first 2n
 TRUTHS = {number: ((0, 1), (1, 2), (0, 2))[number % 3] for number in range(IMAGES)}
-WIDTHS = {"phone": (390, 844), "desktop": (1280, 900)}
 
 
 @pytest.fixture(scope="module")
@@ -52,28 +44,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # a container's root has no sandbox of Chromium's; the page is our own
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
-class Tab:
-    """A page opened from its file, with all that it asked for and complained of."""
+class ReportTab(Tab):
+    """A report opened from its file."""
 
     def __init__(self, browser: Any, file: Path, size: tuple[int, int] = (1280, 900), scheme: str = "light") -> None:
-        self.context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, offline=True
-        )
-        self.page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
+        super().__init__(browser, size, scheme, offline=True)
         self.page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url[:100]}"))
         self.page.goto(file.as_uri())
 
@@ -81,13 +60,10 @@ class Tab:
         """Of the images shown, in order."""
         return self.page.locator(".gallery > li:not([hidden]) h3").all_text_contents()
 
-    def close(self) -> None:
-        self.context.close()
-
 
 @pytest.fixture
-def tab(browser: Any, folder: Path) -> Iterator[Tab]:
-    tab = Tab(browser, folder / "page.html")
+def tab(browser: Any, folder: Path) -> Iterator[ReportTab]:
+    tab = ReportTab(browser, folder / "page.html")
     yield tab
     assert not tab.complaints
     assert all(url.startswith(("file://", "data:")) for url in tab.requests)
@@ -98,7 +74,7 @@ def by_number(numbers: Any) -> list[str]:
     return [f"image{number:02}" for number in numbers]
 
 
-def test_worst_and_best_first(tab: Tab) -> None:
+def test_worst_and_best_first(tab: ReportTab) -> None:
     assert tab.ids() == by_number(reversed(range(IMAGES)))
     tab.page.get_by_label("Order").select_option("best of bad first")
     assert tab.ids() == by_number(range(IMAGES))
@@ -108,7 +84,7 @@ def test_worst_and_best_first(tab: Tab) -> None:
     assert tab.ids() == by_number(range(IMAGES))
 
 
-def test_filtered_by_class_and_then_sorted_by_its_iou(tab: Tab) -> None:
+def test_filtered_by_class_and_then_sorted_by_its_iou(tab: ReportTab) -> None:
     tab.page.get_by_label("Images with").select_option("lake")
     expected = [number for number in range(IMAGES) if 2 in TRUTHS[number]]
     assert tab.ids() == by_number(reversed(expected))
@@ -117,7 +93,7 @@ def test_filtered_by_class_and_then_sorted_by_its_iou(tab: Tab) -> None:
     assert len(tab.ids()) == IMAGES
 
 
-def test_slider_between_truth_and_prediction(tab: Tab) -> None:
+def test_slider_between_truth_and_prediction(tab: ReportTab) -> None:
     page = tab.page
     page.get_by_role("button", name="Compare the pictures of image11 with a slider").click()
     over = page.locator(".stage .over")
@@ -141,12 +117,12 @@ def test_slider_between_truth_and_prediction(tab: Tab) -> None:
     assert not page.locator("dialog").is_visible()
 
 
-def test_a_click_on_a_prediction_compares_that_one(tab: Tab) -> None:
+def test_a_click_on_a_prediction_compares_that_one(tab: ReportTab) -> None:
     tab.page.locator(".gallery > li").first.get_by_alt_text("predicted by bad").click()
     assert tab.page.locator("#right").evaluate("element => element.selectedOptions[0].text") == "bad"
 
 
-def test_by_keyboard_alone(tab: Tab) -> None:
+def test_by_keyboard_alone(tab: ReportTab) -> None:
     tab.page.keyboard.press("Tab")
     assert tab.page.evaluate("document.activeElement.textContent") == "Skip to the scores"
     for _ in range(40):
@@ -165,7 +141,7 @@ def test_by_keyboard_alone(tab: Tab) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["page.html", "beside.html"])
 def test_every_width_and_theme(browser: Any, folder: Path, width: str, scheme: str, name: str) -> None:
-    tab = Tab(browser, folder / name, WIDTHS[width], scheme)
+    tab = ReportTab(browser, folder / name, WIDTHS[width], scheme)
     page = tab.page
     for item in page.locator(".gallery > li").all():
         item.scroll_into_view_if_needed()
@@ -184,7 +160,7 @@ def test_every_width_and_theme(browser: Any, folder: Path, width: str, scheme: s
     tab.close()
 
 
-def test_printed_without_controls(tab: Tab) -> None:
+def test_printed_without_controls(tab: ReportTab) -> None:
     tab.page.emulate_media(media="print")
     assert not tab.page.locator(".controls").is_visible() and not tab.page.locator(".compare").first.is_visible()
     assert len(tab.page.pdf()) > 10_000
@@ -231,7 +207,7 @@ def test_hostile_names_run_nothing(browser: Any, tmp_path: Path) -> None:
         words = ("--run", "run", "--predictions", "more", "--labels", "data/test", "--title", attack)
         done = call_tool("report.py", *words, "--budget", budget, "--out", page, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        tab = Tab(browser, page)
+        tab = ReportTab(browser, page)
         assert tab.page.evaluate("document.documentElement.classList.contains('scripted')"), "our own script runs"
         assert tab.page.title() == attack
         assert tab.page.evaluate("document.scripts.length") == 2
