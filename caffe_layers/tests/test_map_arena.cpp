@@ -344,19 +344,20 @@ TYPED_TEST(OneDNNMapArenaTest, BlobsOutliveTheNet) {
   net->Forward();
   net->ForwardTo(net->layers().size() / 2);
   const vector<shared_ptr<Blob<TypeParam> > > blobs = net->blobs();
-  vector<TypeParam> before, after;
-  for (const shared_ptr<Blob<TypeParam> >& blob : blobs) {
-    if (blob->data()->head() != SyncedMemory::UNINITIALIZED) {
-      before.push_back(blob->asum_data());
+  const auto values = [&blobs]() {
+    vector<vector<TypeParam> > values;
+    for (const shared_ptr<Blob<TypeParam> >& blob : blobs) {
+      if (blob->data()->head() != SyncedMemory::UNINITIALIZED) {
+        const TypeParam* const begin = blob->cpu_data();
+        values.push_back(vector<TypeParam>(begin, begin + blob->count()));
+      }
     }
-  }
+    return values;
+  };
+  const vector<vector<TypeParam> > before = values();
   net.reset();
-  for (const shared_ptr<Blob<TypeParam> >& blob : blobs) {
-    if (blob->data()->head() != SyncedMemory::UNINITIALIZED) {
-      after.push_back(blob->asum_data());
-    }
-  }
-  EXPECT_EQ(before, after);
+  EXPECT_FALSE(before.empty());
+  EXPECT_EQ(before, values());
 }
 
 TYPED_TEST(OneDNNMapArenaTest, TakesLessThanTheSumOfTheMaps) {

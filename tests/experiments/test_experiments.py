@@ -252,7 +252,11 @@ def test_table_tells_what_was_run(voc: Path, tmp_path: Path) -> None:
     assert "The paper's figures: section 4.2" in text
     assert "other images" not in text
     assert "| h_renet_bn_gru | trainaug | 30 | 30,000 | 2 x 2 passes | 40 x 50 | 120 | 1,000 | 1.5 |" in text
-    for line in ("Budget 0.001", "crops of 40 x 50; the paper's are 400 x 500", "from 4 images, the paper's from 10"):
+    for line in (
+        "Budget 0.001",
+        "crops of 40 x 50; the paper's are 400 x 500",
+        "Images of an iteration: 4, where the paper has 10",
+    ):
         assert line in text
     for line in ("sees a pass's 2 images", "Nothing was pretrained", "mirrored"):
         assert line in text
