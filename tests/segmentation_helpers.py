@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -89,6 +91,19 @@ def write_split(folder: Path, samples: Mapping[str, tuple[np.ndarray, np.ndarray
             file.unlink()
         (folder / "labels.lmdb").rmdir()
     return folder
+
+
+def png_of_zeros(width: int, height: int, bits: int = 8, kind: int = 0) -> bytes:
+    """A grey PNG of one value: small, whatever its size."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    packer = zlib.compressobj(9)
+    line = bytes(1 + width * bits // 8)
+    lines = b"".join(packer.compress(line) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
 
 
 def write_weights(file: Path, blobs: Mapping[str, Sequence[np.ndarray]]) -> Path:

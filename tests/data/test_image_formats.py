@@ -5,15 +5,20 @@ from __future__ import annotations
 import io
 import json
 import os
-import struct
 import threading
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from segmentation_helpers import call_tool, only_line, save_labels, write_dataset_json, write_split
+from segmentation_helpers import (
+    call_tool,
+    only_line,
+    png_of_zeros,
+    save_labels,
+    write_dataset_json,
+    write_split,
+)
 
 from renet.common.errors import UserError
 from renet.conversion.annotated_image import AnnotatedImage, ClassNames
@@ -38,19 +43,6 @@ def encoded(form: str, pixels: np.ndarray = PIXELS, **options: object) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, form, **options)
     return stream.getvalue()
-
-
-def png_of_zeros(width: int, height: int, bits: int = 8, kind: int = 0) -> bytes:
-    """A grey PNG of one value: small, whatever its size."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    packer = zlib.compressobj(9)
-    line = bytes(1 + width * bits // 8)
-    lines = b"".join(packer.compress(line) for _ in range(height)) + packer.flush()
-    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
 
 
 BOMB = png_of_zeros(13_000, 13_000)

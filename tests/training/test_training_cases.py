@@ -14,11 +14,13 @@ from pathlib import Path
 
 import caffe
 import cv2
+import lmdb
 import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
-from segmentation_helpers import only_line, write_dataset_json, write_split
+from segmentation_helpers import only_line, png_of_zeros, write_dataset_json, write_split
 
+from renet.data.datum import pack_encoded
 from renet.training.run_state import RunState
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -302,6 +304,18 @@ def test_labels_and_outputs_that_do_not_fit(things: Path, tmp_path: Path) -> Non
     line = only_line(train(things, "--solver", solver, "--run", tmp_path / "run"), "train.py")
     assert re.search(r"layer 'loss': label 255 .* \(log: .*train\.log\)$", line), line
     failed(tmp_path / "run", "255")
+
+
+def test_a_small_file_of_a_huge_image_in_a_split(things: Path, tmp_path: Path) -> None:
+    split = write_split(tmp_path / "data/train", {f"p{number}": sample(number, 255) for number in range(2)})
+    with lmdb.open(str(split / "images.lmdb")) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"00000001_p1", pack_encoded(png_of_zeros(13_000, 14_000), 3, 12, 16))
+    solver = write(tmp_path / "net", NETWORK.replace("things/train", str(split)))
+    line = only_line(train(things, "--solver", solver, "--run", tmp_path / "run"), "train.py")
+    assert (
+        f"layer 'data': '00000001_p1' of source '{split}': the image has height 14000 and width 13000; "
+        "expected at most 89478485 pixels" in line
+    )
 
 
 STOCK = """
