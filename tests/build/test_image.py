@@ -24,6 +24,8 @@ LIMIT_MB = 730
 # root, as which continuous integration may run, is nobody's ordinary user
 USER = (os.getuid(), os.getgid()) if os.getuid() else (12345, 12346)
 MINUTES = 60
+# With as few rights as docs/docker.md says that suffice: nothing but the mounts and /tmp can be written
+RESTRICTED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=all", "--security-opt=no-new-privileges")
 
 pytestmark = [
     pytest.mark.skipif(not IMAGE, reason="RENET_IMAGE names no image: make image-test builds and tests one"),
@@ -45,7 +47,7 @@ class Host:
         """`docker run` with the three mounts, as docs/docker.md has it."""
         mounts = [f"-v={self.folder / name}:/workspace/{name}" for name in ("data", "models", "runs")]
         user = f"--user={USER[0]}:{USER[1]}"
-        return [ENGINE, "run", "--rm", "--network=none", user, *mounts, *options, IMAGE, *map(str, words)]
+        return [ENGINE, "run", "--rm", "--network=none", user, *RESTRICTED, *mounts, *options, IMAGE, *map(str, words)]
 
     def run(self, *words: object, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         """Run a command in the image to its end."""
@@ -82,7 +84,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
 def plain(*words: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """The image without mounts and as its own user."""
     return subprocess.run(
-        [ENGINE, "run", "--rm", "--network=none", *options, IMAGE, *words], capture_output=True, text=True
+        [ENGINE, "run", "--rm", "--network=none", *RESTRICTED, *options, IMAGE, *words], capture_output=True, text=True
     )
 
 
@@ -123,6 +125,16 @@ def test_python_and_caffe_are_on_the_path(host: Host) -> None:
     assert done.stdout.split() == [str(USER[0]), "/home/renet", "/opt/renet-caffe/python/caffe/__init__.py"]
     assert host.run("caffe", "-version").stdout == "caffe version 1.0.0, oneDNN 2.6.0\n"
     assert plain("id", "-u").stdout == "1000\n"
+
+
+def test_it_is_as_restricted_as_it_is_said_to_be(host: Host) -> None:
+    done = host.run("grep", "-E", "^(Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs):", "/proc/self/status")
+    assert done.returncode == 0, done.stderr
+    rights = {name.rstrip(":"): int(value, 16) for name, value in map(str.split, done.stdout.splitlines())}
+    assert rights == {"CapInh": 0, "CapPrm": 0, "CapEff": 0, "CapBnd": 0, "CapAmb": 0, "NoNewPrivs": 1}
+    for place in ("/workspace", "/home/renet", "/opt/renet-caffe", "/var/tmp"):
+        done = host.run("touch", f"{place}/file")
+        assert "Read-only file system" in done.stderr, (place, done)
 
 
 def test_short_demo_and_its_scores(host: Host) -> None:
@@ -210,6 +222,43 @@ def test_programs_that_know_no_signals_end_at_once(host: Host, name: str) -> Non
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(MINUTES) == 128 + signal.SIGINT
+
+
+# One line of what a user of the service does: ask until it answers, then send an image
+ASK = """
+import io, sys, time, urllib.error, urllib.request
+import numpy as np
+from PIL import Image
+picture = io.BytesIO()
+Image.fromarray(np.full((64, 48, 3), 90, np.uint8)).save(picture, "PNG")
+while True:
+    try:
+        assert urllib.request.urlopen("http://127.0.0.1:8000/healthz").status == 200
+        break
+    except urllib.error.URLError:
+        time.sleep(0.2)
+request = urllib.request.Request("http://127.0.0.1:8000/predict", picture.getvalue(), {"Content-Type": "image/png"})
+print(Image.open(io.BytesIO(urllib.request.urlopen(request).read())).size)
+"""
+
+
+def test_service_answers_and_stops(host: Host, tmp_path: Path, name: str) -> None:
+    network = "runs/net/deploy.prototxt"
+    draw = f"import caffe; caffe.Net({network!r}, caffe.TEST).save('models/drawn.caffemodel')"
+    done = host.run("python", "-c", draw)
+    assert done.returncode == 0, done.stderr
+    serve = ("python", "tools/serve.py", "--host", "0.0.0.0", "--model", network)
+    words = (*serve, "--weights", "models/drawn.caffemodel", "--dataset", "data/scenes")
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(host.command(*words, options=(f"--name={name}",)), stdout=log, stderr=log)
+    wait_for(process, tmp_path / "log", " is served at http://")
+    # inside, for the container has no network but its own
+    asked = subprocess.run(
+        [ENGINE, "exec", name, "python", "-c", ASK], capture_output=True, text=True, timeout=10 * MINUTES
+    )
+    assert (asked.returncode, asked.stdout) == (0, "(48, 64)\n"), asked.stderr
+    subprocess.run([ENGINE, "stop", "-t", "600", name], check=True, capture_output=True)
+    assert process.wait(10 * MINUTES) == 0, (tmp_path / "log").read_text()
 
 
 def test_a_training_without_a_mount_says_that_it_will_be_lost(host: Host) -> None:
