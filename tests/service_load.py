@@ -6,12 +6,13 @@
 prints a row for the bare loop and one for each number of clients: images a second, the processors' milliseconds for one
 image (which a busy machine changes less), and the milliseconds within which half, 95 and 99 of 100 requests were
 answered. Weights are drawn, images are JPEGs of 375 x 500. Each round measures all of them one after another, and the
-rows have the medians of the rounds, for what else a machine does falls on all alike.
+rows have the medians of the rounds, for what else a machine does falls on all alike. The soak sends four sizes in turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import statistics
@@ -33,6 +34,7 @@ from renet.conversion.synthetic_scenes import draw
 NETWORKS = {"n_renet": "stanford_background", "h_renet": "voc2012"}
 CLIENTS = [1, 8, 64]
 SIZE = (375, 500)
+SOAK_SIZES = [SIZE, (240, 320), (333, 500), (500, 375)]  # in turn, for a service meets many
 LINES = {"rate": r"Requests/sec:\s+([\d.]+)", **{p: rf" {p}% in ([\d.]+) secs" for p in ("50", "95", "99")}}
 
 
@@ -93,10 +95,13 @@ def megabytes(service: Served) -> str:
     return " + ".join(f"{int(match[1]) / 1024:.0f}" for match in resident if match)
 
 
-def soak(service: Served, image: Path, seconds: int) -> None:
-    """Ask for so long, and tell the memory at ten times."""
+def soak(service: Served, folder: Path, seconds: int) -> None:
+    """Ask for so long with images of several sizes, and tell the memory at ten times."""
+    images = [write_image(folder / f"{index}.jpg", size) for index, size in enumerate(SOAK_SIZES)]
     end, shown = time.monotonic() + seconds, 0
-    while (left := end - time.monotonic()) > 0:
+    for image in itertools.cycle(images):
+        if (left := end - time.monotonic()) <= 0:
+            break
         service_numbers(service, image, 8, 8)
         if left <= seconds * (1 - shown / 10):
             shown += 1
@@ -107,12 +112,17 @@ def soak(service: Served, image: Path, seconds: int) -> None:
             )
 
 
+def write_image(file: Path, size: tuple[int, int]) -> Path:
+    """A drawn scene as JPEG."""
+    assert cv2.imwrite(str(file), draw(7, 1, 1, size).image)
+    return file
+
+
 def main(arguments: argparse.Namespace) -> None:
     """Measure one network."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        image = folder / "image.jpg"
-        cv2.imwrite(str(image), draw(7, 1, 1, SIZE).image)
+        image = write_image(folder / "image.jpg", SIZE)
         dataset = NETWORKS[arguments.network]
         deploy = REPOSITORY / "prototxt" / arguments.network / dataset / "deploy.prototxt"
         (folder / "deploy.prototxt").write_text(deploy.read_text())
@@ -122,7 +132,7 @@ def main(arguments: argparse.Namespace) -> None:
         options = ("--queue", max(arguments.clients), "--timeout", 600, "--dataset", dataset)
         with served(folder, *options, weights="drawn") as service:
             if arguments.soak:
-                soak(service, image, arguments.soak)
+                soak(service, folder, arguments.soak)
                 return
             numbers = defaultdict(list)
             before = children()
