@@ -21,6 +21,7 @@ from renet.gpu_check.work import FORWARD, GRADIENT, STEP, moved_bytes, operation
 
 SEED = 1
 WEIGHTS = "net.caffemodel"
+PRODUCTS = ("Convolution", "InnerProduct")
 # A rate that moves the parameters, but not so far in some steps that a network with random ones leaves its range.
 RATE, MOMENTUM, DECAY = 1e-6, 0.9, 5e-4
 
@@ -49,10 +50,9 @@ class CaffeNetwork:
         solver, net = self._build()
         net.copy_from(str(self._folder / WEIGHTS))
         for name, kind in [*((name, "data") for name in net.inputs), *((name, "diff") for name in net.outputs)]:
-            file = self._folder / f"{name}.{kind}.f32"
-            if file.is_file():
+            if self._file(f"{name}.{kind}").is_file():
                 values = getattr(net.blobs[name], kind)
-                values[...] = np.fromfile(file, np.float32).reshape(values.shape)
+                values[...] = self._read(f"{name}.{kind}", values.shape)
         if share:
             net.share_maps()
         return solver, net
@@ -66,30 +66,57 @@ class CaffeNetwork:
         return None, caffe.Net(self._job["model"], caffe.TRAIN if self._backward else caffe.TEST)
 
     def _draw(self) -> None:
-        """Write values to begin with: files for PyTorch, and the same parameters for Caffe."""
+        """Write values to begin with: files for PyTorch, and the same parameters for Caffe.
+
+        Results that are the same whatever the layers compute would hide what they compute: weights that their filler
+        leaves at zero are drawn, and the last product before a Softmax at the end is scaled to scores of a deviation
+        of 1, for probabilities of 0 and 1 differ by nothing.
+        """
         _solver, net = self._build()
         random = np.random.default_rng(SEED)
         classes = {each.name: each.classes for each in parse_inputs(self._job["inputs"])}
-        values = {}
         for name in net.inputs:
             shape = tuple(net.blobs[name].shape)
             drawn = random.integers(classes[name], size=shape) if classes.get(name) else random.standard_normal(shape)
-            if not (self._folder / f"{name}.data.f32").is_file():
-                values[f"{name}.data"] = drawn
+            if not self._file(f"{name}.data").is_file():
+                self._write(f"{name}.data", drawn)
         for name in net.outputs if self._backward else ():
             if len(net.blobs[name].shape):  # a loss has none: it is the beginning
-                values[f"{name}.diff"] = random.standard_normal(tuple(net.blobs[name].shape))
-        for name, kind in zip(net._layer_names, (layer.type for layer in net.layers)):
+                self._write(f"{name}.diff", random.standard_normal(tuple(net.blobs[name].shape)))
+        kinds = [layer.type for layer in net.layers]
+        for name, kind in zip(net._layer_names, kinds):
             if kind == "BatchNorm":  # having met no batch it would divide by the root of its eps
                 mean, variance, count = net.params[name]
                 mean.data[...] = random.standard_normal(mean.data.shape)
                 variance.data[...] = random.uniform(0.5, 2, variance.data.shape)
                 count.data[...] = 1
+            if kind in PRODUCTS and not (weights := net.params[name][0].data).any():
+                weights[...] = random.standard_normal(weights.shape) / np.sqrt(weights[0].size)
+        if kinds[-1] == "Softmax":
+            self._scale_scores(net, kinds)
         for name, blobs in net.params.items():
-            values |= {f"{name}.param{index}.data": blob.data for index, blob in enumerate(blobs)}
-        for name, each in values.items():
-            np.asarray(each, np.float32).tofile(self._folder / f"{name}.f32")
+            for index, blob in enumerate(blobs):
+                self._write(f"{name}.param{index}.data", blob.data)
         net.save(str(self._folder / WEIGHTS))
+
+    def _scale_scores(self, net: Any, kinds: Sequence[str]) -> None:
+        """Scale the last product of a network that ends in a Softmax, so that the scores have a deviation of 1."""
+        for name in net.inputs:
+            net.blobs[name].data[...] = self._read(f"{name}.data", net.blobs[name].data.shape)
+        net.forward()
+        scores = net.blobs[net._blob_names[net._bottom_ids(len(kinds) - 1)[0]]].data
+        last = [name for name, kind in zip(net._layer_names, kinds) if kind in PRODUCTS][-1]
+        for blob in net.params[last]:
+            blob.data[...] /= scores.std()
+
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{name}.f32"
+
+    def _write(self, name: str, values: np.ndarray) -> None:
+        np.asarray(values, np.float32).tofile(self._file(name))
+
+    def _read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        return np.fromfile(self._file(name), np.float32).reshape(shape)
 
     def _pass(self, net: Any) -> None:
         """Gradients start at zero, as in a step."""
