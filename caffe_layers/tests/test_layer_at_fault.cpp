@@ -1,10 +1,13 @@
 #include <google/protobuf/text_format.h>
 
+#include <cmath>
+#include <new>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
 
+#include "caffe/layers/pooling_layer.hpp"
 #include "caffe/net.hpp"
 #include "caffe/util/layer_at_work.hpp"
 
@@ -88,6 +91,11 @@ const Fault kFaults[] = {
   {"type: 'SPP' spp_param { pyramid_height: 0 }", "spp_param.pyramid_height is 0"},
   {"type: 'Flatten' flatten_param { axis: 3 end_axis: 1 }", "axis"},
   {"type: 'Scale' scale_param { axis: 3 num_axes: 2 }", "axis = 3"},
+  {"type: 'Scale' scale_param { num_axes: 2147483647 }", "scale_param.num_axes is 2147483647"},
+  {"type: 'Bias' bias_param { num_axes: 2147483647 }", "bias_param.num_axes is 2147483647"},
+  {"type: 'LSTM' recurrent_param { num_output: 1000000000 }", "recurrent_param.num_output is 1000000000"},
+  {"type: 'Im2col' convolution_param { kernel_size: 2 stride_h: 1 }", "Stride dimensions"},
+  {"type: 'Im2col' convolution_param { kernel_h: 32767 kernel_w: 32767 }", "kernel_size makes a blob that exceeds"},
   {"type: 'BatchNorm' batch_norm_param { moving_average_fraction: nan }", "moving_average_fraction is nan"},
   {"type: 'Power' power_param { power: inf }", "power_param.power is inf"},
   {"type: 'Dropout' dropout_param { dropout_ratio: 1.5 }", "dropout_ratio"},
@@ -144,6 +152,53 @@ TEST_F(LayerAtFaultTest, TestFailureOfAPass) {
     net.blob_by_name("index")->mutable_cpu_data()[1] = 5;
     net.Forward();
   }, "greater than batch size[^\n]*\nin forward of layer 'pick' \\(BatchReindex, TEST\\)");
+}
+
+TEST_F(LayerAtFaultTest, TestWeightsThatDoNotFit) {
+  EXPECT_DEATH({
+    NetParameter param;
+    google::protobuf::TextFormat::ParseFromString(
+        "layer { name: 'in' type: 'Input' top: 'data' input_param { shape { dim: 2 dim: 3 } } } "
+        "layer { name: 'bad' type: 'InnerProduct' bottom: 'data' top: 'out' inner_product_param { num_output: 2 } }", &param);
+    Net<float> net(param);
+    param.mutable_layer(1)->add_blobs()->mutable_shape()->add_dim(0);
+    param.mutable_layer(1)->add_blobs();
+    net.CopyTrainedLayersFrom(param);
+  }, "in the copy of the weights of layer 'bad' \\(InnerProduct, TEST\\)");
+}
+
+TEST_F(LayerAtFaultTest, TestMemoryThatDoesNotSuffice) {
+  const size_t kMoreThanAddresses = static_cast<size_t>(1) << 50;
+  LayerParameter layer;
+  layer.set_name("bad");
+  layer.set_type("ReLU");
+  EXPECT_DEATH({
+    const LayerAtWork at_work(layer, "forward");
+    vector<char> values(kMoreThanAddresses);
+  }, "memory does not suffice[^\n]*\nin forward of layer 'bad' \\(ReLU, TRAIN\\)");
+  { const LayerAtWork at_work(layer, "forward"); }
+  EXPECT_THROW(vector<char> values(kMoreThanAddresses), std::bad_alloc);
+}
+
+// Upstream adds the gradient to what lies before the map.
+TEST_F(LayerAtFaultTest, TestWindowsOfNothingButNaN) {
+  LayerParameter param;
+  param.mutable_pooling_param()->set_kernel_size(2);
+  for (const int tops : {1, 2}) {  // the second one is the mask
+    Blob<float> data(1, 1, 2, 2), out, mask;
+    const vector<Blob<float>*> bottom(1, &data);
+    vector<Blob<float>*> top(1, &out);
+    if (tops == 2) { top.push_back(&mask); }
+    PoolingLayer<float> layer(param);
+    layer.SetUp(bottom, top);
+    float diff[] = {7, 0, 0, 0, 0};
+    data.diff()->set_cpu_data(diff + 1);
+    for (int i = 0; i < 4; ++i) { data.mutable_cpu_data()[i] = NAN; }
+    layer.Forward(bottom, top);
+    out.mutable_cpu_diff()[0] = 1;
+    layer.Backward(top, vector<bool>(1, true), bottom);
+    EXPECT_EQ(vector<float>({7, 0, 0, 0, 0}), vector<float>(diff, diff + 5));
+  }
 }
 
 // Upstream counts a third window in each direction, that begins behind the map: its maximum has no place.

@@ -19,7 +19,8 @@
 
 namespace caffe {
 
-/// Our layers that need no file, with their messages.
+/// Layers that need no file, ours and Caffe's, with their messages. Recurrent ones
+/// have a net within, which a failed CHECK leaves in the middle of its work.
 struct AnyLayer {
   const char* type;
   const char* message;
@@ -36,7 +37,26 @@ const AnyLayer ANY_LAYERS[] = {
   {"SegAccuracy", "seg_accuracy_param"}, {"SoftmaxWithLoss", "loss_param"},
   {"Dropout", "dropout_param"}, {"Convolution", "convolution_param"},
   {"Deconvolution", "convolution_param"}, {"Pooling", "pooling_param"},
-  {"ReLU", "relu_param"},
+  {"ReLU", "relu_param"}, {"InnerProduct", "inner_product_param"},
+  {"Embed", "embed_param"}, {"Scale", "scale_param"}, {"Bias", "bias_param"},
+  {"BatchNorm", "batch_norm_param"}, {"PReLU", "prelu_param"},
+  {"Reshape", "reshape_param"}, {"Slice", "slice_param"},
+  {"Crop", "crop_param"}, {"Tile", "tile_param"}, {"LRN", "lrn_param"},
+  {"Eltwise", "eltwise_param"}, {"Concat", "concat_param"},
+  {"Flatten", "flatten_param"}, {"SPP", "spp_param"},
+  {"ArgMax", "argmax_param"}, {"MVN", "mvn_param"},
+  {"Reduction", "reduction_param"}, {"Softmax", "softmax_param"},
+  {"Im2col", "convolution_param"}, {"Accuracy", "accuracy_param"},
+  {"HingeLoss", "hinge_loss_param"}, {"InfogainLoss", "infogain_loss_param"},
+  {"ContrastiveLoss", "contrastive_loss_param"},
+  {"SigmoidCrossEntropyLoss", "loss_param"}, {"EuclideanLoss", ""},
+  {"MultinomialLogisticLoss", "loss_param"}, {"BatchReindex", ""},
+  {"Filter", ""}, {"Split", ""}, {"Silence", ""}, {"Power", "power_param"},
+  {"Exp", "exp_param"}, {"Log", "log_param"}, {"ELU", "elu_param"},
+  {"Clip", "clip_param"}, {"Threshold", "threshold_param"}, {"BNLL", ""},
+  {"AbsVal", ""}, {"Sigmoid", ""}, {"TanH", ""}, {"Swish", "swish_param"},
+  {"DummyData", "dummy_data_param"}, {"Input", "input_param"},
+  {"Parameter", "parameter_param"},
 };
 
 /// A layer's message with any of its fields at any of the values at which things

@@ -4,6 +4,7 @@
 
 #include <ctime>
 #include <iostream>
+#include <new>
 #include <string>
 
 namespace caffe {
@@ -34,10 +35,18 @@ class LayerTeller : public google::LogSink {
   }
 };
 
+/// What `new` calls where the system gives no more: sizes that are absurd end in a
+/// message with the layer's name, too.
+static void TellOfMemory() {
+  if (at_work == NULL) { throw std::bad_alloc(); }
+  LOG(FATAL) << "The memory does not suffice.";
+}
+
 LayerAtWork::LayerAtWork(const LayerParameter& layer, const char* doing)
     : layer_(layer), doing_(doing), outer_(at_work) {
   static LayerTeller* const teller = new LayerTeller;  // as long as the program
   static_cast<void>(teller);
+  if (std::get_new_handler() == NULL) { std::set_new_handler(TellOfMemory); }
   at_work = this;
 }
 

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "caffe/blob.hpp"
+
 namespace caffe {
 
 namespace {
@@ -19,6 +21,8 @@ using google::protobuf::Message;
 using google::protobuf::Reflection;
 
 const double MOST = std::numeric_limits<int>::max();
+// Of a recurrent layer: LSTM has four gates for each.
+const double MOST_UNITS = 536870911;
 // Of windows: two of them multiplied are still an int.
 const double WIDEST = 32767;
 
@@ -39,7 +43,10 @@ const Range RANGES[] = {
   {"pooling_param", " pad pad_h pad_w ", 0, WIDEST},
   {"inner_product_param", " num_output ", 1, MOST},
   {"embed_param", " num_output input_dim ", 1, MOST},
-  {"recurrent_param", " num_output ", 1, MOST},
+  {"recurrent_param", " num_output ", 1, MOST_UNITS},
+  {"scale_param", " num_axes ", -1, kMaxBlobAxes},
+  {"bias_param", " num_axes ", -1, kMaxBlobAxes},
+  {"reshape_param", " num_axes ", -1, kMaxBlobAxes},
   {"lrn_param", " local_size ", 1, WIDEST},
   {"tile_param", " tiles ", 1, MOST},
   {"argmax_param", " top_k ", 1, MOST},
