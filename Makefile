@@ -317,14 +317,14 @@ bench: caffe ## speed and memory of all that is computed beside PyTorch, stock C
 	$(PYTHON) tools/benchmark.py $(BENCH_ARGS)
 
 .PHONY: lock
-lock: ## requirements.lock anew: the packages of requirements.txt and requirements-dev.txt with the SHA-256 of their files
+lock: ## requirements.lock and requirements-run.lock anew: the packages of requirements*.txt with the SHA-256 of their files
 	@$(BEGIN)
 	lock() {
 	  [[ -x build/lock-venv/bin/uv ]] || { /usr/bin/python3 -m venv --clear build/lock-venv && build/lock-venv/bin/pip install uv==0.13.9; } || return
-	  build/lock-venv/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-annotate \
-	    requirements.txt requirements-dev.txt -o requirements.lock
+	  local compile="build/lock-venv/bin/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-annotate"
+	  $$compile requirements.txt requirements-dev.txt -o requirements.lock && $$compile requirements.txt -o requirements-run.lock
 	}
-	quietly "requirements.lock" lock lock
+	quietly "requirements.lock and requirements-run.lock" lock lock
 
 .PHONY: fuzz-readers
 fuzz-readers: caffe ## the readers of files, each fuzzed for a minute by atheris, led by coverage; FUZZ_ARGS="--seconds 3600 image"

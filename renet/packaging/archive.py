@@ -37,6 +37,7 @@ REPOSITORY_PARTS = (
     "LICENSE",
     "README.md",
     "SECURITY.md",
+    "requirements-run.lock",
     "requirements.txt",
 )
 SETUP = "renet/packaging/setup.sh"

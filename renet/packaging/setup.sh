@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv beside this file, with the Python packages of requirements.txt and with pycaffe.
+# Makes .venv beside this file, with the Python packages of requirements-run.lock and with pycaffe.
 set -u
 
 # the version that pycaffe is built for; what makes the archive fills it in
@@ -8,12 +8,12 @@ version=@PYTHON@
 usage() {
   echo "usage: ./setup [--python PYTHON] [--wheels DIR]"
   echo
-  echo "Makes .venv beside this file: the packages of requirements.txt, and 'import caffe'. A second call looks whether"
+  echo "Makes .venv beside this file: the packages of requirements-run.lock, and 'import caffe'. A second call looks whether"
   echo "that is done already."
   echo
   echo "  --python PYTHON  a Python $version (default: python$version or python3 on the PATH)"
   echo "  --wheels DIR     install from the wheels in DIR, without network; on a machine with network,"
-  echo "                   'python$version -m pip download -r requirements.txt -d DIR' fills it"
+  echo "                   'python$version -m pip download -r requirements-run.lock -d DIR' fills it"
 }
 
 fail() {
@@ -59,7 +59,7 @@ case $python in /*) ;; *) python=$PWD/$python ;; esac
 
 cd "$(dirname "$0")" || exit 2
 stamp=.venv/requirements.installed
-if [ -f $stamp ] && [ "$(cat requirements.txt)" = "$(cat $stamp)" ] && .venv/bin/python -c 'import caffe' 2>/dev/null; then
+if [ -f $stamp ] && [ "$(cat requirements-run.lock)" = "$(cat $stamp)" ] && .venv/bin/python -c 'import caffe' 2>/dev/null; then
   echo "ready already: .venv"
   exit 0
 fi
@@ -76,12 +76,12 @@ else
 fi
 # shellcheck disable=SC2086 # words of a command
 if [ -n "$wheels" ]; then
-  $pip install --disable-pip-version-check --no-index --find-links "$wheels" -r requirements.txt
+  $pip install --disable-pip-version-check --require-hashes --no-index --find-links "$wheels" -r requirements-run.lock
 else
-  $pip install --disable-pip-version-check -r requirements.txt
-fi || fail "the packages of requirements.txt could not be installed (see above); without network: --wheels DIR"
+  $pip install --disable-pip-version-check --require-hashes -r requirements-run.lock
+fi || fail "the packages of requirements-run.lock could not be installed (see above); without network: --wheels DIR"
 # seen from site-packages, so that the folder can be moved
 printf '%s\n' ../../../.. ../../../../python >".venv/lib/python$version/site-packages/renet-caffe.pth"
 said=$(.venv/bin/python -c 'import caffe' 2>&1) || fail "pycaffe cannot be loaded: $(echo "$said" | tail -n 1)"
-cp requirements.txt $stamp
+cp requirements-run.lock $stamp
 echo "ready: bin/caffe, and 'import caffe' in .venv/bin/python; next: .venv/bin/python tools/demo.py"

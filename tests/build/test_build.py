@@ -416,7 +416,14 @@ def test_each_python_gets_one_version_of_a_package(file: str, version: str) -> N
 
 
 @pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
-def test_the_lock_has_every_package_with_its_hashes(version: str) -> None:
+@pytest.mark.parametrize(
+    ("lock", "files"),
+    [
+        ("requirements.lock", ["requirements.txt", "requirements-dev.txt"]),
+        ("requirements-run.lock", ["requirements.txt"]),
+    ],
+)
+def test_the_lock_has_every_package_with_its_hashes(lock: str, files: list[str], version: str) -> None:
     """As `make lock` writes it: the same versions, and nothing that is not named."""
     python = {"python_version": version, "python_full_version": f"{version}.1"}
 
@@ -428,11 +435,11 @@ def test_the_lock_has_every_package_with_its_hashes(version: str) -> None:
             if one.marker is None or one.marker.evaluate(python)
         }
 
-    named = [(REPOSITORY / file).read_text().splitlines() for file in ("requirements.txt", "requirements-dev.txt")]
-    lock = (REPOSITORY / "requirements.lock").read_text().replace("\\\n", "").splitlines()
-    pins = [line.partition(" --hash=")[0].strip() for line in lock]
-    assert taken(pins) == taken(named[0] + named[1]), "make lock"
-    assert all(re.search(r" --hash=sha256:[0-9a-f]{64}", line) for line in lock)
+    named = [line for file in files for line in (REPOSITORY / file).read_text().splitlines()]
+    locked = (REPOSITORY / lock).read_text().replace("\\\n", "").splitlines()
+    pins = [line.partition(" --hash=")[0].strip() for line in locked]
+    assert taken(pins) == taken(named), "make lock"
+    assert all(re.search(r" --hash=sha256:[0-9a-f]{64}", line) for line in locked)
 
 
 def test_messages_of_one_file_make_a_module() -> None:

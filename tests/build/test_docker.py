@@ -42,7 +42,7 @@ def test_what_is_copied_is_there_and_is_sent_to_the_build() -> None:
 
 def test_python_packages_and_system_packages_are_those_of_make() -> None:
     assert "make packages" in DOCKERFILE
-    assert "-r requirements.txt" in DOCKERFILE
+    assert "--require-hashes -r requirements-run.lock" in DOCKERFILE
     assert "requirements-dev" not in DOCKERFILE.split("FROM ${BASE_IMAGE}\n")[1]
 
 

@@ -77,7 +77,7 @@ def test_pycaffe_and_tools_are_the_archives_own(unpacked: Path) -> None:
 
 
 def test_everything_has_its_place(unpacked: Path) -> None:
-    assert {"LICENSE", "README.md", "INSTALL.md", "VERSION", "requirements.txt", "setup"} <= {
+    assert {"LICENSE", "README.md", "INSTALL.md", "VERSION", "requirements-run.lock", "setup"} <= {
         f.name for f in unpacked.iterdir()
     }
     for name in ("tools/train.py", "data_prep/folder.py", "solvers/n_renet_stanford_background.prototxt", NETWORK):
@@ -156,11 +156,11 @@ def test_cuda_libraries_stay_where_they_are_unless_asked_for(tmp_path: Path) -> 
 
 @pytest.fixture
 def small(unpacked: Path, tmp_path: Path) -> Path:
-    """The archive with requirements.txt emptied, to be set up in seconds; what is compiled is linked."""
+    """The archive with requirements-run.lock emptied, to be set up in seconds; what is compiled is linked."""
     folder = tmp_path / "renet caffe"
     shutil.copytree(unpacked, folder, ignore=shutil.ignore_patterns("lib", "docs", "licences"))
     (folder / "lib").symlink_to(unpacked / "lib")
-    (folder / "requirements.txt").write_text("")
+    (folder / "requirements-run.lock").write_text("")
     return folder
 
 
