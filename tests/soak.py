@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Faults at random moments: commands are killed, stopped, run twice at once, out of disk, on damaged snapshots.
+"""Faults at random moments: commands are killed, stopped, run twice at once, out of disk, on damaged snapshots, in
+folders that may not be written or vanish, while the time of day jumps.
 
 After each fault the same command is given again, and must come to what it comes to without one, byte for byte, with no
 traceback on the way and nothing left over. Then, with --images and --iterations, long work is watched: its memory, open
@@ -9,6 +10,7 @@ files and threads must not grow.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import random
@@ -30,6 +32,8 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parents[1]
 ITERATIONS = 60
 SECONDS = 600  # of one command at most
+SECONDS_OF_ORPHANS = 60  # that a command's processes may go on without one of them
+PROBABILITIES = ("--probabilities", "--split", "scenes/test", "--out", "probabilities")
 GROWTH = 1.1  # of memory, from a tenth of the work to its end
 MEBIBYTE = 1 << 20
 
@@ -90,6 +94,23 @@ def tasks(place: Path) -> list[Task]:
             + ["--budget", "0", "--out", "out/page.html"],
             ["page_*/*"],
         ),
+        Task(
+            "search",
+            [
+                *("tools/crf.py", "search", "--predictions", str(place / "probabilities"), "--split", f"{data}/test"),
+                *("--rounds", "1", "--max-iter", "1", "--processes", "2", "--out", "out"),
+            ],
+            ["best.prototxt"],
+        ),
+        Task(
+            "experiment",
+            [
+                *("tools/experiments.py", "table1", "--dataset", data, "--train-split", "train"),
+                *("--test-split", "test", "--n-renet", "conv_small", "--crop", "17x23", "--batch", "2"),
+                *("--iterations", "20", "--interval", "10", "--out", "out"),
+            ],
+            ["*/snapshots/*_iter_20.caffemodel", "*/predictions/*.png"],
+        ),
     ]
 
 
@@ -101,12 +122,14 @@ class Soak:
         place: its folder.
         draw: of random numbers.
         counts: trials by task, fault and what came of them.
+        kills: how often processes were killed.
         losses: what was lost, in words.
     """
 
     place: Path
     draw: random.Random
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    kills: int = 0
     losses: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     expected: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -142,8 +165,8 @@ class Soak:
         if "Traceback" in text or (status == 2 and len(told) < 1):
             raise Lost(f"{' '.join(words)}: status {status}: {text[-2000:]}")
 
-    def prepare(self) -> list[Task]:
-        """Make data, network and weights, and what each command comes to without a fault."""
+    def prepare(self, names: Sequence[str]) -> list[Task]:
+        """Make data, network and weights, and what each command of these names comes to without a fault."""
         crop = ["--crop", "17x23", "--batch", "2", "--iterations", str(ITERATIONS)]
         for words in (
             ["data_prep/synthetic_scenes.py", *["--train", "60", "--test", "2", "--size", "48x64", "--out", "scenes"]],
@@ -154,8 +177,9 @@ class Soak:
         solver = self.place / "net/solver.prototxt"
         text = re.sub(r"(snapshot|display): \d+", r"\1: 10", solver.read_text())
         solver.write_text(re.sub(r"test_(interval|iter): \d+\n", "", text))
-        found = tasks(self.place)
-        for task in found:
+        for task in tasks(self.place):
+            if task.name not in (*names, "train", "predict"):  # whose results the others read
+                continue
             folder = self.place / task.name
             folder.mkdir()
             began = time.monotonic()
@@ -169,7 +193,9 @@ class Soak:
                 shutil.copy(weights, self.place / "weights.caffemodel")
             if task.name == "predict":
                 shutil.copytree(folder / "out", self.place / "predictions")
-        return found
+                if "search" in names and self.run([*task.words[:-4], *PROBABILITIES], self.place):
+                    raise Lost((self.place / "said.txt").read_text())
+        return [task for task in tasks(self.place) if task.name in names]
 
     def trial(self, task: Task, fault: Callable[[Soak, Task, Path], str]) -> None:
         """One fault, and the recovery from it."""
@@ -184,6 +210,7 @@ class Soak:
                 outcome = "LOST"
             finally:
                 unmount(folder / "out")
+                shutil.rmtree(folder / "away", ignore_errors=True)
         self.counts[task.name, name, outcome] += 1
 
     def recover(self, task: Task, folder: Path) -> None:
@@ -192,7 +219,7 @@ class Soak:
         Raises:
             Lost: it makes something else, or leaves something over.
         """
-        words = task.again if task.again and (folder / "out/solver.prototxt").is_file() else task.words
+        words = self.words_now(task, folder)
         if task.result(folder) != self.expected[task.name] or task.name == "train":
             status = self.run(words, folder)
             if status:
@@ -202,6 +229,10 @@ class Soak:
         left = [str(file) for file in (folder / "out").rglob(".*.partial")] + os.listdir(self.scratch)
         if left:
             raise Lost(f"left over: {left[:5]}")
+
+    def words_now(self, task: Task, folder: Path) -> Sequence[str]:
+        """The command that goes on from where the folder's last one ended."""
+        return task.again if task.again and (folder / "out/solver.prototxt").is_file() else task.words
 
     def moment(self, task: Task) -> float:
         """Seconds after its start at which something happens to a command."""
@@ -221,13 +252,46 @@ def kill(soak: Soak, task: Task, folder: Path) -> str:
     """Kill the command and all its processes at once, up to three times."""
     times = 0
     for _ in range(soak.draw.randint(1, 3)):
-        words = task.again if task.again and (folder / "out/solver.prototxt").is_file() else task.words
-        process = soak.start(words, folder, folder / "said.txt")
+        process = soak.start(soak.words_now(task, folder), folder, folder / "said.txt")
         if not ended(process, soak.moment(task)):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             times += 1
+    soak.kills += times
     return "killed" if times else "ended before"
+
+
+def kill_one(soak: Soak, task: Task, folder: Path) -> str:
+    """Kill one of the command's processes: itself or a child; the others must end, too."""
+    process = soak.start(task.words, folder, folder / "said.txt")
+    if ended(process, soak.moment(task)):
+        return "ended before"
+    victim = soak.draw.choice(tree(process.pid))
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(victim, signal.SIGKILL)
+        soak.kills += 1
+    status = process.wait(timeout=SECONDS)
+    if victim != process.pid:
+        soak.check_words(folder / "said.txt", task.words, status)
+    end = time.monotonic() + SECONDS_OF_ORPHANS
+    while group_lives(process.pid):
+        if time.monotonic() > end:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise Lost(f"goes on {SECONDS_OF_ORPHANS} s after one of its processes was killed")
+        time.sleep(0.05)
+    return "itself killed" if victim == process.pid else "a child killed"
+
+
+def group_lives(group: int) -> bool:
+    """Whether a process of this group runs."""
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = file.read_text().rpartition(")")[2].split()[:3]
+        except (OSError, ValueError):
+            continue  # it has just ended
+        if int(its_group) == group and state != "Z":
+            return True
+    return False
 
 
 def terminate(soak: Soak, task: Task, folder: Path) -> str:
@@ -273,13 +337,69 @@ def full_disk(soak: Soak, task: Task, folder: Path) -> str:
     """Let the command write into a file system that is too small, and then make it larger."""
     out = folder / "out"
     out.mkdir()
-    size = soak.draw.randint(16, 2000)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "none", out], capture_output=True).returncode:
-        out.rmdir()
+    if not mounted(out, f"size={soak.draw.randint(16, 2000)}k"):
         return "may not mount"
     status = soak.run(task.words, folder)
-    subprocess.run(["mount", "-o", "remount,size=64m", out], check=True)
+    subprocess.run(["mount", "-o", "remount,size=256m", out], check=True)
     return "disk was full" if status else "had room"
+
+
+def mounted(out: Path, options: str) -> bool:
+    """Make a small file system at this place, or nothing where that is not allowed."""
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", out], capture_output=True).returncode:
+        out.rmdir()
+        return False
+    return True
+
+
+def read_only(soak: Soak, task: Task, folder: Path) -> str:
+    """Kill the command; give it again while its folder cannot be written, and then can."""
+    out = folder / "out"
+    out.mkdir()
+    if not mounted(out, "size=256m"):
+        return "may not mount"
+    if soak.draw.random() < 0.7:
+        kill(soak, task, folder)
+    subprocess.run(["mount", "-o", "remount,ro", out], check=True)
+    words = soak.words_now(task, folder)
+    status = soak.run(words, folder)
+    if status not in (0, 2):
+        raise Lost(f"{' '.join(words)}: status {status}: {(folder / 'said.txt').read_text()[-1000:]}")
+    subprocess.run(["mount", "-o", "remount,rw", out], check=True)
+    return "refused" if status else "had ended"
+
+
+def vanish(soak: Soak, task: Task, folder: Path) -> str:
+    """Take the folder away from the command, and bring it back when that has ended."""
+    process = soak.start(task.words, folder, folder / "said.txt")
+    if ended(process, soak.moment(task)):
+        return "ended before"
+    out, away = folder / "out", folder / "away"
+    if not out.is_dir():
+        soak.check_words(folder / "said.txt", task.words, process.wait(timeout=SECONDS))
+        return "not begun"
+    out.rename(away)
+    soak.check_words(folder / "said.txt", task.words, process.wait(timeout=SECONDS))
+    shutil.rmtree(out, ignore_errors=True)  # what it may have begun anew
+    away.rename(out)
+    return "failed" if process.returncode else "ended well"
+
+
+def clock(soak: Soak, task: Task, folder: Path) -> str:
+    """Let the time of day jump."""
+    library = soak.place / "jumping_clock.so"
+    source = Path(__file__).with_name("jumping_clock.c")
+    if not library.exists():
+        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source], check=True)
+    plain = soak.environment
+    soak.environment = {**plain, "LD_PRELOAD": str(library)}
+    try:
+        status = soak.run(task.words, folder)
+    finally:
+        soak.environment = plain
+    if status:
+        raise Lost(f"status {status}: {(folder / 'said.txt').read_text()[-1000:]}")
+    return "did not mind"
 
 
 def unmount(out: Path) -> None:
@@ -307,7 +427,7 @@ def damage(soak: Soak, task: Task, folder: Path) -> str:
     return "told"
 
 
-FAULTS = (kill, kill, kill, terminate, stop, twice, full_disk, damage)
+FAULTS = (kill, kill, kill_one, kill, terminate, stop, twice, full_disk, read_only, vanish, clock, damage)
 
 
 # ------------------------------------------------------------------------------------------------ work of long duration
@@ -396,7 +516,7 @@ def lines(soak: Soak) -> Iterator[str]:
     for (task, fault, outcome), count in sorted(soak.counts.items()):
         yield f"{task:10} {fault:10} {outcome:14} {count:5}"
     lost = sum(count for (_, _, outcome), count in soak.counts.items() if outcome == "LOST")
-    yield f"{soak.counts.total()} faults, {lost} of them lost something"
+    yield f"{soak.counts.total()} faults, {soak.kills} kills among them, {lost} of them lost something"
 
 
 def main() -> int:
@@ -406,19 +526,25 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=60, help="of faults (default: 60)")
     parser.add_argument("--trials", type=int, default=10**9, help="at most so many faults")
+    parser.add_argument("--kills", type=int, default=10**9, help="at most about so many kills")
+    names = [task.name for task in tasks(Path())]
+    parser.add_argument("--tasks", nargs="+", choices=names, default=names, help="these alone (default: all)")
+    by_name = {fault.__name__: fault for fault in FAULTS}
+    parser.add_argument("--faults", nargs="+", choices=by_name, help="these alone, in this order (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of what happens and when")
     parser.add_argument("--images", type=int, default=0, help="then predict so many small images, watched (20000)")
     parser.add_argument("--iterations", type=int, default=0, help="then train for so many iterations, watched (20000)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak_") as place:
         soak = Soak(Path(place), random.Random(arguments.seed))
-        found = soak.prepare()
+        found = soak.prepare(arguments.tasks)
+        faults = [by_name[name] for name in arguments.faults] if arguments.faults else FAULTS
         end = time.monotonic() + 60 * arguments.minutes
         for number in range(arguments.trials):
-            if time.monotonic() > end:
+            if time.monotonic() > end or soak.kills >= arguments.kills:
                 break
             # each fault comes to each task in turn
-            soak.trial(found[number % len(found)], FAULTS[number // len(found) % len(FAULTS)])
+            soak.trial(found[number % len(found)], faults[number // len(found) % len(faults)])
         print("\n".join(lines(soak)), flush=True)
         if arguments.images:
             watch_prediction(soak, arguments.images)
