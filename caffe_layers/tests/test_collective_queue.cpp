@@ -77,13 +77,22 @@ TEST(CollectiveQueueTest, TestRecordsWhatIsAsked) {
 }
 
 TEST(CollectiveQueueTest, TestNormalizers) {
-  EXPECT_EQ(7, NormalizerOverRanks(TRAIN, 7, true));
-  EXPECT_EQ(1, NormalizerOverRanks(TRAIN, 0, true));
-  OnRanks(4, [](CollectiveQueue* ranks) {
-    EXPECT_EQ(6 / 4., NormalizerOverRanks(TRAIN, ranks->rank(), true));
-    EXPECT_EQ(1 / 4., NormalizerOverRanks(TRAIN, 0, true));
-    EXPECT_EQ(1 / 4., NormalizerOverRanks(TRAIN, 1, false));
-    EXPECT_EQ(ranks->rank() + 1, NormalizerOverRanks(TEST, ranks->rank() + 1, true));
+  LayerParameter loss;
+  loss.set_phase(TRAIN);
+  LayerParameter test = loss, local = loss;
+  test.set_phase(TEST);
+  local.mutable_loss_param()->set_scope(LOCAL);
+  EXPECT_EQ(7, NormalizerOverRanks(loss, 7, true));
+  EXPECT_EQ(1, NormalizerOverRanks(loss, 0, true));
+  OnRanks(4, [&](CollectiveQueue* ranks) {
+    EXPECT_EQ(6 / 4., NormalizerOverRanks(loss, ranks->rank(), true));
+    EXPECT_EQ(1 / 4., NormalizerOverRanks(loss, 0, true));
+    EXPECT_EQ(1 / 4., NormalizerOverRanks(loss, 1, false));
+    for (const LayerParameter& alone : {test, local}) {
+      EXPECT_EQ(ranks->rank() + 1, NormalizerOverRanks(alone, ranks->rank() + 1, true));
+      EXPECT_EQ(1, NormalizerOverRanks(alone, 0, true));
+      EXPECT_EQ(1, NormalizerOverRanks(alone, 1, false));
+    }
   });
 }
 

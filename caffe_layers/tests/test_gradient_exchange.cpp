@@ -128,6 +128,29 @@ class GradientExchangeTest : public ::testing::Test {
     }
   }
 
+  // That every rank with its own part of the batch alone is a pass of iter_size in one process.
+  void CompareLocal(const string& solver, int iterations, int iter_size, const string& loss = "",
+      const string& net = NET) {
+    const double tolerance = sizeof(Dtype) == 8 ? 1e-10 : iterations == 1 ? 1e-5 : 1e-4;
+    string local = net;
+    boost::replace_all(local, "type: 'BatchNorm'", "type: 'BatchNorm' batch_norm_param { scope: LOCAL } ");
+    boost::replace_all(local, "ignore_label: 255", "ignore_label: 255 scope: LOCAL");
+    for (const int size : {1, 2, 3, 5}) {
+      string part = local;
+      boost::replace_all(part, "batch_size: 30", "batch_size: " + std::to_string(30 / size));
+      vector<Dtype> found[3] = {
+          Trained(0, solver, 0, loss, part),
+          Trained(0, solver + " iter_size: " + std::to_string(size * iter_size), iterations, loss, part),
+          Trained(size, solver + " iter_size: " + std::to_string(iter_size), iterations, loss, local)};
+      for (vector<Dtype>& each : found) { each.pop_back(); }  // the loss, of one pass
+      if (size == 1) {
+        EXPECT_EQ(found[1], found[2]) << solver << loss;
+      } else {
+        EXPECT_LT(Apart(found[0], found[1], found[2]), tolerance) << size << " ranks, " << solver << loss;
+      }
+    }
+  }
+
   string folder_;
 };
 
@@ -138,6 +161,34 @@ TYPED_TEST(GradientExchangeTest, TestGradientsAreTheWholeBatchs) {
       "class_weight: 0.5 class_weight: 2 class_weight: 1", "hard_example_fraction: 0.3",
       "hard_example_fraction: 0.25 class_weight: 0.5 class_weight: 2 class_weight: 0"}) {
     this->Compare("base_lr: 0.001", 1, loss);
+  }
+}
+
+TYPED_TEST(GradientExchangeTest, TestLocalGradientsAreThoseOfIterSize) {
+  for (const char* loss : {"", "normalization: FULL", "normalization: BATCH_SIZE", "normalization: NONE",
+      "hard_example_fraction: 0.25 class_weight: 0.5 class_weight: 2 class_weight: 0"}) {
+    this->CompareLocal("base_lr: 0.001", 1, 1, loss);
+  }
+  this->CompareLocal("base_lr: 0.001", 1, 2);
+}
+
+TYPED_TEST(GradientExchangeTest, TestLocalWeightsAreThoseOfIterSize) {
+  // in single precision roundings grow from iteration to iteration; Caffe clips the sum of iter_size's gradients
+  const int iterations = sizeof(TypeParam) == 8 ? 50 : 5;
+  this->CompareLocal("base_lr: 0.01 momentum: 0.9 weight_decay: 0.01", iterations, 1);
+}
+
+TYPED_TEST(GradientExchangeTest, TestLocalIsNotTheWhole) {
+  const string solver = "base_lr: 0.001";
+  const string changes[][2] = {
+      {"type: 'BatchNorm'", "type: 'BatchNorm' batch_norm_param { scope: LOCAL } "},
+      {"ignore_label: 255", "ignore_label: 255 scope: LOCAL"}};
+  for (const string* change : changes) {
+    string local = NET;
+    boost::replace_all(local, change[0], change[1]);
+    vector<TypeParam> start = this->Trained(3, solver, 0), whole = this->Trained(3, solver, 1),
+        apart = this->Trained(3, solver, 1, "", local);
+    EXPECT_GT(this->Apart(start, whole, apart), 1e-3) << change[1];
   }
 }
 
@@ -178,6 +229,7 @@ TYPED_TEST(GradientExchangeTest, TestOtherLosses) {
       // a step that is small beside the weights, and large beside their rounding
       const bool is_sum = !is_mean && text != upto + loss;
       this->Compare(is_sum ? "base_lr: 1e-4" : "base_lr: 1e-2", 1, "", text);
+      this->CompareLocal(is_sum ? "base_lr: 1e-4" : "base_lr: 1e-2", 1, 1, "", text);
     }
   }
 }

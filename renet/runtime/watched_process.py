@@ -25,7 +25,8 @@ from renet.common.errors import told
 from renet.common.progress import draws_bars
 from renet.runtime.worker_process import last_words
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# SIGUSR1 is what mpirun passes on without ending everything itself
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _SENT_BY_KERNEL = 0x80  # si_code of a signal from the terminal: the whole process group has it already
 _PR_SET_PDEATHSIG = 1
 BYTES_OF_NOTES = 1 << 16  # for a few paths, however long
@@ -89,7 +90,7 @@ class Work:
 def watched(work: Callable[[Work], int], on_death: Callable[[Path, str, str], None] | None = None) -> int:
     """Call `work` in a process of its own and return its exit status.
 
-    SIGINT, SIGTERM and SIGHUP only set `Work.stop`: the work is to end by itself. A second SIGINT kills it.
+    SIGINT, SIGTERM, SIGHUP and SIGUSR1 only set `Work.stop`: the work is to end by itself. A second SIGINT kills it.
 
     Args:
         work: returns the exit status.

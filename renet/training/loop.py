@@ -203,8 +203,10 @@ class Training:
 
     def is_stopped(self) -> bool:
         """Whether one of the ranks is asked to stop: then all do, at this iteration."""
-        self.work.stop = self.ranks.greatest(self.work.stop or 0) or None
-        return self.work.stop is not None
+        asked = self.ranks.greatest(self.work.stop or 0)
+        if asked:  # else a signal that came meanwhile would be forgotten: the next time it counts
+            self.work.stop = asked
+        return asked > 0
 
     def show(self, bar: Any) -> None:
         """Tell the present state and the newest test's score on the bar, when it is drawn next."""

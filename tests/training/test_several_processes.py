@@ -12,10 +12,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
+
+from renet.runtime.watched_process import Work
+from renet.training.loop import Training
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CAFFE = REPOSITORY / "build" / "cpu" / "bin" / "caffe"
@@ -122,6 +126,37 @@ def test_caffe_train_computes_what_one_process_does(scenes: Path) -> None:
     assert np.array_equal(weights(folder / f"a_iter_{ITERATIONS}.caffemodel"), results[3][1])
 
 
+def test_each_process_alone_is_a_pass_of_iter_size(scenes: Path) -> None:
+    """With `scope: LOCAL`, two and three processes compute what one does in two and three passes."""
+    text = (scenes / "net" / "train_val.prototxt").read_text()
+    normalization = 'layer { name: "bn" type: "BatchNorm" bottom: "renet1_horizontal" top: "bn"'
+    normalization += " batch_norm_param { scope: LOCAL } }\n"
+    for old, new in (
+        ("loss_param { ignore_label: 255 }", "loss_param { ignore_label: 255 scope: LOCAL }"),
+        ('bottom: "renet1_horizontal"', 'bottom: "bn"'),
+        ('layer {\n  name: "renet2_vertical"', normalization + 'layer {\n  name: "renet2_vertical"'),
+    ):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    for size in (2, 3):
+        found = []
+        for processes, batch, passes in ((0, BATCH // size, size), (size, BATCH, 1)):
+            network = scenes / "net" / f"local_{size}_{processes}.prototxt"
+            network.write_text(text.replace(f"batch_size: {BATCH}", f"batch_size: {batch}", 1))
+            # Caffe clips the sum of iter_size's gradients, not their mean
+            settings = {"net": f'"{network}"', "iter_size": str(passes), "clip_gradients": str(0.5 * passes)}
+            folder = with_settings(scenes, f"local_{size}_{processes}", **settings)
+            done = call(processes, CAFFE, "train", "-solver", folder / "solver.prototxt", cwd=scenes)
+            assert done.returncode == 0, done.stderr
+            # neither of one pass alone nor of what Caffe tells at the end, which is after one more
+            losses = re.findall(r"(?:Test net output #\d+: \w+|, loss) = (\S+)", done.stderr)[:4]
+            models = (weights(folder / f"a_iter_{count}.caffemodel") for count in (6, 12))
+            found.append(([float(loss) for loss in losses], *models))
+        (losses, middle, last), (losses_together, _, last_together) = found
+        np.testing.assert_allclose(losses_together, losses, rtol=2e-4)
+        assert np.linalg.norm(last_together - last) < 1e-3 * np.linalg.norm(last - middle)
+
+
 def test_caffe_train_stops_all_at_one_iteration(scenes: Path) -> None:
     folder = with_settings(scenes, "stopped", max_iter="1000000", display="1", snapshot="0")
     with subprocess.Popen(
@@ -135,7 +170,10 @@ def test_caffe_train_stops_all_at_one_iteration(scenes: Path) -> None:
         for line in process.stderr:
             if "Iteration 3 " in line:
                 break
-        process.send_signal(signal.SIGTERM)  # mpirun passes it on, and no output from then on
+        process.send_signal(signal.SIGUSR1)  # mpirun passes it on
+        rest = process.stderr.read()
+    assert process.returncode == 0, rest
+    assert rest.count("Optimization stopped early") == 1, rest
     (state,) = folder.glob("*.solverstate")
     assert state.with_suffix(".caffemodel").exists()
 
@@ -326,21 +364,43 @@ def test_processes_that_mpi_does_not_know(scenes: Path) -> None:
     assert "2 processes were started together, and MPI knows of 1" in done.stderr
 
 
-def test_train_stops_all_with_a_snapshot(scenes: Path) -> None:
-    folder = with_settings(scenes, "long", max_iter="1000000", display="1", snapshot="0", test_interval="1000000")
-    run = scenes / "long_run"
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_train_stops_all_with_a_snapshot(scenes: Path, number: signal.Signals) -> None:
+    """SIGUSR1 to mpirun, which passes it on and waits; SIGTERM to the second process."""
+    # an iteration is longer than what mpirun leaves after a SIGTERM of its own, a quarter of a second
+    settings = {"max_iter": "1000000", "display": "1", "snapshot": "0", "test_interval": "1000000", "iter_size": "40"}
+    folder = with_settings(scenes, f"long_{number.name}", **settings)
+    run = scenes / f"long_run_{number.name}"
+    script = 'echo $$ >"$OMPI_COMM_WORLD_RANK.pid"; exec "$0" "$@"'
     with subprocess.Popen(
-        together(2, *TRAIN, "--solver", folder / "solver.prototxt", "--run", run),
+        together(2, "bash", "-c", script, *TRAIN, "--solver", folder / "solver.prototxt", "--run", run),
         cwd=scenes,
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        while not (run / "metrics.jsonl").exists() or len(metrics(run)) < 3:
+        while not (run / "metrics.jsonl").exists() or len(metrics(run)) < 2:
             assert process.poll() is None, process.stderr and process.stderr.read()
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
+        of_second = int((scenes / "1.pid").read_text())
+        os.kill(process.pid if number == signal.SIGUSR1 else of_second, number)
+    assert process.returncode == 128 + number
     told_of = json.loads((run / "run.json").read_text())
     assert told_of["state"] == "interrupted"
     (state,) = (run / "snapshots").glob("*.solverstate")
-    assert state.name == f"long_run_iter_{told_of['iteration']}.solverstate"
+    assert state.name == f"{run.name}_iter_{told_of['iteration']}.solverstate"
+
+
+def test_a_signal_while_the_processes_agree_counts_the_next_time() -> None:
+    class Interrupted:
+        """Ranks of which none was asked to stop, and this one is, meanwhile."""
+
+        def greatest(self, number: int) -> int:
+            work.stop = signal.SIGTERM
+            return number
+
+    work = Work()
+    training = SimpleNamespace(work=work, ranks=Interrupted())
+    assert not Training.is_stopped(training)
+    assert Training.is_stopped(training)
+    assert work.stop == signal.SIGTERM

@@ -91,9 +91,10 @@ class CollectiveQueue {
 };
 
 /// The ranks that a layer of a net in this phase computes together with; NULL
-/// where it is alone: the ranks' TEST nets see batches of their own each.
-inline CollectiveQueue* RanksOf(Phase phase) {
-  return phase == TRAIN ? CollectiveQueue::Current() : NULL;
+/// where it is alone: with its own part of the batch (LOCAL), or in a TEST net,
+/// of which the ranks see batches of their own each.
+inline CollectiveQueue* RanksOf(Phase phase, BatchScope scope = WHOLE) {
+  return phase == TRAIN && scope == WHOLE ? CollectiveQueue::Current() : NULL;
 }
 
 /// Puts the means over all ranks in the place of the values.
@@ -106,13 +107,16 @@ void AverageOverRanks(Phase phase, int count, Dtype* values) {
 
 /**
  * @brief What a loss divides the sum over its rank's part of the batch by, so
- *        that the mean of the ranks' losses is the loss of the whole batch.
+ *        that the mean of the ranks' losses is the loss of the whole batch;
+ *        with the scope LOCAL, what it divides by alone.
  *
+ * @param loss the layer
  * @param own what it would be for this part: a number of pixels, of images;
  *        0 counts as 1, for all parts together
  * @param adds_up whether that of the whole batch is the parts' sum
  */
-double NormalizerOverRanks(Phase phase, double own, bool adds_up);
+double NormalizerOverRanks(const LayerParameter& loss, double own,
+    bool adds_up);
 
 }  // namespace caffe
 

@@ -29,7 +29,9 @@ namespace caffe {
  *   - FULL, BATCH_SIZE, NONE: the number of all pixels, that of images, 1.
  *
  * Where no pixel counts E is 0. Where several processes train together, Z and
- * the worst pixels are those of the whole batch: the mean of their losses is E.
+ * the worst pixels are those of the whole batch, and the mean of their losses is
+ * E; with the scope LOCAL each process looks at its own part of the batch, and
+ * the mean is that of the parts' E, as in iter_size.
  *
  * bottom[0]: scores, N x C x H x W (or others, classes along softmax_param's
  * axis). bottom[1]: labels, as many as there are pixels. top[0]: E.
@@ -54,6 +56,8 @@ class SoftmaxWithLossLayer : public LossLayer<Dtype> {
    *     counts with the same part. Ignored pixels and those of weight 0 are
    *     none of them. On a GPU the losses, a number for each pixel, are ranked
    *     by the CPU.
+   *   - scope (\b optional, default WHOLE). Several processes' batch or, LOCAL,
+   *     each one's part.
    */
   explicit SoftmaxWithLossLayer(const LayerParameter& param)
       : LossLayer<Dtype>(param) {}

@@ -156,8 +156,10 @@ template void CollectiveQueue::Average(float* values, size_t count);
 template void CollectiveQueue::AverageLater(double* values, size_t count);
 template void CollectiveQueue::AverageLater(float* values, size_t count);
 
-double NormalizerOverRanks(Phase phase, double own, bool adds_up) {
-  CollectiveQueue* const ranks = RanksOf(phase);
+double NormalizerOverRanks(const LayerParameter& loss, double own,
+    bool adds_up) {
+  CollectiveQueue* const ranks =
+      RanksOf(loss.phase(), loss.loss_param().scope());
   double all = own;
   if (ranks != NULL && adds_up) { ranks->Sum(&all, 1); }
   if (!(all > 0)) { all = 1; }

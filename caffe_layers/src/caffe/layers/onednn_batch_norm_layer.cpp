@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "caffe/distributed/collective_queue.hpp"
+#include "caffe/distributed/batch_statistics.hpp"
 #include "caffe/onednn/affine_pass.hpp"
 #include "caffe/onednn/channel_order.hpp"
 #include "caffe/onednn/onednn.hpp"
@@ -37,19 +37,12 @@ void OneDNNBatchNormLayer::Measure(int width, const float* bottom,
   ChannelSums(order, bottom, bottom, zeros, zeros, &sums, &squares);
   for (float& sum : sums) { sum /= count; }
   batch_mean_ = sums;
-  AverageOverRanks(this->phase_, channels_, batch_mean_.data());
+  AverageOverBatch(this->layer_param_, channels_, batch_mean_.data());
   ChannelSums(order, bottom, bottom, batch_mean_, batch_mean_, &sums, &squares);
   for (float& square : squares) { square /= count; }
-  AverageOverRanks(this->phase_, channels_, squares.data());
-
-  float* const batches = this->blobs_[2]->mutable_cpu_data();
-  batches[0] = batches[0] * moving_average_fraction_ + 1;
-  caffe_cpu_axpby(channels_, 1.f, batch_mean_.data(), moving_average_fraction_,
-      this->blobs_[0]->mutable_cpu_data());
-  float all = count;
-  if (RanksOf(this->phase_) != NULL) { all *= RanksOf(this->phase_)->size(); }
-  caffe_cpu_axpby(channels_, all > 1 ? all / (all - 1) : 1, squares.data(),
-      moving_average_fraction_, this->blobs_[1]->mutable_cpu_data());
+  AverageOverBatch(this->layer_param_, channels_, squares.data());
+  AddToRunning(this->layer_param_, order.num * order.positions,
+      batch_mean_.data(), squares.data(), this->blobs_);
   batch_factor_.resize(channels_);
   for (int c = 0; c < channels_; ++c) {
     batch_factor_[c] = 1 / std::sqrt(squares[c] + eps_);
@@ -119,8 +112,8 @@ void OneDNNBatchNormLayer::Backward_cpu(const vector<Blob<float>*>& top,
   const vector<float> zeros(channels_, 0);
   vector<float> sums, products;
   ChannelSums(order, from, y, zeros, zeros, &sums, &products);
-  AverageOverRanks(this->phase_, channels_, products.data());
-  AverageOverRanks(this->phase_, channels_, sums.data());
+  AverageOverBatch(this->layer_param_, channels_, products.data());
+  AverageOverBatch(this->layer_param_, channels_, sums.data());
   const float count = static_cast<float>(order.num) * order.positions;
   for (int c = 0; c < channels_; ++c) {
     sums[c] *= -batch_factor_[c] / count;

@@ -112,9 +112,9 @@ HardExamples<Dtype> SoftmaxWithLossLayer<Dtype>::FindWorst() {
   for (int i = 0; i < pixel_loss_.count(); ++i) {
     if (weight[i] > 0) { ranked_.push_back(loss[i]); }
   }
-  if (CollectiveQueue* const ranks = RanksOf(this->phase_)) {
-    ranks->Gather(&ranked_);
-  }
+  CollectiveQueue* const ranks =
+      RanksOf(this->phase_, this->layer_param_.loss_param().scope());
+  if (ranks != NULL) { ranks->Gather(&ranked_); }
   return FindHardExamples(&ranked_, hard_example_fraction_);
 }
 
@@ -134,7 +134,7 @@ Dtype SoftmaxWithLossLayer<Dtype>::Normalizer(double sum) const {
   case LossParameter_NormalizationMode_NONE:
     break;
   }
-  return NormalizerOverRanks(this->phase_, normalizer,
+  return NormalizerOverRanks(this->layer_param_, normalizer,
       normalization_ != LossParameter_NormalizationMode_NONE);
 }
 
