@@ -34,6 +34,9 @@ message SwishParameter {
   optional float beta = 1;
 }
 
+message BatchNormParameter {
+}
+
 message ConvolutionParameter {
 }
 
