@@ -413,8 +413,14 @@ TEST_F(OneDNNConvolutionInPiecesTest, ConvolutionsInPieces) {
       const string method = dynamic_cast<OneDNNConvolutionLayer*>(
           one->layer_by_name(name).get())->Describe(
               OneDNNConvolutionLayer::FORWARD, bottom);
-      EXPECT_EQ(one == net.get(), method.find("in pieces") != string::npos)
-          << name << ": " << method;
+      const bool in_pieces = method.find("in pieces") != string::npos;
+      if (one == other.get()) {
+        EXPECT_FALSE(in_pieces) << name << ": " << method;
+      } else if (name != string("rows")) {
+        // of rows, oneDNN transforms a part at a time where the processor's cache
+        // is large enough for it: then there is nothing to save
+        EXPECT_TRUE(in_pieces) << name << ": " << method;
+      }
     }
   }
 }
