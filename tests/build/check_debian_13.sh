@@ -64,7 +64,7 @@ echo "== the layers"
   --gtest_filter='ReNet*:*DenseCRF*:SegmentationData*:OneDNN*:BilinearInterpolation*:Interp*:Unpooling*:Permut*:Normalize*:L2Normalization*:BN*:SegAccuracy*:ListData*:ForeignNetworks*:Resume*-*GPU*' | tail -n 3)
 echo "== pycaffe and the tools"
 .venv/bin/python -m unittest discover -s build/caffe-source/python/caffe/test
-.venv/bin/python -m pytest -q tests/packaging/test_wheel.py tests/runtime tests/networks tests/evaluation
+.venv/bin/python -m pytest -q tests/packaging/test_wheel.py tests/runtime tests/api tests/evaluation
 echo "== the wheel, in an environment of its own"
 python3 -m venv /tmp/installed
 /tmp/installed/bin/pip install -q --disable-pip-version-check dist/*.whl
