@@ -4,7 +4,7 @@ folders that may not be written or vanish, while the time of day jumps.
 
 After each fault the same command is given again, and must come to what it comes to without one, byte for byte, with no
 traceback on the way and nothing left over. Then, with --images and --iterations, long work is watched: its memory, open
-files and threads must not grow.
+files and threads must not grow. Ctrl-C and SIGTERM end the campaign early; it prints what it has counted until then.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ MEBIBYTE = 1 << 20
 
 class Lost(Exception):
     """Something that a fault destroyed, or that was told badly."""
+
+
+class Stopped(BaseException):
+    """The campaign's user ends it, by this signal."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ class Soak:
         counts: trials by task, fault and what came of them.
         kills: how often processes were killed.
         losses: what was lost, in words.
+        groups: of processes that the latest trial started.
     """
 
     place: Path
@@ -131,6 +136,7 @@ class Soak:
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     kills: int = 0
     losses: list[str] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     expected: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -143,9 +149,17 @@ class Soak:
         """Start a command as the first of a group of processes; what it says goes into a file."""
         command = [sys.executable, str(REPOSITORY / words[0]), *words[1:]]
         with open(said, "wb") as stream:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command, cwd=folder, env=self.environment, stdout=stream, stderr=stream, start_new_session=True
             )
+        self.groups.append(process.pid)
+        return process
+
+    def end(self) -> None:
+        """Kill what the latest trial left running."""
+        for group in filter(group_lives, self.groups):
+            os.killpg(group, signal.SIGKILL)
+        self.groups.clear()
 
     def run(self, words: Sequence[str], folder: Path) -> int:
         """Run a command to its end.
@@ -209,6 +223,7 @@ class Soak:
                 self.losses.append(f"{task.name}, {name}: {error}")
                 outcome = "LOST"
             finally:
+                self.end()
                 unmount(folder / "out")
                 shutil.rmtree(folder / "away", ignore_errors=True)
         self.counts[task.name, name, outcome] += 1
@@ -519,8 +534,26 @@ def lines(soak: Soak) -> Iterator[str]:
     yield f"{soak.counts.total()} faults, {soak.kills} kills among them, {lost} of them lost something"
 
 
+def stopped(number: int, _: object) -> None:
+    """End the campaign at a signal, and let no second one hinder its end."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise Stopped(number)
+
+
+def perform(
+    soak: Soak, found: Sequence[Task], faults: Sequence[Callable[[Soak, Task, Path], str]], limits: argparse.Namespace
+) -> None:
+    """Bring each fault to each task in turn, until one of the limits is reached."""
+    end = time.monotonic() + 60 * limits.minutes
+    for number in range(limits.trials):
+        if time.monotonic() > end or soak.kills >= limits.kills:
+            return
+        soak.trial(found[number % len(found)], faults[number // len(found) % len(faults)])
+
+
 def main() -> int:
-    """Perform the campaign; status 1 where something was lost."""
+    """Perform the campaign; status 1 where something was lost, 128 and the number of a signal that ended it early."""
     parser = argparse.ArgumentParser(
         prog="soak.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -535,24 +568,30 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=0, help="then predict so many small images, watched (20000)")
     parser.add_argument("--iterations", type=int, default=0, help="then train for so many iterations, watched (20000)")
     arguments = parser.parse_args()
+    faults = [by_name[name] for name in arguments.faults] if arguments.faults else FAULTS
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stopped)
     with tempfile.TemporaryDirectory(prefix="soak_") as place:
         soak = Soak(Path(place), random.Random(arguments.seed))
-        found = soak.prepare(arguments.tasks)
-        faults = [by_name[name] for name in arguments.faults] if arguments.faults else FAULTS
-        end = time.monotonic() + 60 * arguments.minutes
-        for number in range(arguments.trials):
-            if time.monotonic() > end or soak.kills >= arguments.kills:
-                break
-            # each fault comes to each task in turn
-            soak.trial(found[number % len(found)], faults[number // len(found) % len(faults)])
-        print("\n".join(lines(soak)), flush=True)
-        if arguments.images:
-            watch_prediction(soak, arguments.images)
-        if arguments.iterations:
-            watch_training(soak, arguments.iterations)
+        by: int = 0
+        try:
+            found = soak.prepare(arguments.tasks)
+            try:
+                perform(soak, found, faults, arguments)
+            finally:
+                print("\n".join(lines(soak)), flush=True)
+            if arguments.images:
+                watch_prediction(soak, arguments.images)
+            if arguments.iterations:
+                watch_training(soak, arguments.iterations)
+        except Stopped as signalled:
+            by = signalled.args[0]
+            print(f"stopped by {signal.Signals(by).name}", file=sys.stderr)
+        finally:
+            soak.end()
         for loss in soak.losses:
             print(f"LOST: {loss}", file=sys.stderr)
-    return 1 if soak.losses else 0
+    return 1 if soak.losses else 128 + by if by else 0
 
 
 if __name__ == "__main__":

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 from segmentation_helpers import REPOSITORY
 
@@ -17,3 +21,18 @@ def test_nothing_is_lost_by_a_few_faults() -> None:
     assert re.search(r"^4 faults, \d+ kills among them, 0 of them lost something$", done.stdout, re.M)
     assert done.stdout.count("did not mind") == 2
     assert "predict 200 images: " in done.stdout
+
+
+def test_stopped_early_it_says_what_it_has_counted(tmp_path: Path) -> None:
+    command = [sys.executable, REPOSITORY / "tests/soak.py", "--tasks", "predict", "--faults", "kill"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    while not [*tmp_path.glob("soak_*/trial_*")]:  # its first trial has begun
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said, told = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, said + told
+    assert re.search(r"^\d+ faults, \d+ kills among them, 0 of them lost something$", said, re.M)
+    assert told == "stopped by SIGTERM\n"
+    assert not [*tmp_path.iterdir()]
