@@ -245,6 +245,37 @@ TEST_F(OneDNNLayersTest, ConvolutionsEqualDoublePrecision) {
   }
 }
 
+// Convolutions that Winograd's takes hundreds of megabytes for go in pieces of their
+// channels when they learn.
+TEST_F(OneDNNLayersTest, LargeConvolutionsThatLearnEqualDoublePrecision) {
+  for (const char* place : {"pad: 1", "pad: 2 dilation: 2"}) {
+    for (bool learns : {true, false}) {
+      for (int num = 1; num <= 2; ++num) {
+        SCOPED_TRACE(testing::Message() << place << ", " << num << ", " << learns);
+        string text =
+            Convolution("conv", "data", 1024, string("kernel_size: 3 ") + place);
+        if (!learns) {
+          text.replace(text.find("convolution_param"), 0, "param { lr_mult: 0 } ");
+        }
+        const vector<int> shape = {num, 1024, 8, 8};
+        Pair pair(text, shape, TRAIN);
+        pair.Run(2e-5);
+        if (!onednn::WinogradAllowed()
+            || dnnl::get_effective_cpu_isa() < dnnl::cpu_isa::avx512_core) {
+          continue;
+        }
+        OneDNNConvolutionLayer* const layer = ConvolutionOf(*pair.net, "conv");
+        for (OneDNNConvolutionLayer::Pass pass : {OneDNNConvolutionLayer::FORWARD,
+            OneDNNConvolutionLayer::BACKWARD_DATA,
+            OneDNNConvolutionLayer::BACKWARD_WEIGHTS}) {
+          const string method = layer->Describe(pass, shape);
+          EXPECT_NE(string::npos, method.find("in pieces")) << method;
+        }
+      }
+    }
+  }
+}
+
 TEST_F(OneDNNLayersTest, DeconvolutionsEqualDoublePrecision) {
   const Case kDeconvolutions[] = {
     {"kernel_size: 4 stride: 2", 16, 16, 5, 7},
@@ -694,7 +725,7 @@ TEST_F(OneDNNLayersTest, SwitchesAreZeroOrOne) {
 }
 
 TEST_F(OneDNNLayersTest, SubImagesComeTogetherAgain) {
-  const SubImages parts = {2, 3, 7, 10, 8, 4};
+  const SubImages parts = {2, 3, 7, 10, 8, 4, 3};
   vector<float> map(2 * 3 * 7 * 10 * 8);
   for (size_t i = 0; i < map.size(); ++i) { map[i] = i + 1; }
   vector<float> taken(parts.count() * 3 * parts.rows() * parts.columns() * 8, -1);
@@ -708,6 +739,31 @@ TEST_F(OneDNNLayersTest, SubImagesComeTogetherAgain) {
   vector<float> again(map.size());
   parts.Join(taken.data(), again.data());
   EXPECT_TRUE(map == again);
+}
+
+TEST_F(OneDNNLayersTest, SubImagesOfSomeBlocksComeTogetherAgain) {
+  for (int dilation : {1, 3}) {
+    const SubImages all = {2, 5, 7, 10, 8, dilation, 5};
+    SubImages some = all;
+    some.blocks = 2;
+    const int plane = 7 * 10 * 8, part = all.rows() * all.columns() * 8;
+    vector<float> map(2 * 5 * plane);
+    for (size_t i = 0; i < map.size(); ++i) { map[i] = i + 1; }
+    vector<float> taken(some.count() * 2 * part), whole(all.count() * 5 * part);
+    some.Split(map.data() + 3 * plane, taken.data());
+    all.Split(map.data(), whole.data());
+    for (int image = 0; image < some.count(); ++image) {
+      EXPECT_TRUE(std::equal(taken.begin() + image * 2 * part,
+          taken.begin() + (image + 1) * 2 * part,
+          whole.begin() + (image * 5 + 3) * part)) << image;
+    }
+    vector<float> again(map);
+    for (int n = 0; n < 2; ++n) {
+      std::fill_n(again.begin() + (n * 5 + 3) * plane, 2 * plane, 0.f);
+    }
+    some.Join(taken.data(), again.data() + 3 * plane);
+    EXPECT_TRUE(map == again) << dilation;
+  }
 }
 
 }  // namespace

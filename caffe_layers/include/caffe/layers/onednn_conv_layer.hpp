@@ -2,6 +2,7 @@
 #define CAFFE_ONEDNN_CONV_LAYER_HPP_
 
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "caffe/layers/conv_layer.hpp"
@@ -71,16 +72,17 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
     Pass pass;
     Method method;
     dnnl::primitive primitive;
-    // orders in memory: of the maps on the blobs, of what the primitive takes
-    // (the same without sub-images), of its weights and its bias
-    dnnl::memory::desc bottom, top, source, target, weights, bias;
-    SubImages bottom_parts, top_parts;
-    // Forward passes: what the primitive computes at a time, so many channels
-    // of the top and so many of its rows (on sub-images of theirs), and its orders.
+    // orders in memory: of the maps on the blobs, of what a primitive for all of it
+    // would take (the same without sub-images), and of its weights
+    dnnl::memory::desc bottom, top, source, target, weights;
+    // What the primitive computes at a time, so many channels of the top (of the
+    // bottom, if backward to it) and so many of the top's rows (on sub-images of
+    // theirs), and its orders.
     int channels, rows;
-    bool in_pieces;  // whether that is not all of the top
-    // scratch: empty where the primitive has its own
-    dnnl::memory::desc piece_source, piece_target, piece_weights, scratch;
+    bool in_pieces;  // whether that is not all
+    dnnl::memory::desc piece_source, piece_target, piece_weights, bias;
+    dnnl::memory::desc scratch;  // the primitive's work area
+    SubImages bottom_parts, top_parts;  // of a piece
     Plan() : made(false), available(false), in_pieces(false) {}
   };
   struct Plans { Plan passes[PASSES]; };
@@ -103,9 +105,15 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
   };
   /// This layer's own, or with layers that follow folded in.
   Parameters ParametersFor(const onednn::Followers& followers);
+  /// Runs a plan's primitive, with its scratch in the work area for that.
+  static void Execute(const Plan& plan,
+      std::unordered_map<int, dnnl::memory> arguments);
+  /// The weights of the piece that begins with a channel.
+  dnnl::memory WeightsFor(const Plan& plan, const Parameters& parameters,
+      int channel);
   /// The channels of a top from `channel` on, or a band of its rows.
   void ForwardPiece(const Plan& plan, const Parameters& parameters, int channel,
-      float* source, float* target);
+      const dnnl::memory& source, const dnnl::memory& target);
   void ForwardPlan(const Plan& plan, const Parameters& parameters, bool rectified,
       Blob<float>* bottom, Blob<float>* top);
   void BackwardData(const Plan& plan, Blob<float>* top, Blob<float>* bottom);

@@ -33,7 +33,7 @@ class OneDNNPointwiseLayer : public Base {
     const int width = onednn::WidthOf(map, shape);
     const dnnl::memory::desc order = onednn::OrderOfWidth(shape, width);
     float* const from =
-        onednn::Values(onednn::Read(map, shape, order, onednn::WORK_SOURCE));
+        onednn::Values(onednn::Read(map, shape, order, WORK_SOURCE));
     onednn::Writer writer(top[0]->data().get(), shape, order);
     float* const to = onednn::Values(writer.memory());
     ForEachPiece(order, [&](size_t first, int count) {
@@ -57,13 +57,13 @@ class OneDNNPointwiseLayer : public Base {
     const int width = std::max(onednn::WidthOf(diff, shape),
         onednn::WidthOf(top[0]->data().get(), shape));
     const dnnl::memory::desc order = onednn::OrderOfWidth(shape, width);
-    const auto read = [&](SyncedMemory* map, onednn::WorkArea area) {
+    const auto read = [&](SyncedMemory* map, WorkArea area) {
       return onednn::Values(onednn::Read(map, shape, order, area));
     };
-    float* const values = read(top[0]->data().get(), onednn::WORK_SOURCE);
+    float* const values = read(top[0]->data().get(), WORK_SOURCE);
     float* const below = bottom[0] == top[0] ? values
-        : read(bottom[0]->data().get(), onednn::WORK_TARGET);
-    float* const from = read(diff, onednn::WORK_OTHER_SOURCE);
+        : read(bottom[0]->data().get(), WORK_TARGET);
+    float* const from = read(diff, WORK_OTHER_SOURCE);
     onednn::Writer writer(bottom[0]->diff().get(), shape, order);
     float* const to = onednn::Values(writer.memory());
     ForEachPiece(order, [&](size_t first, int count) {

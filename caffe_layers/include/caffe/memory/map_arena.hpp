@@ -1,6 +1,7 @@
 #ifndef CAFFE_MEMORY_MAP_ARENA_HPP_
 #define CAFFE_MEMORY_MAP_ARENA_HPP_
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <utility>
@@ -8,6 +9,7 @@
 
 #include "caffe/blob.hpp"
 #include "caffe/memory/arena_plan.hpp"
+#include "caffe/memory/work_areas.hpp"
 #include "caffe/util/large_page_allocator.hpp"
 
 namespace caffe {
@@ -25,8 +27,9 @@ class Net;
  * (behind a Split, say). What was in use when, in Caffe's order and in a
  * library's (MemoryLayout), is seen in the first pass; from the second on the
  * maps lie in one arena (PlanArena), which is planned anew when shapes change and
- * stays between the passes. What a plan did not foresee gets memory of its own:
- * results never depend on the plan.
+ * stays between the passes. The work areas of a step's layer lie there, too
+ * (Work()). What a plan did not foresee gets memory of its own: results never
+ * depend on the plan.
  *
  * Inputs and outputs of the net stay, what NumPy holds (SyncedMemory's exposed()),
  * what layers without bottoms give, what a layer holds inside, and gradients that
@@ -86,6 +89,10 @@ class MapArena {
   void Plan();
   void BeginPass();
   void Lend(size_t index, int step);
+  /// Whether nothing that is in use lies between two places.
+  bool IsFree(const char* begin, const char* end) const;
+  void LendWorkAreas(int step);
+  void EndWork(int step);
   void Before(int step);
   void After(int step);
   void Close(const SyncedMemory* memory, Order order, int step);
@@ -97,13 +104,18 @@ class MapArena {
   std::vector<bool> stays_;                    // by values
   bool runs_;  // whether a pass has begun with the first layer
 
+  /// Where the work areas of the step that runs lie.
+  std::vector<std::pair<const char*, const char*> > lent_work_;
+  /// The most bytes that a step's layer has asked of each, so far and as planned.
+  std::vector<std::array<size_t, WORK_AREAS> > work_, planned_work_;
+
   OpenUses open_;
   std::vector<Use> seen_;  // in this pass
   std::vector<SyncedMemory*> lent_for_new_values_;  // at this step
   std::vector<uint64_t> versions_;  // before this step, of what it uses
 
   std::vector<Use> planned_;  // what was seen in an earlier pass
-  std::vector<ArenaPiece> pieces_;
+  std::vector<ArenaPiece> pieces_;  // of planned_, then of planned_work_ by step
   std::vector<std::vector<int> > starting_at_;  // pieces, by step
   std::vector<std::vector<int> > shapes_;  // that are planned for, of each layer's bottoms
   shared_ptr<Arena> arena_;

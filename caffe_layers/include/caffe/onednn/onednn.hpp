@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "caffe/memory/work_areas.hpp"
 #include "caffe/syncedmem.hpp"
 #include "caffe/util/large_page_allocator.hpp"
 #include "caffe/onednn/memory_layout.hpp"
@@ -86,15 +87,6 @@ dnnl::memory::desc OrderOfWidth(const std::vector<int>& shape, int width);
 inline float* Values(const dnnl::memory& map) {
   return static_cast<float*>(map.get_data_handle());
 }
-
-/// Work areas of a thread. What one layer left there is gone when the next one
-/// runs.
-enum WorkArea {
-  WORK_SOURCE, WORK_OTHER_SOURCE, WORK_PARTS, WORK_TARGET, WORK_WEIGHTS,
-  WORK_BIAS, WORK_SCRATCH, WORK_AREAS
-};
-/// A work area with room for so many bytes at least.
-float* Work(WorkArea area, size_t bytes);
 
 /**
  * @brief A map's values in a certain order: where they lie already if that is

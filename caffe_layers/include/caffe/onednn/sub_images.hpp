@@ -15,15 +15,18 @@ namespace caffe {
  *
  * where B blocks of c channels lie as in onednn::BlockedOrder. Sub-images that
  * lack a last row or column get zeros there, which is what lies beyond the map.
+ *
+ * The blocks may be some of those of a map that has map_blocks of them. With
+ * dilation 1 that is all there is to it.
  */
 struct SubImages {
-  int num, blocks, height, width, block_width, dilation;
+  int num, blocks, height, width, block_width, dilation, map_blocks;
 
   int rows() const { return (height + dilation - 1) / dilation; }
   int columns() const { return (width + dilation - 1) / dilation; }
   int count() const { return num * dilation * dilation; }
 
-  /// Takes a map apart.
+  /// Takes a map apart, from its first block that is taken on.
   void Split(const float* map, float* parts) const;
   /// Puts it together; what the sub-images have beyond the map is left out.
   void Join(const float* parts, float* map) const;

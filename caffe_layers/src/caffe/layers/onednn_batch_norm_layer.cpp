@@ -66,7 +66,7 @@ void OneDNNBatchNormLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   const int width = onednn::WidthOf(map, shape);
   const dnnl::memory::desc lies = onednn::OrderOfWidth(shape, width);
   const float* const from =
-      onednn::Values(onednn::Read(map, shape, lies, onednn::WORK_SOURCE));
+      onednn::Values(onednn::Read(map, shape, lies, WORK_SOURCE));
   Measure(width, from, shape);
   vector<float> shift(channels_);
   for (int c = 0; c < channels_; ++c) { shift[c] = -batch_mean_[c] * batch_factor_[c]; }
@@ -96,7 +96,7 @@ void OneDNNBatchNormLayer::Backward_cpu(const vector<Blob<float>*>& top,
   const dnnl::memory::desc lies = onednn::OrderOfWidth(shape, width);
   const ChannelOrder order(shape, width);
   const float* const from =
-      onednn::Values(onednn::Read(diff, shape, lies, onednn::WORK_SOURCE));
+      onednn::Values(onednn::Read(diff, shape, lies, WORK_SOURCE));
   if (use_global_stats_) {
     vector<float> scale(channels_, 1), shift(channels_, 0);
     Append(&scale, &shift);
@@ -108,7 +108,7 @@ void OneDNNBatchNormLayer::Backward_cpu(const vector<Blob<float>*>& top,
   }
   // dx = (dy - mean(dy) - mean(dy y) y) / sqrt(variance + eps)
   const float* const y = onednn::Values(
-      onednn::Read(normalized, shape, lies, onednn::WORK_OTHER_SOURCE));
+      onednn::Read(normalized, shape, lies, WORK_OTHER_SOURCE));
   const vector<float> zeros(channels_, 0);
   vector<float> sums, products;
   ChannelSums(order, from, y, zeros, zeros, &sums, &products);

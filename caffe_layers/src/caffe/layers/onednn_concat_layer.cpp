@@ -46,7 +46,7 @@ void OneDNNConcatLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   const size_t image = ImageOf(*top[0], width);
   for (const Blob<float>* each : bottom) {
     const float* const from = onednn::Values(onednn::Read(each->data().get(),
-        each->shape(), onednn::BlockedOrder(each->shape()), onednn::WORK_SOURCE));
+        each->shape(), onednn::BlockedOrder(each->shape()), WORK_SOURCE));
     const ChannelOrder order(each->shape(), width);
     const size_t line = static_cast<size_t>(order.positions) * width;
 #pragma omp parallel for collapse(2)
@@ -71,7 +71,7 @@ void OneDNNConcatLayer::Backward_cpu(const vector<Blob<float>*>& top,
     return;
   }
   const float* from = onednn::Values(onednn::Read(diff, top[0]->shape(),
-      onednn::BlockedOrder(top[0]->shape()), onednn::WORK_SOURCE));
+      onednn::BlockedOrder(top[0]->shape()), WORK_SOURCE));
   const size_t image = ImageOf(*top[0], width);
   for (size_t i = 0; i < bottom.size(); ++i) {
     const ChannelOrder order(bottom[i]->shape(), width);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "caffe/onednn/affine_pass.hpp"
@@ -21,9 +22,10 @@ namespace {
 // percent of its time.
 const size_t kLargestTransformed = 16 << 20;
 
-// Winograd's forward passes keep a map's tiles, and large weights, transformed at
-// once: up to 200 MB in the networks here. Where memory is to be saved, those
-// that take more than this go in pieces: below it, FCN on 375 x 500 gets slower.
+// Winograd's passes keep a map's tiles, and large weights, transformed at once, and
+// sum up the weights' gradients in each thread: up to 485 MB with two threads in the
+// networks here. Passes of a training, and of a TEST net that is to save memory, go
+// in pieces where they take more than this: below it, FCN on 375 x 500 gets slower.
 const size_t kLargestScratch = 112 << 20;
 
 // Winograd's takes tiles of 4 x 4 results, filled or not, with a quarter of the
@@ -39,8 +41,9 @@ int BlockWidth(const memory::desc& order) {
 /// The sub-images of a map in onednn::BlockedOrder.
 SubImages PartsOf(const vector<int>& shape, int dilation) {
   const int width = BlockWidth(onednn::BlockedOrder(shape));
-  const SubImages parts = {shape[0], (shape[1] + width - 1) / width, shape[2],
-      shape[3], width, dilation};
+  const int blocks = (shape[1] + width - 1) / width;
+  const SubImages parts =
+      {shape[0], blocks, shape[2], shape[3], width, dilation, blocks};
   return parts;
 }
 
@@ -62,15 +65,41 @@ double PartsWaste(const vector<int>& shape, int dilation) {
       / (double(shape[2]) * shape[3]);
 }
 
-/// What the primitive is to read: the map as it is, or its sub-images.
-memory SourceOf(const memory& map, const memory::desc& order,
-    const SubImages& parts, onednn::WorkArea area) {
-  if (parts.dilation == 1) { return map; }
-  const memory source(order, onednn::Engine(),
-      onednn::Work(area, order.get_size()));
-  parts.Split(static_cast<const float*>(map.get_data_handle()),
-      static_cast<float*>(source.get_data_handle()));
-  return source;
+/// Where the channels of a map from `channel` on begin.
+float* AtChannel(const memory& map, const SubImages& parts, int channel) {
+  return onednn::Values(map)
+      + static_cast<size_t>(channel) * parts.height * parts.width;
+}
+
+/// Whether what is taken of a map lies there as a primitive is to have it.
+bool LiesInMap(const SubImages& parts) {
+  return parts.dilation == 1
+      && (parts.blocks == parts.map_blocks || parts.num == 1);
+}
+
+/// Where a primitive is to write the channels of a map from `channel` on, or their
+/// sub-images; Put() then brings them to the map.
+memory PlaceFor(const memory& map, const memory::desc& order,
+    const SubImages& parts, int channel, WorkArea area) {
+  return memory(order, onednn::Engine(), LiesInMap(parts)
+      ? AtChannel(map, parts, channel) : Work(area, order.get_size()));
+}
+
+void Put(const memory& piece, const SubImages& parts, int channel,
+    const memory& map) {
+  if (LiesInMap(parts)) { return; }
+  parts.Join(onednn::Values(piece), AtChannel(map, parts, channel));
+}
+
+/// What a primitive is to read: the channels of a map from `channel` on, or their
+/// sub-images.
+memory Take(const memory& map, const memory::desc& order, const SubImages& parts,
+    int channel, WorkArea area) {
+  const memory piece = PlaceFor(map, order, parts, channel, area);
+  if (!LiesInMap(parts)) {
+    parts.Split(AtChannel(map, parts, channel), onednn::Values(piece));
+  }
+  return piece;
 }
 
 }  // namespace
@@ -160,92 +189,121 @@ bool OneDNNConvolutionLayer::Try(Pass pass, const vector<int>& shape,
   }
   const bool winograd = method.algorithm == algorithm::convolution_winograd;
   const bool saves_memory = forward && saves_memory_;
-  if (saves_memory) {
-    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  }
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   typedef dnnl::convolution_forward Forward;
+  typedef dnnl::convolution_backward_data BackwardData;
+  typedef dnnl::convolution_backward_weights BackwardWeights;
   dnnl::prop_kind kind = forward && this->phase_ == TEST
       ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training;
-  const auto describe = [&](const memory::desc& piece_source,
-      const memory::desc& piece_weights, const memory::desc& piece_bias,
-      const memory::desc& piece_target, const memory::dims& piece_pads) {
+  // what the primitive takes; all of it at first
+  memory::desc piece_source = source, piece_target = target;
+  memory::desc piece_weights = weights, piece_bias = bias;
+  memory::dims piece_pads = pads;
+  const auto describe = [&]() {
     return Forward::primitive_desc({kind, method.algorithm, piece_source,
         piece_weights, piece_bias, piece_target, strides, dilates, piece_pads,
         piece_pads}, attributes, onednn::Engine());
   };
+  // leaves so many of the channels: of the bottom, or of the top
+  const auto take_channels = [&](int channels, bool of_bottom) {
+    plan->channels = channels;
+    vector<int> shape(of_bottom ? source_shape : target_shape);
+    shape[1] = channels;
+    (of_bottom ? piece_source : piece_target) = onednn::BlockedOrder(shape);
+    memory::dims filters = weights.dims();
+    filters[of_bottom ? 1 : 0] = channels;
+    piece_weights = memory::desc(filters, type, memory::format_tag::any);
+    if (has_bias && !of_bottom) {
+      piece_bias = onednn::PlainOrder(vector<int>(1, channels));
+    }
+  };
+  const bool may_cut = winograd && (this->phase_ == TRAIN || saves_memory);
+  const auto halves = [&](const memory::desc& scratch) {
+    return may_cut && scratch.get_size() > kLargestScratch
+        && plan->channels % 128 == 0;
+  };
   std::string code;
   try {
-    Forward::primitive_desc description =
-        describe(source, weights, bias, target, pads);
-    if (kind == dnnl::prop_kind::forward_inference && winograd
-        && description.weights_desc().get_size() > kLargestTransformed) {
-      kind = dnnl::prop_kind::forward_training;
-      description = describe(source, weights, bias, target, pads);
-    }
-    const memory::desc whole_weights = description.weights_desc();
     plan->channels = this->num_output_;
     plan->rows = target_shape[2];
-    if (saves_memory && winograd && shape[0] == 1) {
-      const auto too_large = [&description]() {
-        return description.scratchpad_desc().get_size() > kLargestScratch;
-      };
+    Forward::primitive_desc description = describe();
+    if (forward) {
+      if (kind == dnnl::prop_kind::forward_inference && winograd
+          && description.weights_desc().get_size() > kLargestTransformed) {
+        kind = dnnl::prop_kind::forward_training;
+        description = describe();
+      }
+      plan->source = description.src_desc();
+      plan->target = description.dst_desc();
+      plan->weights = description.weights_desc();
       // Weights that each pass transforms are halved with the channels of the
       // top; with bands of rows they would be transformed for each.
-      const bool by_channels = whole_weights.data.format_kind == dnnl_blocked;
-      while (by_channels && too_large() && plan->channels % 128 == 0) {
-        plan->channels /= 2;
-        memory::dims filters = weights.dims();
-        filters[0] = plan->channels;
-        vector<int> piece(target_shape);
-        piece[1] = plan->channels;
-        description = describe(source,
-            memory::desc(filters, type, memory::format_tag::any),
-            has_bias ? onednn::PlainOrder(vector<int>(1, plan->channels))
-                : bias,
-            onednn::BlockedOrder(piece), pads);
+      const bool by_channels = plan->weights.data.format_kind == dnnl_blocked;
+      while (by_channels && halves(description.scratchpad_desc())) {
+        take_channels(plan->channels / 2, false);
+        description = describe();
       }
-      while (!by_channels && d == 1 && too_large() && plan->rows > 16) {
+      while (!by_channels && saves_memory && winograd && d == 1 && shape[0] == 1
+          && description.scratchpad_desc().get_size() > kLargestScratch
+          && plan->rows > 16) {
         plan->rows = plan->rows > 64 ? 64 : plan->rows / 2;
         vector<int> piece(source_shape);
         piece[2] = plan->rows + 2;
-        vector<int> piece_top(target_shape);
-        piece_top[2] = plan->rows;
-        description = describe(onednn::BlockedOrder(piece), weights, bias,
-            onednn::BlockedOrder(piece_top), {0, pads[1]});
+        piece_source = onednn::BlockedOrder(piece);
+        piece = target_shape;
+        piece[2] = plan->rows;
+        piece_target = onednn::BlockedOrder(piece);
+        piece_pads[0] = 0;
+        description = describe();
+        plan->weights = description.weights_desc();
       }
-    }
-    if (forward) {
       code = description.impl_info_str();
       plan->primitive = Forward(description);
+      plan->scratch = description.scratchpad_desc();
       plan->piece_source = description.src_desc();
       plan->piece_target = description.dst_desc();
       plan->piece_weights = description.weights_desc();
-      plan->scratch = description.scratchpad_desc();
-      const bool whole = plan->channels == this->num_output_
-          && plan->rows == target_shape[2];
-      plan->in_pieces = !whole;
-      plan->source = whole ? plan->piece_source : source;
-      plan->target = whole ? plan->piece_target : target;
-      plan->weights = plan->channels == this->num_output_
-          ? plan->piece_weights : whole_weights;
     } else if (pass == BACKWARD_DATA) {
-      const dnnl::convolution_backward_data::primitive_desc backward(
-          {method.algorithm, source, weights, target, strides, dilates, pads,
-           pads}, onednn::Engine(), description);
-      code = backward.impl_info_str();
-      plan->primitive = dnnl::convolution_backward_data(backward);
+      plan->channels = shape[1];
+      const auto describe_backward = [&]() {
+        return BackwardData::primitive_desc({method.algorithm, piece_source,
+            piece_weights, piece_target, strides, dilates, pads, pads},
+            attributes, onednn::Engine(), describe());
+      };
+      BackwardData::primitive_desc backward = describe_backward();
       plan->source = backward.diff_src_desc();
       plan->target = backward.diff_dst_desc();
       plan->weights = backward.weights_desc();
-    } else {
-      const dnnl::convolution_backward_weights::primitive_desc backward(
-          {method.algorithm, source, weights, bias, target, strides, dilates,
-           pads, pads}, onednn::Engine(), description);
+      while (halves(backward.scratchpad_desc())) {
+        take_channels(plan->channels / 2, true);
+        backward = describe_backward();
+      }
       code = backward.impl_info_str();
-      plan->primitive = dnnl::convolution_backward_weights(backward);
+      plan->primitive = BackwardData(backward);
+      plan->scratch = backward.scratchpad_desc();
+      plan->piece_source = backward.diff_src_desc();
+      plan->piece_target = backward.diff_dst_desc();
+      plan->piece_weights = backward.weights_desc();
+    } else {
+      const auto describe_backward = [&]() {
+        return BackwardWeights::primitive_desc({method.algorithm, piece_source,
+            piece_weights, piece_bias, piece_target, strides, dilates, pads, pads},
+            attributes, onednn::Engine(), describe());
+      };
+      BackwardWeights::primitive_desc backward = describe_backward();
       plan->source = backward.src_desc();
       plan->target = backward.diff_dst_desc();
       plan->weights = backward.diff_weights_desc();
+      while (halves(backward.scratchpad_desc())) {
+        take_channels(plan->channels / 2, false);
+        backward = describe_backward();
+      }
+      code = backward.impl_info_str();
+      plan->primitive = BackwardWeights(backward);
+      plan->scratch = backward.scratchpad_desc();
+      plan->piece_source = backward.src_desc();
+      plan->piece_target = backward.diff_dst_desc();
+      plan->piece_weights = backward.diff_weights_desc();
     }
   } catch (const dnnl::error& error) {
     onednn::CheckOnlyMissing(error, this->layer_param_.name());
@@ -255,11 +313,19 @@ bool OneDNNConvolutionLayer::Try(Pass pass, const vector<int>& shape,
   plan->available = true;
   plan->pass = pass;
   plan->method = method;
-  plan->bias = bias;
+  plan->bias = piece_bias;
   plan->bottom = d == 1 ? plan->source : onednn::BlockedOrder(shape);
   plan->top = d == 1 ? plan->target : onednn::BlockedOrder(top_shape);
   plan->bottom_parts = PartsOf(shape, d);
   plan->top_parts = PartsOf(top_shape, d);
+  const bool of_bottom = pass == BACKWARD_DATA;
+  const bool all_channels =
+      plan->channels == (of_bottom ? shape[1] : this->num_output_);
+  if (!all_channels) {
+    SubImages* const parts = of_bottom ? &plan->bottom_parts : &plan->top_parts;
+    parts->blocks = plan->channels / parts->block_width;
+  }
+  plan->in_pieces = !all_channels || plan->rows < target_shape[2];
   return true;
 }
 
@@ -337,70 +403,85 @@ OneDNNConvolutionLayer::Parameters OneDNNConvolutionLayer::ParametersFor(
   return {folded_.weights.data().get(), folded_.bias.data(), &folded_.packed};
 }
 
-void OneDNNConvolutionLayer::ForwardPiece(const Plan& plan,
-    const Parameters& parameters, int channel, float* source, float* target) {
-  const memory packed = parameters.packed->Get(parameters.weights,
-      PlainWeights(), plan.weights, WeightsLearn());
-  float* const weights = static_cast<float*>(packed.get_data_handle())
-      + channel / plan.channels * (plan.piece_weights.get_size() / sizeof(float));
-  std::unordered_map<int, memory> arguments = {
-      {DNNL_ARG_SRC, memory(plan.piece_source, onednn::Engine(), source)},
-      {DNNL_ARG_DST, memory(plan.piece_target, onednn::Engine(), target)},
-      {DNNL_ARG_WEIGHTS, memory(plan.piece_weights, onednn::Engine(), weights)}};
-  if (parameters.bias != NULL) {
-    arguments[DNNL_ARG_BIAS] = memory(
-        onednn::PlainOrder(vector<int>(1, plan.channels)), onednn::Engine(),
-        const_cast<float*>(parameters.bias) + channel);
-  }
+void OneDNNConvolutionLayer::Execute(const Plan& plan,
+    std::unordered_map<int, memory> arguments) {
   if (plan.scratch.get_size() > 0) {
     arguments[DNNL_ARG_SCRATCHPAD] = memory(plan.scratch, onednn::Engine(),
-        onednn::Work(onednn::WORK_SCRATCH, plan.scratch.get_size()));
+        Work(WORK_SCRATCH, plan.scratch.get_size()));
   }
   plan.primitive.execute(onednn::Stream(), arguments);
+}
+
+memory OneDNNConvolutionLayer::WeightsFor(const Plan& plan,
+    const Parameters& parameters, int channel) {
+  const bool of_bottom = plan.pass == BACKWARD_DATA;
+  const bool all = plan.piece_weights == plan.weights;
+  // of weights that learn, and of some channels of the bottom, a piece is packed at
+  // a time
+  if (all || (!of_bottom && !WeightsLearn())) {
+    const memory packed = parameters.packed->Get(parameters.weights,
+        PlainWeights(), plan.weights, WeightsLearn());
+    return memory(plan.piece_weights, onednn::Engine(), onednn::Values(packed)
+        + channel / plan.channels * (plan.piece_weights.get_size() / sizeof(float)));
+  }
+  memory::dims first(plan.piece_weights.dims().size(), 0);
+  first[of_bottom ? 1 : 0] = channel;
+  const memory packed(plan.piece_weights, onednn::Engine(),
+      Work(WORK_WEIGHTS, plan.piece_weights.get_size()));
+  onednn::Reorder(memory(
+      PlainWeights().submemory_desc(plan.piece_weights.dims(), first),
+      onednn::Engine(), const_cast<void*>(parameters.weights->cpu_data())), packed);
+  return packed;
+}
+
+void OneDNNConvolutionLayer::ForwardPiece(const Plan& plan,
+    const Parameters& parameters, int channel, const memory& source,
+    const memory& target) {
+  std::unordered_map<int, memory> arguments = {{DNNL_ARG_SRC, source},
+      {DNNL_ARG_DST, target},
+      {DNNL_ARG_WEIGHTS, WeightsFor(plan, parameters, channel)}};
+  if (parameters.bias != NULL) {
+    arguments[DNNL_ARG_BIAS] = memory(plan.bias, onednn::Engine(),
+        const_cast<float*>(parameters.bias) + channel);
+  }
+  Execute(plan, std::move(arguments));
 }
 
 void OneDNNConvolutionLayer::ForwardPlan(const Plan& plan,
     const Parameters& parameters, bool rectified, Blob<float>* bottom,
     Blob<float>* top) {
   const memory map = onednn::Read(bottom->data().get(), bottom->shape(),
-      plan.bottom, onednn::WORK_SOURCE);
-  float* const source = static_cast<float*>(SourceOf(map, plan.source,
-      plan.bottom_parts, onednn::WORK_PARTS).get_data_handle());
+      plan.bottom, WORK_SOURCE);
+  const memory source =
+      Take(map, plan.source, plan.bottom_parts, 0, WORK_PARTS);
   onednn::Writer writer(top->data().get(), top->shape(), plan.top);
-  float* const target = static_cast<float*>(writer.memory().get_data_handle());
-  const bool on_parts = plan.method.dilation > 1;
   const int height = top->shape(2), width = top->shape(3);
-  float* const piece = on_parts || plan.rows < height
-      ? onednn::Work(onednn::WORK_TARGET, plan.piece_target.get_size()) : NULL;
-  if (!on_parts && plan.rows < height) {
+  if (plan.method.dilation == 1 && plan.rows < height) {
     const int block = plan.top_parts.block_width;
     const RowBands bands = {bottom->shape(2), bottom->shape(3) * block,
         plan.bottom_parts.blocks, plan.rows + 2};
     const RowBands top_bands = {height, width * block, plan.top_parts.blocks,
         plan.rows};
-    float* const rows = onednn::Work(onednn::WORK_PARTS,
-        plan.piece_source.get_size());
+    const memory rows(plan.piece_source, onednn::Engine(),
+        Work(WORK_PARTS, plan.piece_source.get_size()));
+    const memory piece(plan.piece_target, onednn::Engine(),
+        Work(WORK_TARGET, plan.piece_target.get_size()));
     for (int row = 0; row < height; row += plan.rows) {
-      bands.Cut(source, row - this->pad_.cpu_data()[0], rows);
+      bands.Cut(onednn::Values(source), row - this->pad_.cpu_data()[0],
+          onednn::Values(rows));
       ForwardPiece(plan, parameters, 0, rows, piece);
-      top_bands.Paste(piece, row, target);
+      top_bands.Paste(onednn::Values(piece), row, onednn::Values(writer.memory()));
     }
   } else {
     for (int channel = 0; channel < this->num_output_; channel += plan.channels) {
-      float* const there = target + static_cast<size_t>(channel) * height * width;
-      ForwardPiece(plan, parameters, channel, source,
-          on_parts ? piece : there);
-      if (on_parts) {
-        SubImages parts = plan.top_parts;
-        if (plan.channels < this->num_output_) {
-          parts.blocks = plan.channels / parts.block_width;
-        }
-        parts.Join(piece, there);
-      }
+      const memory piece = PlaceFor(writer.memory(), plan.piece_target,
+          plan.top_parts, channel, WORK_TARGET);
+      ForwardPiece(plan, parameters, channel, source, piece);
+      Put(piece, plan.top_parts, channel, writer.memory());
     }
   }
   if (rectified && plan.pass != FORWARD_RECTIFIED) {
-    Rectify(plan.top.get_size() / sizeof(float), target);
+    Rectify(plan.top.get_size() / sizeof(float), onednn::Values(writer.memory()));
   }
   writer.Finish(rectified);
 }
@@ -434,22 +515,16 @@ void OneDNNConvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
 void OneDNNConvolutionLayer::BackwardData(const Plan& plan, Blob<float>* top,
     Blob<float>* bottom) {
   const memory map = onednn::Read(top->diff().get(), top->shape(), plan.top,
-      onednn::WORK_SOURCE);
-  const memory target = SourceOf(map, plan.target, plan.top_parts,
-      onednn::WORK_PARTS);
+      WORK_SOURCE);
+  const memory target = Take(map, plan.target, plan.top_parts, 0, WORK_PARTS);
+  const Parameters parameters = {this->blobs_[0]->data().get(), NULL, &packed_};
   onednn::Writer writer(bottom->diff().get(), bottom->shape(), plan.bottom);
-  memory source = writer.memory();
-  if (plan.method.dilation > 1) {
-    source = memory(plan.source, onednn::Engine(),
-        onednn::Work(onednn::WORK_TARGET, plan.source.get_size()));
-  }
-  plan.primitive.execute(onednn::Stream(), {
-      {DNNL_ARG_DIFF_SRC, source}, {DNNL_ARG_DIFF_DST, target},
-      {DNNL_ARG_WEIGHTS, packed_.Get(this->blobs_[0]->data().get(),
-          PlainWeights(), plan.weights, WeightsLearn())}});
-  if (plan.method.dilation > 1) {
-    plan.bottom_parts.Join(static_cast<const float*>(source.get_data_handle()),
-        static_cast<float*>(writer.memory().get_data_handle()));
+  for (int channel = 0; channel < bottom->shape(1); channel += plan.channels) {
+    const memory piece = PlaceFor(writer.memory(), plan.piece_source,
+        plan.bottom_parts, channel, WORK_TARGET);
+    Execute(plan, {{DNNL_ARG_DIFF_SRC, piece}, {DNNL_ARG_DIFF_DST, target},
+        {DNNL_ARG_WEIGHTS, WeightsFor(plan, parameters, channel)}});
+    Put(piece, plan.bottom_parts, channel, writer.memory());
   }
   writer.Finish();
 }
@@ -458,32 +533,36 @@ void OneDNNConvolutionLayer::BackwardWeights(const Plan& plan,
     Blob<float>* top, Blob<float>* bottom) {
   // each map through work areas of its own, as the primitive reads both
   const memory bottom_map = onednn::Read(bottom->data().get(), bottom->shape(),
-      plan.bottom, onednn::WORK_SOURCE);
-  const memory source = SourceOf(bottom_map, plan.source, plan.bottom_parts,
-      onednn::WORK_PARTS);
+      plan.bottom, WORK_SOURCE);
+  const memory source =
+      Take(bottom_map, plan.source, plan.bottom_parts, 0, WORK_PARTS);
   const memory top_map = onednn::Read(top->diff().get(), top->shape(), plan.top,
-      onednn::WORK_OTHER_SOURCE);
-  const memory target = SourceOf(top_map, plan.target, plan.top_parts,
-      onednn::WORK_TARGET);
+      WORK_OTHER_SOURCE);
   // primitives overwrite, and Caffe's layers add to what is there
-  const memory weights(plan.weights, onednn::Engine(),
-      onednn::Work(onednn::WORK_WEIGHTS, plan.weights.get_size()));
-  std::unordered_map<int, memory> arguments = {{DNNL_ARG_SRC, source},
-      {DNNL_ARG_DIFF_DST, target}, {DNNL_ARG_DIFF_WEIGHTS, weights}};
+  const memory weights(plan.piece_weights, onednn::Engine(),
+      Work(WORK_WEIGHTS, plan.piece_weights.get_size()));
   memory bias;
   if (this->bias_term_) {
     bias = memory(plan.bias, onednn::Engine(),
-        onednn::Work(onednn::WORK_BIAS, plan.bias.get_size()));
-    arguments[DNNL_ARG_DIFF_BIAS] = bias;
+        Work(WORK_BIAS, plan.bias.get_size()));
   }
-  plan.primitive.execute(onednn::Stream(), arguments);
-  if (this->param_propagate_down_[0]) {
-    onednn::Accumulate(weights, memory(PlainWeights(), onednn::Engine(),
-        this->blobs_[0]->mutable_cpu_diff()));
-  }
-  if (this->bias_term_ && this->param_propagate_down_[1]) {
-    onednn::Accumulate(bias, memory(plan.bias, onednn::Engine(),
-        this->blobs_[1]->mutable_cpu_diff()));
+  for (int channel = 0; channel < this->num_output_; channel += plan.channels) {
+    std::unordered_map<int, memory> arguments = {{DNNL_ARG_SRC, source},
+        {DNNL_ARG_DIFF_DST, Take(top_map, plan.piece_target, plan.top_parts,
+            channel, WORK_TARGET)}, {DNNL_ARG_DIFF_WEIGHTS, weights}};
+    if (this->bias_term_) { arguments[DNNL_ARG_DIFF_BIAS] = bias; }
+    Execute(plan, std::move(arguments));
+    if (this->param_propagate_down_[0]) {
+      memory::dims first(plan.piece_weights.dims().size(), 0);
+      first[0] = channel;
+      onednn::Accumulate(weights, memory(
+          PlainWeights().submemory_desc(plan.piece_weights.dims(), first),
+          onednn::Engine(), this->blobs_[0]->mutable_cpu_diff()));
+    }
+    if (this->bias_term_ && this->param_propagate_down_[1]) {
+      onednn::Accumulate(bias, memory(plan.bias, onednn::Engine(),
+          this->blobs_[1]->mutable_cpu_diff() + channel));
+    }
   }
 }
 

@@ -88,7 +88,7 @@ void OneDNNDeconvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
     onednn::Writer writer(top[i]->data().get(), top[i]->shape(), plan.target);
     std::unordered_map<int, memory> arguments = {
         {DNNL_ARG_SRC, onednn::Read(bottom[i]->data().get(),
-            bottom[i]->shape(), plan.source, onednn::WORK_SOURCE)},
+            bottom[i]->shape(), plan.source, WORK_SOURCE)},
         {DNNL_ARG_WEIGHTS, weights}, {DNNL_ARG_DST, writer.memory()}};
     if (this->bias_term_) {
       arguments[DNNL_ARG_BIAS] = memory(

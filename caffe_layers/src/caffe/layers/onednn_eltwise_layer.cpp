@@ -42,17 +42,17 @@ void OneDNNEltwiseLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
     width = std::max(width, onednn::WidthOf(each->data().get(), shape));
   }
   const memory::desc order = onednn::OrderOfWidth(shape, width);
-  const auto read = [&](int i, onednn::WorkArea area) {
+  const auto read = [&](int i, WorkArea area) {
     return onednn::Values(
         onednn::Read(bottom[i]->data().get(), shape, order, area));
   };
-  const float* first = read(0, onednn::WORK_SOURCE);
+  const float* first = read(0, WORK_SOURCE);
   onednn::Writer writer(top[0]->data().get(), shape, order);
   float* const to = onednn::Values(writer.memory());
   const int last = bottom.size() - 1;
   const bool sum = op_ == EltwiseParameter_EltwiseOp_SUM;
   for (int i = 1; i <= last; ++i) {
-    const float* const other = read(i, onednn::WORK_OTHER_SOURCE);
+    const float* const other = read(i, WORK_OTHER_SOURCE);
     if (sum) {
       WeightedSum(Count(order), i == 1 ? coeffs_[0] : 1, first, coeffs_[i],
           other, rectify && i == last, to);
@@ -75,7 +75,7 @@ void OneDNNEltwiseLayer::Backward_cpu(const vector<Blob<float>*>& top,
   const int width = onednn::WidthOf(diff, shape);
   const memory::desc order = onednn::OrderOfWidth(shape, width);
   const float* const from =
-      onednn::Values(onednn::Read(diff, shape, order, onednn::WORK_SOURCE));
+      onednn::Values(onednn::Read(diff, shape, order, WORK_SOURCE));
   const vector<float> zeros(1, 0);
   const ChannelOrder line({1, 1, static_cast<int>(Count(order))}, 1);
   for (size_t i = 0; i < bottom.size(); ++i) {

@@ -48,7 +48,7 @@ void OneDNNLRNLayer::ForwardKeepingSums(const Plan& plan, Blob<float>* bottom,
   const size_t count = plan.sums.get_size() / sizeof(float) + 1;
   if (sums_.size() < count) { sums_.resize(count); }
   const memory map = onednn::Read(bottom->data().get(), bottom->shape(),
-      plan.order, onednn::WORK_SOURCE);
+      plan.order, WORK_SOURCE);
   plan.training.execute(onednn::Stream(), {{DNNL_ARG_SRC, map},
       {DNNL_ARG_DST, top}, {DNNL_ARG_WORKSPACE,
           memory(plan.sums, onednn::Engine(), sums_.data())}});
@@ -72,7 +72,7 @@ void OneDNNLRNLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
     ForwardKeepingSums(plan, bottom[0], writer.memory());
   } else {
     plan.inference.execute(onednn::Stream(), {{DNNL_ARG_SRC, onednn::Read(
-        bottom[0]->data().get(), shape, plan.order, onednn::WORK_SOURCE)},
+        bottom[0]->data().get(), shape, plan.order, WORK_SOURCE)},
         {DNNL_ARG_DST, writer.memory()}});
     sums_are_kept_ = false;
   }
@@ -90,12 +90,12 @@ void OneDNNLRNLayer::Backward_cpu(const vector<Blob<float>*>& top,
   const Plan& plan = PlanFor(shape);
   if (!sums_are_kept_) {  // in a TEST net, which seldom goes back
     ForwardKeepingSums(plan, bottom[0], memory(plan.order, onednn::Engine(),
-        onednn::Work(onednn::WORK_TARGET, plan.order.get_size())));
+        Work(WORK_TARGET, plan.order.get_size())));
   }
   const memory map = onednn::Read(bottom[0]->data().get(), shape, plan.order,
-      onednn::WORK_SOURCE);
+      WORK_SOURCE);
   const memory from = onednn::Read(top[0]->diff().get(), shape, plan.order,
-      onednn::WORK_OTHER_SOURCE);
+      WORK_OTHER_SOURCE);
   onednn::Writer writer(bottom[0]->diff().get(), shape, plan.order);
   plan.backward.execute(onednn::Stream(), {{DNNL_ARG_SRC, map},
       {DNNL_ARG_DIFF_DST, from}, {DNNL_ARG_DIFF_SRC, writer.memory()},

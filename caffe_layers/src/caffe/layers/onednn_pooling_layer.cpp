@@ -59,7 +59,7 @@ void OneDNNPoolingLayer::ForwardKeepingWinners(const Plan& plan,
   const size_t count = plan.winners.get_size() / sizeof(float) + 1;
   if (winners_.size() < count) { winners_.resize(count); }
   const memory map = onednn::Read(bottom->data().get(), bottom->shape(),
-      plan.bottom, onednn::WORK_SOURCE);
+      plan.bottom, WORK_SOURCE);
   plan.training.execute(onednn::Stream(), {{DNNL_ARG_SRC, map},
       {DNNL_ARG_DST, top}, {DNNL_ARG_WORKSPACE,
           memory(plan.winners, onednn::Engine(), winners_.data())}});
@@ -77,7 +77,7 @@ void OneDNNPoolingLayer::ForwardAsItLies(Blob<float>* bottom,
   SyncedMemory* const map = bottom->data().get();
   const int width = onednn::WidthOf(map, bottom->shape());
   const float* const from = onednn::Values(onednn::Read(map, bottom->shape(),
-      onednn::OrderOfWidth(bottom->shape(), width), onednn::WORK_SOURCE));
+      onednn::OrderOfWidth(bottom->shape(), width), WORK_SOURCE));
   onednn::Writer writer(top->data().get(), top->shape(),
       onednn::OrderOfWidth(top->shape(), width));
   (IsAverage() ? AverageWindows : LargestOfWindows)(
@@ -90,7 +90,7 @@ void OneDNNPoolingLayer::BackwardAverage(int width, Blob<float>* top,
     Blob<float>* bottom) {
   SyncedMemory* const diff = top->diff().get();
   const float* const from = onednn::Values(onednn::Read(diff, top->shape(),
-      onednn::OrderOfWidth(top->shape(), width), onednn::WORK_SOURCE));
+      onednn::OrderOfWidth(top->shape(), width), WORK_SOURCE));
   onednn::Writer writer(bottom->diff().get(), bottom->shape(),
       onednn::OrderOfWidth(bottom->shape(), width));
   SpreadOverWindows(ChannelOrder(bottom->shape(), width), Windows(), from,
@@ -127,7 +127,7 @@ void OneDNNPoolingLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
     ForwardKeepingWinners(plan, bottom[0], writer.memory());
   } else {
     const memory map = onednn::Read(bottom[0]->data().get(),
-        bottom[0]->shape(), plan.bottom, onednn::WORK_SOURCE);
+        bottom[0]->shape(), plan.bottom, WORK_SOURCE);
     plan.inference.execute(onednn::Stream(),
         {{DNNL_ARG_SRC, map}, {DNNL_ARG_DST, writer.memory()}});
     winners_are_kept_ = false;
@@ -160,10 +160,10 @@ void OneDNNPoolingLayer::Backward_cpu(const vector<Blob<float>*>& top,
   }
   if (!winners_are_kept_) {  // in a TEST net, which seldom goes back
     ForwardKeepingWinners(plan, bottom[0], memory(plan.top, onednn::Engine(),
-        onednn::Work(onednn::WORK_TARGET, plan.top.get_size())));
+        Work(WORK_TARGET, plan.top.get_size())));
   }
   const memory from = onednn::Read(top[0]->diff().get(), top[0]->shape(),
-      plan.top, onednn::WORK_SOURCE);
+      plan.top, WORK_SOURCE);
   onednn::Writer writer(bottom[0]->diff().get(), bottom[0]->shape(),
       plan.bottom);
   plan.backward.execute(onednn::Stream(), {{DNNL_ARG_DIFF_DST, from},

@@ -27,7 +27,7 @@ void OneDNNPReLULayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   const int width = onednn::WidthOf(map, shape);
   const dnnl::memory::desc order = onednn::OrderOfWidth(shape, width);
   const float* const from =
-      onednn::Values(onednn::Read(map, shape, order, onednn::WORK_SOURCE));
+      onednn::Values(onednn::Read(map, shape, order, WORK_SOURCE));
   onednn::Writer writer(top[0]->data().get(), shape, order);
   ScaleNegative(ChannelOrder(shape, width), from, slope,
       onednn::Values(writer.memory()));

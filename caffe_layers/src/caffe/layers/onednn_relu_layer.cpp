@@ -70,9 +70,9 @@ void OneDNNReLULayer::Backward_cpu(const vector<Blob<float>*>& top,
   }
   const memory::desc order = layout->order();
   const memory values =
-      onednn::Read(data, shape, order, onednn::WORK_SOURCE);
+      onednn::Read(data, shape, order, WORK_SOURCE);
   const memory from =
-      onednn::Read(diff, shape, order, onednn::WORK_OTHER_SOURCE);
+      onednn::Read(diff, shape, order, WORK_OTHER_SOURCE);
   onednn::Writer writer(bottom[0]->diff().get(), shape, order);
   RectifyGradient(Count(order), slope, onednn::Values(values),
       onednn::Values(from), onednn::Values(writer.memory()));

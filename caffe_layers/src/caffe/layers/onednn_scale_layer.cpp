@@ -62,14 +62,14 @@ void OneDNNScaleLayer::Backward_cpu(const vector<Blob<float>*>& top,
   const dnnl::memory::desc lies = onednn::OrderOfWidth(shape, width);
   const ChannelOrder order(shape, width);
   const float* const from =
-      onednn::Values(onednn::Read(diff, shape, lies, onednn::WORK_SOURCE));
+      onednn::Values(onednn::Read(diff, shape, lies, WORK_SOURCE));
   const float* const scale = this->blobs_[0]->cpu_data();
   const vector<float> zeros(scale_dim_, 0);
   const bool to_bias =
       bias_layer_ && this->param_propagate_down_[bias_param_id_];
   if (this->param_propagate_down_[0] || to_bias) {
     const float* const x = onednn::Values(
-        onednn::Read(data, shape, lies, onednn::WORK_OTHER_SOURCE));
+        onednn::Read(data, shape, lies, WORK_OTHER_SOURCE));
     vector<float> sums, products;
     ChannelSums(order, from, x, zeros, zeros, &sums, &products);
     if (this->param_propagate_down_[0]) {

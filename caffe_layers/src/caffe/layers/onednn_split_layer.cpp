@@ -20,16 +20,16 @@ void OneDNNSplitLayer::Backward_cpu(const vector<Blob<float>*>& top,
     return;
   }
   const dnnl::memory::desc order = onednn::BlockedOrder(shape);
-  const auto read = [&](int i, onednn::WorkArea area) {
+  const auto read = [&](int i, WorkArea area) {
     return onednn::Values(
         onednn::Read(top[i]->diff().get(), shape, order, area));
   };
-  const float* sum = read(0, onednn::WORK_SOURCE);
+  const float* sum = read(0, WORK_SOURCE);
   onednn::Writer writer(bottom[0]->diff().get(), shape, order);
   float* const to = onednn::Values(writer.memory());
   for (size_t i = 1; i < top.size(); ++i) {
     WeightedSum(order.get_size() / sizeof(float), 1, sum, 1,
-        read(i, onednn::WORK_OTHER_SOURCE), false, to);
+        read(i, WORK_OTHER_SOURCE), false, to);
     sum = to;
   }
   writer.Finish();

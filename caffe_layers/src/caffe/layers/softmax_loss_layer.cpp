@@ -17,6 +17,7 @@ void SoftmaxWithLossLayer<Dtype>::LayerSetUp(
   LossLayer<Dtype>::LayerSetUp(bottom, top);
   LayerParameter softmax(this->layer_param_);
   softmax.set_type("Softmax");
+  softmax.clear_loss_weight();  // it would fill the probabilities' gradient
   softmax_layer_ = LayerRegistry<Dtype>::CreateLayer(softmax);
   softmax_bottom_.assign(1, bottom[0]);
   softmax_top_.assign(1, &prob_);

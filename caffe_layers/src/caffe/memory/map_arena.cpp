@@ -38,7 +38,8 @@ MapArena<Dtype>::MapArena(const Net<Dtype>& net)
     : net_(net), layers_(net.layers().size()),
       used_at_(net.phase() == TRAIN ? 2 * layers_ : layers_),
       last_use_(2 * net.blobs().size(), -1),
-      stays_(2 * net.blobs().size(), false), runs_(false) {
+      stays_(2 * net.blobs().size(), false), runs_(false),
+      work_(used_at_.size()), planned_work_(used_at_.size()) {
   const auto use = [this](Values values, int step) {
     vector<Values>* const used = &used_at_[step];
     if (std::find(used->begin(), used->end(), values) == used->end()) {
@@ -133,6 +134,14 @@ void MapArena<Dtype>::Plan() {
     starting_at_[use.first].push_back(pieces.size());
     pieces.push_back(piece);
   }
+  planned_work_ = work_;
+  for (size_t step = 0; step < planned_work_.size(); ++step) {
+    for (size_t bytes : planned_work_[step]) {
+      const int at = static_cast<int>(step);
+      const ArenaPiece piece = {bytes, at, at, 0};
+      pieces.push_back(piece);
+    }
+  }
   const size_t total = PlanArena(&pieces);
   pieces_.swap(pieces);
   shapes_.assign(layers_, vector<int>());
@@ -167,8 +176,9 @@ void MapArena<Dtype>::BeginPass() {
         used_at_.size() - 1);
   }
   earlier_arenas_.clear();
-  if (seen_ != planned_) {
+  if (seen_ != planned_ || work_ != planned_work_) {
     planned_.swap(seen_);
+    FreeWork();
     Trim();
     Plan();
   }
@@ -185,9 +195,7 @@ void MapArena<Dtype>::Lend(size_t index, int step) {
     return;
   }
   char* const begin = arena_->data() + pieces_[index].offset;
-  for (const typename OpenUses::value_type& other : open_) {
-    if (begin < other.second.end && other.second.begin < begin + bytes) { return; }
-  }
+  if (!IsFree(begin, begin + bytes)) { return; }
   if (use.order == PLAIN) {
     const bool is_new = memory->head() == SyncedMemory::UNINITIALIZED;
     if (!memory->LendPlain(begin)) { return; }
@@ -201,11 +209,49 @@ void MapArena<Dtype>::Lend(size_t index, int step) {
 }
 
 template <typename Dtype>
+bool MapArena<Dtype>::IsFree(const char* begin, const char* end) const {
+  for (const typename OpenUses::value_type& other : open_) {
+    if (begin < other.second.end && other.second.begin < end) { return false; }
+  }
+  for (const std::pair<const char*, const char*>& other : lent_work_) {
+    if (begin < other.second && other.first < end) { return false; }
+  }
+  return true;
+}
+
+template <typename Dtype>
+void MapArena<Dtype>::LendWorkAreas(int step) {
+  for (int area = 0; area < WORK_AREAS; ++area) {
+    const ArenaPiece& piece =
+        pieces_[planned_.size() + step * WORK_AREAS + area];
+    if (piece.bytes == 0) { continue; }
+    char* const begin = arena_->data() + piece.offset;
+    if (!IsFree(begin, begin + piece.bytes)) { continue; }
+    LendWork(static_cast<WorkArea>(area), begin, piece.bytes);
+    lent_work_.push_back(std::make_pair(begin, begin + piece.bytes));
+  }
+}
+
+template <typename Dtype>
+void MapArena<Dtype>::EndWork(int step) {
+  for (int area = 0; area < WORK_AREAS; ++area) {
+    LendWork(static_cast<WorkArea>(area), NULL, 0);
+  }
+  lent_work_.clear();
+  const std::array<size_t, WORK_AREAS> sizes = TakeWorkSizes();
+  for (int area = 0; area < WORK_AREAS; ++area) {
+    work_[step][area] = std::max(work_[step][area], sizes[area]);
+  }
+}
+
+template <typename Dtype>
 void MapArena<Dtype>::Before(int step) {
   lent_for_new_values_.clear();
-  if (!planned_.empty()) {
+  if (!pieces_.empty()) {
     for (int index : starting_at_[step]) { Lend(index, step); }
+    LendWorkAreas(step);
   }
+  TakeWorkSizes();  // what others have asked for is no matter of this net
   versions_.clear();
   for (Values values : used_at_[step]) {
     versions_.push_back(memory(values)->version());
@@ -224,6 +270,7 @@ void MapArena<Dtype>::Close(const SyncedMemory* memory, Order order, int step) {
 
 template <typename Dtype>
 void MapArena<Dtype>::After(int step) {
+  EndWork(step);
   for (size_t i = 0; i < used_at_[step].size(); ++i) {
     const Values values = used_at_[step][i];
     SyncedMemory* const memory = this->memory(values);
@@ -270,7 +317,7 @@ void MapArena<Dtype>::BeforeForward(int layer) {
   if (Caffe::mode() == Caffe::GPU) { return; }
   if (layer == 0) { BeginPass(); }
   if (!runs_) { return; }
-  if (!planned_.empty()) {
+  if (!pieces_.empty()) {
     vector<int> shapes;
     AppendShapes(net_.bottom_vecs()[layer], &shapes);
     if (shapes != shapes_[layer]) {

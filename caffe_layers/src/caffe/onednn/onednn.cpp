@@ -114,26 +114,7 @@ shared_ptr<MapLayout> LayoutFor(SyncedMemory* map, const memory::desc& order) {
   return layout;
 }
 
-struct Area {
-  LargePageBuffer<float> values;
-  // The most there was: asked for at once where there is nothing yet. Pages
-  // that nobody writes take no memory.
-  size_t most = 0;
-};
-
-thread_local Area areas[WORK_AREAS];
-
 }  // namespace
-
-float* Work(WorkArea area, size_t bytes) {
-  Area* const work = &areas[area];
-  work->most = std::max(work->most, (bytes + sizeof(float) - 1) / sizeof(float));
-  if (work->values.size() < work->most) {
-    LargePageBuffer<float>().swap(work->values);
-    work->values.resize(work->most);
-  }
-  return work->values.data();
-}
 
 memory Read(SyncedMemory* map, const std::vector<int>& shape,
     const memory::desc& order, WorkArea area) {

@@ -16,9 +16,13 @@ void SubImages::Split(const float* map, float* parts) const {
       const int first_row = image / d % d;
       const int first_column = image % d;
       const float* const plane =
-          map + (static_cast<size_t>(n) * blocks + block) * height * width * block_width;
+          map + (static_cast<size_t>(n) * map_blocks + block) * height * width * block_width;
       float* part = parts
           + (static_cast<size_t>(image) * blocks + block) * rows() * columns() * block_width;
+      if (d == 1) {
+        std::memcpy(part, plane, cell * height * width);
+        continue;
+      }
       for (int row = first_row; row < rows() * d; row += d) {
         for (int column = first_column; column < columns() * d; column += d) {
           if (row < height && column < width) {
@@ -40,7 +44,13 @@ void SubImages::Join(const float* parts, float* map) const {
   for (int n = 0; n < num; ++n) {
     for (int block = 0; block < blocks; ++block) {
       float* cells =
-          map + (static_cast<size_t>(n) * blocks + block) * height * width * block_width;
+          map + (static_cast<size_t>(n) * map_blocks + block) * height * width * block_width;
+      if (d == 1) {
+        std::memcpy(cells,
+            parts + (static_cast<size_t>(n) * blocks + block) * height * width * block_width,
+            cell * height * width);
+        continue;
+      }
       for (int row = 0; row < height; ++row) {
         for (int column = 0; column < width; ++column) {
           const int image = (n * d + row % d) * d + column % d;
