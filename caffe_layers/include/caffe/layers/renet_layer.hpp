@@ -108,12 +108,15 @@ class ReNetLayer : public Layer<Dtype> {
       bool keep_history);
   /// Makes room for at least count elements; never gives room back.
   static void Grow(size_t count, Blob<Dtype>* blob);
+  /// Room for so many elements that no pass reads again: on the CPU the work
+  /// area that all layers share.
+  Dtype* Workspace(Place place, size_t count);
 
   ReNetSweep<Dtype> sweep_;
   shared_ptr<ReNetEngine<Dtype> > engines_[2];  // by Place, made when needed
   const ReNetEngine<Dtype>* history_engine_;    // whose history it is, or NULL
   Blob<Dtype> history_;
-  Blob<Dtype> workspace_;
+  Blob<Dtype> workspace_;  // a GPU's
 };
 
 }  // namespace caffe

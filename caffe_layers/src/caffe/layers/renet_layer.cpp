@@ -8,6 +8,7 @@
 
 #include "caffe/filler.hpp"
 #include "caffe/gpu/gpu_precision.hpp"
+#include "caffe/memory/work_areas.hpp"
 
 namespace caffe {
 
@@ -126,6 +127,15 @@ void ReNetLayer<Dtype>::Grow(size_t count, Blob<Dtype>* blob) {
 }
 
 template <typename Dtype>
+Dtype* ReNetLayer<Dtype>::Workspace(Place place, size_t count) {
+  if (place == ON_CPU) {
+    return reinterpret_cast<Dtype*>(Work(WORK_SCRATCH, count * sizeof(Dtype)));
+  }
+  Grow(count, &workspace_);
+  return MutableData(place, &workspace_);
+}
+
+template <typename Dtype>
 ReNetEngine<Dtype>* ReNetLayer<Dtype>::Engine(Place place) {
   shared_ptr<ReNetEngine<Dtype> >& engine = engines_[place];
   if (!engine) {
@@ -180,8 +190,7 @@ void ReNetLayer<Dtype>::Sweep(Place place, const Blob<Dtype>& bottom,
     Grow(engine->HistorySize(sweep_), &history_);
     sweep_.history = MutableData(place, &history_);
   }
-  Grow(engine->WorkspaceSize(sweep_, false), &workspace_);
-  sweep_.workspace = MutableData(place, &workspace_);
+  sweep_.workspace = Workspace(place, engine->WorkspaceSize(sweep_, false));
   sweep_.top = top ? MutableData(place, top) : NULL;
   engine->Forward(sweep_);
   history_engine_ = keep_history ? engine : NULL;
@@ -211,8 +220,7 @@ void ReNetLayer<Dtype>::SweepBackward(Place place,
   }
   SetSweep(place, *bottom[0]);
   sweep_.history = MutableData(place, &history_);
-  Grow(engine->WorkspaceSize(sweep_, true), &workspace_);
-  sweep_.workspace = MutableData(place, &workspace_);
+  sweep_.workspace = Workspace(place, engine->WorkspaceSize(sweep_, true));
   sweep_.top_diff = Diff(place, *top[0]);
   sweep_.bottom_diff =
       propagate_down[0] ? MutableDiff(place, bottom[0]) : NULL;
