@@ -84,7 +84,7 @@ const Fault kFaults[] = {
   {"type: 'InnerProduct' inner_product_param { axis: 9 num_output: 2 }", "axis 9 out of range"},
   {"type: 'InnerProduct'", "inner_product_param.num_output is missing"},
   {"type: 'InnerProduct' inner_product_param { num_output: 2 } blobs { shape { dim: 1 } data: 0 } "
-      "blobs { shape { dim: 2 } data: 0 data: 0 }", "num_output and the bottom want"},
+      "blobs { shape { dim: 2 } data: 0 data: 0 }", "blob 0 of the file's weights has the shape 1; the layer expects 2 90"},
   {"type: 'InnerProduct' inner_product_param { num_output: 4294967295 }", "num_output is 4294967295"},
   {"type: 'ArgMax' argmax_param { top_k: 0 }", "argmax_param.top_k is 0"},
   {"type: 'ArgMax' argmax_param { top_k: 1000 }", "top_k must be less"},
@@ -164,7 +164,7 @@ TEST_F(LayerAtFaultTest, TestWeightsThatDoNotFit) {
     param.mutable_layer(1)->add_blobs()->mutable_shape()->add_dim(0);
     param.mutable_layer(1)->add_blobs();
     net.CopyTrainedLayersFrom(param);
-  }, "in the copy of the weights of layer 'bad' \\(InnerProduct, TEST\\)");
+  }, "layer 'bad': blob 0 of the file's weights has the shape 0; the layer expects 2 3");
 }
 
 TEST_F(LayerAtFaultTest, TestMemoryThatDoesNotSuffice) {
