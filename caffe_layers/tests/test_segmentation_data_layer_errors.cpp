@@ -6,44 +6,16 @@
 
 #include <opencv2/core/core.hpp>
 
-#include "boost/crc.hpp"
 #include "boost/filesystem.hpp"
 #include "google/protobuf/text_format.h"
 #include "gtest/gtest.h"
 
 #include "caffe/proto/caffe.pb.h"
 
+#include "image_bombs.hpp"
 #include "segmentation_data_fixture.hpp"
 
 namespace caffe {
-
-// A PNG whose header says that it is of this size.
-static string PngBomb(const string& png, uint32_t height, uint32_t width) {
-  string bomb = png;
-  const size_t kName = 12, kWidth = 16, kHeight = 20, kEnd = 29;  // of IHDR
-  boost::crc_32_type crc;
-  for (int i = 0; i < 4; ++i) {
-    bomb[kWidth + i] = static_cast<char>(width >> (24 - 8 * i));
-    bomb[kHeight + i] = static_cast<char>(height >> (24 - 8 * i));
-  }
-  crc.process_bytes(&bomb[kName], kEnd - kName);
-  for (int i = 0; i < 4; ++i) {
-    bomb[kEnd + i] = static_cast<char>(crc.checksum() >> (24 - 8 * i));
-  }
-  return bomb;
-}
-
-// A JPEG whose header says that it is of this size.
-static string JpegBomb(const string& jpeg, uint16_t height, uint16_t width) {
-  string bomb = jpeg;
-  const size_t frame = bomb.find("\xff\xc0");
-  CHECK_NE(frame, string::npos);
-  bomb[frame + 5] = static_cast<char>(height >> 8);
-  bomb[frame + 6] = static_cast<char>(height);
-  bomb[frame + 7] = static_cast<char>(width >> 8);
-  bomb[frame + 8] = static_cast<char>(width);
-  return bomb;
-}
 
 TYPED_TEST(SegmentationDataLayerTest, TestBadParameters) {
   ::testing::FLAGS_gtest_death_test_style = "threadsafe";
