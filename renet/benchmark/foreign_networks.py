@@ -1,5 +1,8 @@
 """Classification networks of other authors, written from their papers with Caffe's own layers, batch normalisation in
-place. They have random weights: it is their speed that is measured."""
+place. They have random weights: it is their speed that is measured.
+
+For training they end in a loss, and have no Dropout: each library draws masks of its own, so that the others' gradients
+would be no measure of one's."""
 
 from __future__ import annotations
 
@@ -11,19 +14,19 @@ CLASSES = 1000
 class Writer:
     """A network's prototxt as it grows; each method adds layers and returns the name of the blob that they give."""
 
-    def __init__(self, name: str, shape: Sequence[int]) -> None:
-        dims = " ".join(f"dim: {size}" for size in shape)
+    def __init__(self, name: str, shape: Sequence[int], training: bool) -> None:
         self._lines = [f'name: "{name}"']
-        self._layer("data", "Input", (), f"input_param {{ shape {{ {dims} }} }}")
-
-    def text(self) -> str:
-        """The prototxt."""
-        return "\n".join(self._lines) + "\n"
+        self._training, self._images = training, shape[0]
+        self._input("data", shape)
 
     def _layer(self, name: str, kind: str, bottoms: Sequence[str], rest: str = "", top: str | None = None) -> str:
         taken = " ".join(f'bottom: "{bottom}"' for bottom in bottoms)
         self._lines.append(f'layer {{ name: "{name}" type: "{kind}" {taken} top: "{top or name}" {rest} }}')
         return top or name
+
+    def _input(self, name: str, shape: Sequence[int]) -> str:
+        dims = " ".join(f"dim: {size}" for size in shape)
+        return self._layer(name, "Input", (), f"input_param {{ shape {{ {dims} }} }}")
 
     def convolution(
         self,
@@ -72,7 +75,9 @@ class Writer:
         return self._layer(name, "LRN", [bottom], "lrn_param { local_size: 5 alpha: 0.0001 beta: 0.75 }")
 
     def dropout(self, blob: str, ratio: float) -> str:
-        """Dropout in place."""
+        """Dropout in place; in training none."""
+        if self._training:
+            return blob
         return self._layer(f"{blob}_dropout", "Dropout", [blob], f"dropout_param {{ dropout_ratio: {ratio} }}", blob)
 
     def inner_product(self, bottom: str) -> str:
@@ -80,14 +85,19 @@ class Writer:
         words = f'num_output: {CLASSES} weight_filler {{ type: "xavier" }}'
         return self._layer("scores", "InnerProduct", [bottom], f"inner_product_param {{ {words} }}")
 
-    def softmax(self, bottom: str) -> str:
-        """Probabilities."""
-        return self._layer("prob", "Softmax", [bottom])
+    def end(self, bottom: str, axes: int = 2) -> str:
+        """Probabilities of scores with so many axes, in training the loss; the whole prototxt."""
+        if self._training:
+            label = self._input("label", [self._images, *[1] * (axes - 1)])
+            self._layer("loss", "SoftmaxWithLoss", [bottom, label])
+        else:
+            self._layer("prob", "Softmax", [bottom])
+        return "\n".join(self._lines) + "\n"
 
 
-def resnet50(shape: Sequence[int]) -> str:
+def resnet50(shape: Sequence[int], training: bool = False) -> str:
     """ResNet-50 (arXiv 1512.03385); the stride is in a block's first convolution, as its authors have it."""
-    net = Writer("ResNet-50", shape)
+    net = Writer("ResNet-50", shape, training)
     top = net.pooling("pool1", net.convolution("conv1", "data", 64, 7, 2), "MAX", 3, 2)
     for stage, (blocks, width) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512)), 2):
         for block in range(blocks):
@@ -99,25 +109,23 @@ def resnet50(shape: Sequence[int]) -> str:
             inner = net.convolution(f"{name}_branch2b", inner, width, 3)
             inner = net.convolution(f"{name}_branch2c", inner, 4 * width, 1, rectify=False)
             top = net.relu(net.sum(name, shortcut, inner))
-    net.softmax(net.inner_product(net.global_pooling(top)))
-    return net.text()
+    return net.end(net.inner_product(net.global_pooling(top)))
 
 
-def mobilenet_v1(shape: Sequence[int]) -> str:
+def mobilenet_v1(shape: Sequence[int], training: bool = False) -> str:
     """MobileNet of width 1 (arXiv 1704.04861)."""
-    net = Writer("MobileNet v1", shape)
+    net = Writer("MobileNet v1", shape, training)
     top, channels = net.convolution("conv1", "data", 32, 3, 2), 32
     plan = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
     for number, (outputs, stride) in enumerate(plan, 2):
         top = net.convolution(f"conv{number}_dw", top, channels, 3, stride, group=channels)
         top, channels = net.convolution(f"conv{number}_sep", top, outputs, 1), outputs
-    net.softmax(net.inner_product(net.global_pooling(top)))
-    return net.text()
+    return net.end(net.inner_product(net.global_pooling(top)))
 
 
-def mobilenet_v2(shape: Sequence[int]) -> str:
+def mobilenet_v2(shape: Sequence[int], training: bool = False) -> str:
     """MobileNet v2 of width 1 (arXiv 1801.04381), rectified without its bound of 6, which no layer of Caffe's has."""
-    net = Writer("MobileNet v2", shape)
+    net = Writer("MobileNet v2", shape, training)
     top, channels = net.convolution("conv1", "data", 32, 3, 2), 32
     plan = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
     for stage, (expansion, outputs, repeats, first_stride) in enumerate(plan, 2):
@@ -131,13 +139,12 @@ def mobilenet_v2(shape: Sequence[int]) -> str:
             if stride == 1 and channels == outputs:
                 top = net.sum(f"{name}_sum", bottom, top)
             channels = outputs
-    net.softmax(net.inner_product(net.global_pooling(net.convolution("conv9", top, 1280, 1))))
-    return net.text()
+    return net.end(net.inner_product(net.global_pooling(net.convolution("conv9", top, 1280, 1))))
 
 
-def googlenet(shape: Sequence[int]) -> str:
+def googlenet(shape: Sequence[int], training: bool = False) -> str:
     """GoogLeNet (arXiv 1409.4842) without its side classifiers, which serve training alone."""
-    net = Writer("GoogLeNet", shape)
+    net = Writer("GoogLeNet", shape, training)
 
     def convolution(name: str, bottom: str, outputs: int, kernel: int, stride: int = 1) -> str:
         return net.convolution(name, bottom, outputs, kernel, stride, normalize=False)
@@ -166,13 +173,12 @@ def googlenet(shape: Sequence[int]) -> str:
             convolution(f"{name}_pool_proj", net.pooling(f"{name}_pool", top, "MAX", 3, 1, 1), pooled, 1),
         )
         top = net.concatenation(f"{name}_output", *branches)
-    net.softmax(net.inner_product(net.dropout(net.global_pooling(top), 0.4)))
-    return net.text()
+    return net.end(net.inner_product(net.dropout(net.global_pooling(top), 0.4)))
 
 
-def squeezenet(shape: Sequence[int]) -> str:
+def squeezenet(shape: Sequence[int], training: bool = False) -> str:
     """SqueezeNet 1.1 (arXiv 1602.07360, with its authors' later sizes)."""
-    net = Writer("SqueezeNet 1.1", shape)
+    net = Writer("SqueezeNet 1.1", shape, training)
 
     def convolution(name: str, bottom: str, outputs: int, kernel: int, stride: int = 1) -> str:
         return net.convolution(name, bottom, outputs, kernel, stride, normalize=False)
@@ -188,11 +194,10 @@ def squeezenet(shape: Sequence[int]) -> str:
         if number in (3, 5):
             top = net.pooling(f"pool{number}", top, "MAX", 3, 2)
     top = convolution("conv10", net.dropout(top, 0.5), CLASSES, 1)
-    net.softmax(net.global_pooling(top))
-    return net.text()
+    return net.end(net.global_pooling(top), axes=4)
 
 
-FOREIGN: dict[str, Callable[[Sequence[int]], str]] = {
+FOREIGN: dict[str, Callable[[Sequence[int], bool], str]] = {
     "resnet50": resnet50,
     "mobilenet_v1": mobilenet_v1,
     "mobilenet_v2": mobilenet_v2,

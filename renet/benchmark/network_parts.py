@@ -14,10 +14,19 @@ from typing import Any
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from renet.benchmark.foreign_networks import FOREIGN
+from renet.benchmark.foreign_networks import CLASSES, FOREIGN
 from renet.benchmark.network_tasks import DECAY, MOMENTUM, RATE
 from renet.benchmark.settings import CAFFE, DIRECT, KEEPING, PLAIN, PYTORCH, STOCK, Entry, Settings
-from renet.benchmark.sides import Check, Side, Worker, check_results, compare, in_turn, started
+from renet.benchmark.sides import (
+    Check,
+    Side,
+    Worker,
+    check_results,
+    check_whole_gradient,
+    compare,
+    in_turn,
+    started,
+)
 from renet.common.repository import ROOT
 from renet.gpu_check.entries import VOC_CLASSES, group_text
 from renet.gpu_check.work import FORWARD, FORWARD_BACKWARD, STEP
@@ -68,13 +77,13 @@ def without_interpolation(read: Any) -> Any:
     return changed
 
 
-def inputs_of(fed: Any) -> str:
-    """The inputs of a network as benchmark_net -inputs has them."""
+def inputs_of(fed: Any, classes: int = VOC_CLASSES) -> str:
+    """The inputs of a network as benchmark_net -inputs has them, its labels of so many classes."""
     words = []
     for layer in fed.layer:
         if layer.type == "Input":
             sizes = ",".join(map(str, layer.input_param.shape[0].dim))
-            words.append(f"{layer.top[0]}:{sizes}" + (f":{VOC_CLASSES}" if layer.top[0] == "label" else ""))
+            words.append(f"{layer.top[0]}:{sizes}" + (f":{classes}" if layer.top[0] == "label" else ""))
     return " ".join(words)
 
 
@@ -164,20 +173,26 @@ def network_entries(settings: Settings) -> list[Entry]:
     ]
 
 
-def time_foreign(settings: Settings, model: str, shape: tuple[int, int, int, int]) -> dict[str, Any]:
-    """A network of FOREIGN, forward: with and without oneDNN, and in PyTorch."""
+def time_foreign(settings: Settings, model: str, passes: str, shape: tuple[int, int, int, int]) -> dict[str, Any]:
+    """A network of FOREIGN, FORWARD or a STEP: with and without oneDNN, and in PyTorch."""
+    text = FOREIGN[model](shape, passes == STEP)
+    inputs = inputs_of(text_format.Parse(text, caffe_pb2.NetParameter()), CLASSES) if passes == STEP else ""
     with TemporaryDirectory() as scratch:
-        sides = network_sides(settings, FOREIGN[model](shape), "", Path(scratch), FORWARD)
+        sides = network_sides(settings, text, inputs, Path(scratch), passes, check=check_whole_gradient)
         compared = {name: sides[name] for name in (CAFFE, PLAIN, PYTORCH) if name in sides}
         measured = compare(compared, settings.runs, settings.threads)
-    return {"model": model, "pass": FORWARD, "shape": list(shape), **measured}
+    return {"model": model, "pass": passes, "shape": list(shape), **measured}
 
 
 def foreign_entries(settings: Settings) -> list[Entry]:
-    """Each of FOREIGN, and FCN-8s."""
+    """Each of FOREIGN, a forward pass and a training step; and FCN-8s, forward."""
     scale = settings.scale
-    shape = (1, 3, *scale.foreign)
-    entries = [Entry(model, partial(time_foreign, settings, model, shape)) for model in FOREIGN]
+    shapes = {FORWARD: (1, 3, *scale.foreign), STEP: (scale.foreign_batch, 3, *scale.foreign)}
+    entries = [
+        Entry(f"{model}, {passes}", partial(time_foreign, settings, model, passes, shape))
+        for passes, shape in shapes.items()
+        for model in FOREIGN
+    ]
     fcn8s = partial(time_network, settings, SHIPPED_OF_OTHERS, FORWARD, (1, 3, *scale.image), settings.runs)
     return [*entries, Entry(SHIPPED_OF_OTHERS, fcn8s)]
 

@@ -40,6 +40,7 @@ class Scale(NamedTuple):
         crfs: classes, height, width and iterations of the CRFs; and PHOTOGRAPH, where the image is no drawn one.
         image: height and width of an image of the networks and of the data.
         foreign: height and width of an image of the classification networks.
+        foreign_batch: images of a training step of theirs.
         batch: images of a training step.
         crop: height and width of a training step's images, and of the growing batch's.
         sizes: heights and widths of the growing image.
@@ -54,6 +55,7 @@ class Scale(NamedTuple):
     crfs: tuple[tuple[int | str, ...], ...]
     image: tuple[int, int]
     foreign: tuple[int, int]
+    foreign_batch: int
     batch: int
     crop: tuple[int, int]
     sizes: tuple[tuple[int, int], ...]
@@ -69,6 +71,7 @@ FULL = Scale(
     crfs=tuple((21, 375, 500, iterations, *image) for image in ((), (PHOTOGRAPH,)) for iterations in (2, 10)),
     image=(375, 500),
     foreign=(224, 224),
+    foreign_batch=4,
     batch=2,
     crop=(240, 320),
     sizes=((125, 167), (250, 333), (375, 500), (500, 667)),
@@ -83,6 +86,7 @@ QUICK = Scale(
     crfs=((3, 20, 31, 2), (3, 20, 31, 2, PHOTOGRAPH)),
     image=(49, 67),
     foreign=(64, 64),
+    foreign_batch=2,
     batch=2,
     crop=(32, 40),
     sizes=((32, 40), (49, 67)),

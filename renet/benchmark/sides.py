@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -57,6 +58,31 @@ def check_results(
         if difference > (BRANCHING_TOLERANCE[FLOAT32] if may_branch else tolerance):
             raise UserError(f"the two sides do not come to the same: {name} differs by {difference:.1e} of its largest")
         worst = worst if may_branch else max(worst, difference)
+    return worst
+
+
+def check_whole_gradient(ours: Mapping[str, list[float]], theirs: Mapping[str, list[float]]) -> float:
+    """The largest difference of two sides' results, where a gradient counts as one vector of all parameters.
+
+    Before a convolution and a batch normalisation, say, nothing depends on a bias: what two sides compute for its
+    gradient is rounding, which nothing compares with. The vectors may differ by BRANCHING_TOLERANCE of their length.
+
+    Raises:
+        UserError: as of `check_results`.
+    """
+    results, gradients = (
+        tuple({name: side[name] for name in side if name.endswith(GRADIENT) == wanted} for side in (ours, theirs))
+        for wanted in (False, True)
+    )
+    worst = check_results(*results)
+    if gradients[0].keys() != gradients[1].keys():
+        raise UserError(f"gradients on one side alone: {sorted(gradients[0].keys() ^ gradients[1].keys())}")
+    own, other = ([value for name in sorted(side) for value in side[name]] for side in gradients)
+    difference = math.dist(own, other) / math.hypot(*other) if gradients[0] else 0.0
+    if not difference < BRANCHING_TOLERANCE[FLOAT32]:
+        raise UserError(
+            f"the two sides do not come to the same: the gradients differ by {difference:.1e} of their length"
+        )
     return worst
 
 

@@ -58,6 +58,7 @@ from renet.benchmark.sides import (
     PEER_REQUIREMENTS,
     Side,
     check_results,
+    check_whole_gradient,
     compare,
     has_onednn,
     prepare_peer,
@@ -374,9 +375,10 @@ def test_the_recurrent_network_beside_pytorchs(with_peer: Settings) -> None:
     assert found["axis"] == "batch" and found["differences"][PYTORCH] < 1e-4
 
 
+@pytest.mark.parametrize("passes", [FORWARD, STEP])
 @pytest.mark.parametrize("model", FOREIGN)
-def test_a_network_of_others_beside_pytorchs(with_peer: Settings, model: str) -> None:
-    found = time_foreign(with_peer, model, (1, 3, *QUICK.foreign))
+def test_a_network_of_others_beside_pytorchs(with_peer: Settings, model: str, passes: str) -> None:
+    found = time_foreign(with_peer, model, passes, (QUICK.foreign_batch, 3, *QUICK.foreign))
     assert CAFFE in found["sides"] and found["differences"][PYTORCH] < 1e-4
 
 
@@ -480,6 +482,22 @@ def test_results_that_differ_are_told() -> None:
     assert check_results(values, {**values, "prob": [1.1]}, tolerance=0.2) == pytest.approx(0.1 / 1.1)
     with pytest.raises(UserError, match=r"do not give the same: .*x gradient"):
         check_results(values, {"prob": [1.0]})
+
+
+def test_a_gradient_is_one_vector() -> None:
+    values = {"loss": [1.0], "conv gradient": [3.0, 4.0], "bias gradient": [1e-9]}
+    assert check_whole_gradient(values, values) == 0
+    assert check_whole_gradient(values, {**values, "loss": [1.0001], "bias gradient": [-1e-9]}) == pytest.approx(
+        1e-4, 0.01
+    )
+    with pytest.raises(UserError, match=r"gradients differ by 1\.7e-01 of their length"):
+        check_whole_gradient(values, {**values, "conv gradient": [3.6, 4.8]})
+    with pytest.raises(UserError, match="nan"):
+        check_whole_gradient(values, {**values, "conv gradient": [3.0, float("nan")]})
+    with pytest.raises(UserError, match="loss differs"):
+        check_whole_gradient(values, {**values, "loss": [2.0]})
+    with pytest.raises(UserError, match="bias gradient"):
+        check_whole_gradient(values, {"loss": [1.0], "conv gradient": [3.0, 4.0]})
 
 
 def caffe_side(folder: Path, text: str, caffe: Path | None = None) -> Side:
