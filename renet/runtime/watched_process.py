@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from renet.common.command_line import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from renet.common.commands import as_typed
 from renet.common.errors import told
 from renet.common.progress import draws_bars
@@ -46,6 +47,7 @@ class Work:
     stop: int | None = None
     notes: mmap.mmap | None = field(default=None, repr=False)
     _log: tuple[int, str] | None = field(default=None, repr=False)
+    _place: str = field(default="", repr=False)
 
     def listen(self) -> None:
         """Let signals that ask to stop only set `stop`."""
@@ -67,10 +69,16 @@ class Work:
         os.close(log)
         self._note("")
 
+    def locate(self, place: str) -> None:
+        """Name which of the processes that work together this one is, and where it is: what the message begins with
+        where the work dies; with a place it died for all."""
+        self._place = place
+        self._note("")
+
     @contextmanager
     def during(self, what: str, *unfinished: Path) -> Iterator[None]:
         """Name what is being done: where the work dies in here, the message has `what` after the reason, and the files
-        `unfinished` are deleted; after `log_to`."""
+        `unfinished` are deleted (of a link: the link); after `log_to`."""
         self._note(what, *unfinished)
         try:
             yield
@@ -78,10 +86,10 @@ class Work:
             self._note("")
 
     def _note(self, what: str, *unfinished: Path) -> None:
-        """Leave where the log is, and what is being done, where the waiting process finds it."""
+        """Leave where the log is, what is being done, and by whom, where the waiting process finds it."""
         if self.notes is not None:
             self.notes[:] = (
-                json.dumps([self._log, what, [str(file.resolve()) for file in unfinished]])
+                json.dumps([self._log, what, [str(file.absolute()) for file in unfinished], self._place])
                 .encode()
                 .ljust(len(self.notes), b"\0")
             )
@@ -98,7 +106,8 @@ def watched(work: Callable[[Work], int], on_death: Callable[[Path, str, str], No
             `interrupted`, where somebody wanted it) and the reason.
 
     Returns:
-        the work's exit status; 2 where Caffe aborted, 130 where a second SIGINT killed it, else 128 + the signal.
+        the work's exit status; 2 where Caffe aborted, or where the work was one of several processes' (`Work.locate`);
+        130 where a second SIGINT killed it, else 128 + the signal.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [*_STOP_SIGNALS, signal.SIGCHLD])
     notes = mmap.mmap(-1, BYTES_OF_NOTES)  # shared by both, and no file that might be one too many
@@ -169,10 +178,12 @@ class Death:
     Attributes:
         reason: in a line.
         log: the file of `Work.log_to`; None where it was not called yet.
+        status: to exit with.
     """
 
     reason: str
     log: Path | None
+    status: int
 
 
 def death_of(number: int, notes: bytes) -> Death:
@@ -183,7 +194,7 @@ def death_of(number: int, notes: bytes) -> Death:
         notes: that the work left.
     """
     noted = notes.rstrip(b"\0")
-    log, what, unfinished = json.loads(noted) if noted else (None, "", [])
+    log, what, unfinished, place = json.loads(noted) if noted else (None, "", [], "")
     for file in unfinished:
         with suppress(OSError):
             os.unlink(file)
@@ -194,18 +205,22 @@ def death_of(number: int, notes: bytes) -> Death:
             reason = last_words(stream.read().decode(errors="replace"), -number)
     elif number == signal.SIGKILL:
         reason = "killed (signal 9), perhaps for want of memory"
-    return Death(f"{reason}, {what}" if what else reason, None if log is None else Path(log[1]))
+    reason = f"{reason}, {what}" if what else reason
+    is_fault = bool(place) or (number == signal.SIGABRT and log is not None)
+    return Death(
+        f"{place}: {reason}" if place else reason,
+        None if log is None else Path(log[1]),
+        EXIT_BAD_INPUT if is_fault else 128 + number,
+    )
 
 
 def _explain_death(
     number: int, impatient: bool, notes: bytes, on_death: Callable[[Path, str, str], None] | None
 ) -> int:
     death = death_of(number, notes)
-    reason, status = death.reason, 128 + number
+    reason, status = death.reason, death.status
     if impatient:
-        reason, status = "stopped at once, without a snapshot", 130
-    elif number == signal.SIGABRT and death.log is not None:
-        status = 2
+        reason, status = "stopped at once, without a snapshot", EXIT_INTERRUPTED
     if draws_bars():
         print(file=sys.stderr)  # the progress bar's line is unfinished
     where = f" (log: {_short(death.log)})" if death.log is not None and not impatient else ""

@@ -169,6 +169,8 @@ class Training:
                 interval.add(loss, time.monotonic() - began, self.ranks.waited_seconds - waited)
                 iteration += 1
                 self.folder.iteration = iteration
+                self.ranks.iteration = iteration
+                self.work.locate(self.ranks.place)
                 if not math.isfinite(loss):
                     raise self.diverged(iteration, f"the loss is {loss}")
                 recent.append(loss)
@@ -318,7 +320,7 @@ class Training:
         fault = snapshot.fault(self.files.solver.type)
         if fault is not None:
             snapshot.remove()  # of no use, and room for another try
-            raise UserError(f"{fault} (just written: is the disk full?)")
+            raise UserError(self.ranks.located(f"{fault} (just written: is the disk full?)"))
         snapshot.note_checksums()
         self.saved = iteration
         best = self.best_kept()

@@ -16,7 +16,7 @@ import numpy as np
 from caffe.proto import caffe_pb2
 
 from renet.common.command_line import EXIT_BAD_INPUT
-from renet.common.errors import UserError
+from renet.common.errors import UserError, is_of_the_system, told
 
 # What ends all ranks alike the first one says; another one that has something else to say waits so long.
 SECONDS_FOR_THE_FIRST = 3.0
@@ -35,9 +35,11 @@ class Ranks:
 
     Attributes:
         group: of pycaffe; None: this process trains alone, and is the first and only rank.
+        iteration: how far the training is, for messages.
     """
 
     group: Any = None
+    iteration: int = 0
 
     @classmethod
     def join(cls) -> Ranks:
@@ -74,6 +76,15 @@ class Ranks:
     def names(self) -> list[str]:
         """Each rank with its machine, in words."""
         return [] if self.group is None else [self.group.name(rank) for rank in range(self.size)]
+
+    @property
+    def place(self) -> str:
+        """Which rank this is, on which machine, and where it is, in words; empty where it trains alone."""
+        return "" if self.group is None else f"{self.group.name(self.rank)}: iteration {self.iteration}"
+
+    def located(self, text: str) -> str:
+        """What is to be said with the place before it where there are several ranks."""
+        return text if self.group is None else f"{self.place}: {text}"
 
     def share(self, content: Any) -> Any:
         """Give all ranks what the first one has: anything that JSON holds."""
@@ -147,7 +158,12 @@ class Ranks:
 
     @contextmanager
     def errors_named(self) -> Iterator[None]:
-        """Let an error of another rank than the first say whose it is, and not what the first one says, too."""
+        """Let an error that is not of all ranks say whose it is: of the system (a full disk), and of another rank than
+        the first, which is not to say what the first one says, too.
+
+        Raises:
+            UserError: in place of an error of the system, where there are several ranks.
+        """
         try:
             yield
         except UserError as error:
@@ -155,6 +171,10 @@ class Ranks:
                 raise
             time.sleep(SECONDS_FOR_THE_FIRST)
             raise UserError(f"{self.group.name(self.rank)}: {error}") from None
+        except OSError as error:
+            if self.group is None or not is_of_the_system(error):
+                raise
+            raise UserError(self.located(told(error))) from None
 
     def leave(self, status: int) -> None:
         """End the connection: where all end alike (0, or by a signal) each by itself, else all at once."""

@@ -74,18 +74,20 @@ def perform(settings: TrainingSettings, work: Work) -> TrainingResult:
     """
     ranks = Ranks.join()
     _RANKS.append(ranks)
+    work.locate(ranks.place)
     ranks.compare_code()
     if not ranks.is_first:
         return follow(settings, work, ranks)
-    try:
-        folder, files, restore, metrics = begin(settings, ranks)
-    except BaseException:
-        ranks.share(None)
-        raise
-    ranks.share({"folder": str(folder.path), "iteration": restore.iteration if restore else None})
-    with folder.failures_noted():
-        training = train(settings, work, folder, files, restore, metrics, ranks)
-    return finish(training)
+    with ranks.errors_named():
+        try:
+            folder, files, restore, metrics = begin(settings, ranks)
+        except BaseException:
+            ranks.share(None)
+            raise
+        ranks.share({"folder": str(folder.path), "iteration": restore.iteration if restore else None})
+        with folder.failures_noted():
+            training = train(settings, work, folder, files, restore, metrics, ranks)
+        return finish(training)
 
 
 def begin(
@@ -320,6 +322,8 @@ def train(
     ranks: Ranks,
 ) -> Training:
     """Build the solver and run it, from the snapshot `restore` where there is one; `metrics` lead up to there."""
+    ranks.iteration = folder.iteration
+    work.locate(ranks.place)
     solver_settings = files.solver
     lost = starts_again(files.training_layers) if restore else []
     if lost:

@@ -11,6 +11,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +33,8 @@ ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",  # as in a container
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
 }
+FAILED = 2  # the status of all processes, and mpirun's
+NO_SPACE = Path("/dev/full")
 ITERATIONS = 12
 BATCH = 6
 
@@ -178,11 +182,14 @@ def test_caffe_train_stops_all_at_one_iteration(scenes: Path) -> None:
     assert state.with_suffix(".caffemodel").exists()
 
 
+DOES_NOT_ANSWER = r"caffe: rank 0 \(.*\): iteration \d+: .*; rank 1 \(.*\) does not answer"
+
+
 @pytest.mark.parametrize(
-    ("number", "fault"),
-    [(signal.SIGSTOP, r"rank 0 \(.*\): iteration \d+: .*; rank 1 \(.*\) does not answer"), (signal.SIGKILL, "rank 1")],
+    ("number", "fault", "status"),
+    [(signal.SIGSTOP, DOES_NOT_ANSWER, FAILED), (signal.SIGKILL, "rank 1", 128 + signal.SIGKILL)],
 )
-def test_a_process_that_is_lost_ends_all(scenes: Path, number: signal.Signals, fault: str) -> None:
+def test_a_process_that_is_lost_ends_all(scenes: Path, number: signal.Signals, fault: str, status: int) -> None:
     folder = with_settings(scenes, f"lost_{number.name}", max_iter="1000000", display="1", snapshot="0")
     # each process says which it is, so that one can be chosen
     script = 'echo "rank $OMPI_COMM_WORLD_RANK is $$" >&2; exec "$0" "$@"'
@@ -203,10 +210,15 @@ def test_a_process_that_is_lost_ends_all(scenes: Path, number: signal.Signals, f
                 break
         os.kill(second, number)
         rest = process.stdout.read()
-    assert process.returncode != 0
+    assert process.returncode == status, rest  # mpirun's own where a signal kills a process
     assert re.search(fault, rest), rest
+    await_end(second)
+
+
+def await_end(process: int) -> None:
+    """Wait for a process to end for which mpirun does not wait."""
     end = time.monotonic() + 60
-    while Path(f"/proc/{second}").exists():  # mpirun does not wait for it
+    while Path(f"/proc/{process}").exists():
         assert time.monotonic() < end
         time.sleep(0.05)
 
@@ -261,7 +273,7 @@ def test_scores_of_a_test_are_equal(scenes: Path) -> None:
 
 def test_errors_are_one_line(scenes: Path) -> None:
     done = call(4, *TRAIN, "--solver", "net/solver.prototxt", "--run", "odd", cwd=scenes)
-    assert done.returncode != 0
+    assert done.returncode == FAILED
     told_of = [line for line in done.stderr.splitlines() if line.startswith("train.py")]
     assert told_of == [
         "train.py: layer 'data': a batch of 6 cannot be divided among 4 processes; these numbers of processes can:"
@@ -269,8 +281,103 @@ def test_errors_are_one_line(scenes: Path) -> None:
     ]
     done = call(2, *TRAIN, "--solver", "missing.prototxt", cwd=scenes)
     assert done.stderr.count("missing.prototxt") == 1, done.stderr
+    assert done.returncode == FAILED
     done = call(2, CAFFE, "train", "-solver", "net/solver.prototxt", cwd=scenes, CAFFE_MPI_SECONDS="soon")
     assert "CAFFE_MPI_SECONDS=soon: expected a number of seconds" in done.stderr
+    assert done.returncode == FAILED
+
+
+def test_caffe_train_names_the_rank_whose_disk_is_full(scenes: Path) -> None:
+    folder = with_settings(scenes, "caffe_full")
+    (folder / "a_iter_6.caffemodel").symlink_to(NO_SPACE)
+    done = call(2, CAFFE, "train", "-solver", folder / "solver.prototxt", cwd=scenes)
+    assert done.returncode == FAILED, done.stderr
+    assert f"{folder.name}/a_iter_6.caffemodel: cannot be written (is the disk full?)" in done.stderr
+    assert re.search(r"caffe: rank 0 \(.*\): iteration 5: ended by what is said above", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("room", "snapshot", "fault"),
+    [(0, 0, r".*metrics\.jsonl: No space left on device"), (8192, 6, r".*_iter_\d+.*is the disk full\?.*")],
+    ids=["metrics", "snapshot"],
+)
+def test_train_names_the_rank_whose_disk_is_full(
+    scenes: Path, room: int, snapshot: int, fault: str, small_disk: Path
+) -> None:
+    """A run's folder that has so many bytes left, and no more."""
+    settings = {"max_iter": "1000000", "display": "1", "snapshot": str(snapshot), "test_interval": "1000000"}
+    folder = with_settings(scenes, f"full_{room}", **settings)
+    run = small_disk / "run"
+    with subprocess.Popen(
+        together(2, *TRAIN, "--solver", folder / "solver.prototxt", "--run", run),
+        cwd=scenes,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not (run / "metrics.jsonl").exists() or len(metrics(run)) < 2:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.05)
+        fill(small_disk / "filler", room)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    (line,) = [line for line in said.splitlines() if line.startswith("train.py: ")]
+    assert re.fullmatch(rf"train\.py: rank 0 \(.*\): iteration \d+: {fault}", line)
+    assert process.returncode == FAILED
+
+
+@pytest.fixture()
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB, where this user may make one."""
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", tmp_path], capture_output=True).returncode:
+        pytest.skip("may not mount")
+    try:
+        yield tmp_path
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+def fill(file: Path, room: int) -> None:
+    """Leave so many bytes of the file's file system."""
+    with suppress(OSError), open(file, "wb", buffering=0) as stream:
+        while stream.write(bytes(4096)) == 4096:
+            pass
+    if room:
+        os.truncate(file, file.stat().st_size - room)
+
+
+@pytest.mark.parametrize(
+    ("number", "fault"),
+    [
+        (signal.SIGSTOP, DOES_NOT_ANSWER),
+        (signal.SIGKILL, r"train\.py: rank 1 \(.*\): iteration \d+: killed \(signal 9\), perhaps for want of memory"),
+    ],
+)
+def test_train_ends_all_where_a_process_is_lost(scenes: Path, number: signal.Signals, fault: str) -> None:
+    """The working one of the second rank's two; the other one waits for it."""
+    settings = {"max_iter": "1000000", "display": "1", "snapshot": "0", "test_interval": "1000000"}
+    folder = with_settings(scenes, f"lost_train_{number.name}", **settings)
+    run = scenes / f"lost_run_{number.name}"
+    script = 'echo $$ >"$OMPI_COMM_WORLD_RANK.pid"; exec "$0" "$@"'
+    with subprocess.Popen(
+        together(2, "bash", "-c", script, *TRAIN, "--solver", folder / "solver.prototxt", "--run", run),
+        cwd=scenes,
+        env=ENVIRONMENT | ({"CAFFE_MPI_SECONDS": "10"} if number == signal.SIGSTOP else {}),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not (run / "metrics.jsonl").exists() or len(metrics(run)) < 2:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.05)
+        waiting = int((scenes / "1.pid").read_text())
+        working = int(Path(f"/proc/{waiting}/task/{waiting}/children").read_text())
+        os.kill(working, number)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert re.search(fault, said), said
+    assert process.returncode == FAILED
+    for each in (waiting, working):
+        await_end(each)
 
 
 def unlike(scenes: Path, second: list[object], *command: object) -> str:

@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -529,6 +530,16 @@ def test_files_that_may_not_grow(things: Path, tmp_path: Path) -> None:
     done = train(things, "--resume", "--run", run)
     assert done.returncode == 0, done.stderr
     assert RunState.of(run).state == "finished"
+
+
+def test_weights_whose_last_bytes_have_no_room(tmp_path: Path) -> None:
+    """They are fewer than a stream holds back, so that all of them are written when the file is closed."""
+    file = tmp_path / "net.prototxt"
+    file.write_text('layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 } } }')
+    script = "import sys, caffe; caffe.Net(sys.argv[1], caffe.TEST).save('/dev/full')"
+    done = subprocess.run([sys.executable, "-c", script, str(file)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGABRT
+    assert "/dev/full: cannot be written (is the disk full?)" in done.stderr
 
 
 @pytest.mark.parametrize("number", [12, 24, 40])

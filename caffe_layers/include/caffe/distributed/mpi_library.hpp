@@ -23,6 +23,9 @@ struct MpiLibrary {
 
 const char MPI_LIBRARY[] = "caffe_mpi_library";
 
+/// The exit status of all ranks where a training fails, whatever the fault.
+const int FAILED = 2;
+
 }  // namespace caffe
 
 #endif  // CAFFE_DISTRIBUTED_MPI_LIBRARY_HPP_

@@ -41,7 +41,7 @@ string FolderOfThisLibrary() {
   if (ranks == NULL) { std::abort(); }  // another thread's, which named itself
   fprintf(stderr, "caffe: %s: iteration %d: ended by what is said above\n",
       ranks->Name(ranks->rank()).c_str(), ranks->iteration());
-  ranks->Abort(1);
+  ranks->Abort(FAILED);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <mpi.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -95,7 +96,8 @@ struct Note {
  */
 class MpiCollective : public Collective {
  public:
-  explicit MpiCollective(double seconds) : seconds_(seconds), calls_(0), is_in_call_(false) {
+  explicit MpiCollective(double seconds)
+      : seconds_(seconds), calls_(0), is_in_call_(false), first_stderr_(dup(STDERR_FILENO)) {
     MPI_Comm_dup(MPI_COMM_WORLD, &values_);
     MPI_Comm_dup(MPI_COMM_WORLD, &notes_);
     for (MPI_Comm communicator : {MPI_COMM_WORLD, values_, notes_}) {
@@ -213,12 +215,20 @@ class MpiCollective : public Collective {
     int length = 0;
     MPI_Error_string(error, text, &length);
     Say(std::string("the other processes cannot be reached: ") + text);
-    Abort(1);
+    Abort(FAILED);
   }
 
+  /// Says it also where standard error went at the start: by now a program may
+  /// have sent what Caffe logs into a file.
   void Say(const std::string& text) const {
-    fprintf(stderr, "caffe: rank %d (%s): iteration %d: %s\n", rank_, host(rank_).c_str(), iteration(), text.c_str());
     fflush(stderr);
+    struct stat now = {}, first = {};
+    fstat(STDERR_FILENO, &now);
+    fstat(first_stderr_, &first);
+    const bool is_same = now.st_dev == first.st_dev && now.st_ino == first.st_ino;
+    for (int file : {STDERR_FILENO, is_same ? -1 : first_stderr_}) {
+      dprintf(file, "caffe: rank %d (%s): iteration %d: %s\n", rank_, host(rank_).c_str(), iteration(), text.c_str());
+    }
   }
 
   /// Finds out who keeps all others, says it, and ends all.
@@ -254,7 +264,7 @@ class MpiCollective : public Collective {
     if (!is_first) { usleep(static_cast<int>(2e6 * SECONDS_TO_ANSWER)); }
     Say(text.str());
     if (has_lost_host) { EndLauncher(); }
-    Abort(1);
+    Abort(FAILED);
   }
 
   const double seconds_;
@@ -263,6 +273,7 @@ class MpiCollective : public Collective {
   std::vector<char> hosts_;
   int64_t calls_;
   bool is_in_call_;
+  const int first_stderr_;
   Note heard_;
   MPI_Request listens_;
   std::vector<Note> told_, sent_notes_;
