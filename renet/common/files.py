@@ -77,6 +77,25 @@ def partial_file(file: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 
 @contextmanager
+def partial_folder(folder: Path) -> Iterator[Path]:
+    """Make a new folder beside a folder's place, locked as `partial_file` does; it goes again where it is still there."""
+    while True:
+        beside = partial_name(folder)
+        with naming(folder):
+            beside.mkdir()
+            descriptor = os.open(beside, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if hold(descriptor):
+                try:
+                    yield beside
+                finally:
+                    shutil.rmtree(beside, ignore_errors=True)
+                return
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
 def _beside(file: Path, content: bytes) -> Iterator[Path]:
     """The content in a file beside its place, which goes again where it is still there."""
     with partial_file(file) as (beside, stream):

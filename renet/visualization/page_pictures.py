@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from renet.common.errors import UserError, naming
+from renet.common.files import partial_folder
 from renet.common.progress import progress
 from renet.data.dataset import Dataset
 from renet.data.label_maps import encode_label_map, read_label_map
@@ -226,18 +227,13 @@ def write_beside(page: Path, gallery: Sequence[Picture]) -> None:
     """
     folder = picture_folder(page)
     check_is_ours(folder)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    partial.mkdir()
-    try:
+    with partial_folder(folder) as partial:
         for file in _files(gallery):
             with naming(folder / file.name):
                 (partial / file.name).write_bytes(file.content)
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def remove_beside(page: Path) -> None:

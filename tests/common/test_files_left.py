@@ -18,9 +18,11 @@ from segmentation_helpers import REPOSITORY
 from renet.common import files
 from renet.common.files import write_atomically
 from renet.common.scratch import scratch_file, scratch_folder
+from renet.visualization import page_pictures
 
 HOLDERS = {
     "file": "from renet.common.files import partial_file\nwith partial_file(folder / 'x.json') as (path, stream):",
+    "folder beside": "from renet.common.files import partial_folder\nwith partial_folder(folder / 'x_files') as path:",
     "folder": "from renet.networks import model_folder\nwith model_folder.new_model_folder(folder / 'model') as path:",
     "scratch": "from renet.common.scratch import scratch_folder\nwith scratch_folder() as path:",
 }
@@ -61,6 +63,16 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, monkeypatch: pyte
     assert path.exists()
     start_anew(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["other.json"]
+
+
+def test_a_pages_pictures_are_removed_where_their_process_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(page_pictures, "_files", lambda _: seen.extend(os.listdir(tmp_path)) or iter(()))
+    page_pictures.write_beside(tmp_path / "page.html", [])
+    assert len(seen) == 1 and files._LEFT.fullmatch(seen[0]), seen
+    assert os.listdir(tmp_path) == ["page_files"]
 
 
 def test_what_is_not_ours_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
