@@ -31,7 +31,6 @@ from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ITERATIONS = 60
-SECONDS = 600  # of one command at most
 SECONDS_OF_ORPHANS = 60  # that a command's processes may go on without one of them
 PROBABILITIES = ("--probabilities", "--split", "scenes/test", "--out", "probabilities")
 GROWTH = 1.1  # of memory, from a tenth of the work to its end
@@ -128,6 +127,7 @@ class Soak:
         counts: trials by task, fault and what came of them.
         kills: how often processes were killed.
         losses: what was lost, in words.
+        limit: seconds of one command at most.
         groups: of processes that the latest trial started.
     """
 
@@ -136,6 +136,7 @@ class Soak:
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     kills: int = 0
     losses: list[str] = field(default_factory=list)
+    limit: float = 600
     groups: list[int] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     expected: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -168,7 +169,7 @@ class Soak:
             Lost: it fails otherwise than in one line.
         """
         said = folder / "said.txt"
-        status = self.start(words, folder, said).wait(timeout=SECONDS)
+        status = self.start(words, folder, said).wait(timeout=self.limit)
         self.check_words(said, words, status)
         return status
 
@@ -235,15 +236,19 @@ class Soak:
             Lost: it makes something else, or leaves something over.
         """
         words = self.words_now(task, folder)
-        if task.result(folder) != self.expected[task.name] or task.name == "train":
+        # what a killed process left goes with the next one
+        if task.result(folder) != self.expected[task.name] or task.name == "train" or self.left(folder):
             status = self.run(words, folder)
             if status:
                 raise Lost(f"{' '.join(words)}: status {status}: {(folder / 'said.txt').read_text()[-1000:]}")
         if task.result(folder) != self.expected[task.name]:
             raise Lost(f"other files than without the fault: {sorted(task.result(folder))[:5]}")
-        left = [str(file) for file in (folder / "out").rglob(".*.partial")] + os.listdir(self.scratch)
-        if left:
+        if left := self.left(folder):
             raise Lost(f"left over: {left[:5]}")
+
+    def left(self, folder: Path) -> list[str]:
+        """Temporary files that are there."""
+        return [str(file) for file in (folder / "out").rglob(".*.partial")] + os.listdir(self.scratch)
 
     def words_now(self, task: Task, folder: Path) -> Sequence[str]:
         """The command that goes on from where the folder's last one ended."""
@@ -285,7 +290,7 @@ def kill_one(soak: Soak, task: Task, folder: Path) -> str:
     with contextlib.suppress(ProcessLookupError):
         os.kill(victim, signal.SIGKILL)
         soak.kills += 1
-    status = process.wait(timeout=SECONDS)
+    status = process.wait(timeout=soak.limit)
     if victim != process.pid:
         soak.check_words(folder / "said.txt", task.words, status)
     end = time.monotonic() + SECONDS_OF_ORPHANS
@@ -315,7 +320,7 @@ def terminate(soak: Soak, task: Task, folder: Path) -> str:
     if ended(process, soak.moment(task)):
         return "ended before"
     process.send_signal(soak.draw.choice([signal.SIGTERM, signal.SIGHUP]))
-    process.wait(timeout=SECONDS)
+    process.wait(timeout=soak.limit)
     return "ended"
 
 
@@ -327,7 +332,7 @@ def stop(soak: Soak, task: Task, folder: Path) -> str:
     os.killpg(process.pid, signal.SIGSTOP)
     time.sleep(soak.draw.uniform(0.1, 1))
     os.killpg(process.pid, signal.SIGCONT)
-    status = process.wait(timeout=SECONDS)
+    status = process.wait(timeout=soak.limit)
     soak.check_words(folder / "said.txt", task.words, status)
     if status:
         raise Lost(f"status {status}: {(folder / 'said.txt').read_text()[-1000:]}")
@@ -340,7 +345,7 @@ def twice(soak: Soak, task: Task, folder: Path) -> str:
     first = soak.start(task.words, folder, said[0])
     ended(first, soak.draw.uniform(0, 0.5) * soak.seconds[task.name])
     second = soak.start(task.words, folder, said[1])
-    statuses = [process.wait(timeout=SECONDS) for process in (first, second)]
+    statuses = [process.wait(timeout=soak.limit) for process in (first, second)]
     for file, status in zip(said, statuses):
         soak.check_words(file, task.words, status)
     if 0 not in statuses:
@@ -391,10 +396,10 @@ def vanish(soak: Soak, task: Task, folder: Path) -> str:
         return "ended before"
     out, away = folder / "out", folder / "away"
     if not out.is_dir():
-        soak.check_words(folder / "said.txt", task.words, process.wait(timeout=SECONDS))
+        soak.check_words(folder / "said.txt", task.words, process.wait(timeout=soak.limit))
         return "not begun"
     out.rename(away)
-    soak.check_words(folder / "said.txt", task.words, process.wait(timeout=SECONDS))
+    soak.check_words(folder / "said.txt", task.words, process.wait(timeout=soak.limit))
     shutil.rmtree(out, ignore_errors=True)  # what it may have begun anew
     away.rename(out)
     return "failed" if process.returncode else "ended well"
@@ -478,21 +483,26 @@ def watch(soak: Soak, what: str, words: Sequence[str], count: int, done: Callabl
     """Watch a command from a tenth of its work to the end."""
     process = soak.start(words, soak.place, soak.place / "said.txt")
     seen: list[tuple[float, tuple[float, int, int]]] = []
-    while process.poll() is None:
-        share = done() / count
-        if 0.1 <= share < 1:
-            seen.append((share, held(process.pid)))
-        time.sleep(0.1)
+    try:
+        while process.poll() is None:
+            share = done() / count
+            if 0.1 <= share < 1:
+                seen.append((share, held(process.pid)))
+            time.sleep(0.1)
+    finally:  # also where it is stopped early
+        if seen:
+            print(f"{what}: {'; '.join(told(*each) for each in (seen[0], seen[-1]))}", flush=True)
     if process.returncode:
         raise Lost(f"{what}: {(soak.place / 'said.txt').read_text()[-1000:]}")
     first, last = seen[0][1], seen[-1][1]
-    print(
-        f"{what}: {first[0]:.0f} MiB, {first[1]} files, {first[2]} threads at {100 * seen[0][0]:.0f}%; "
-        f"{last[0]:.0f} MiB, {last[1]} files, {last[2]} threads at {100 * seen[-1][0]:.0f}%",
-        flush=True,
-    )
     if last[0] > GROWTH * first[0] or last[1] > first[1] + 2 or last[2] > first[2] + 2:
         soak.losses.append(f"{what}: grows from {first} to {last}")
+
+
+def told(share: float, held: tuple[float, int, int]) -> str:
+    """What a command held when it had done this share of its work."""
+    memory, files, threads = held
+    return f"{memory:.0f} MiB, {files} files, {threads} threads at {100 * share:.0f}%"
 
 
 def watch_prediction(soak: Soak, count: int) -> None:
@@ -564,6 +574,7 @@ def main() -> int:
     parser.add_argument("--tasks", nargs="+", choices=names, default=names, help="these alone (default: all)")
     by_name = {fault.__name__: fault for fault in FAULTS}
     parser.add_argument("--faults", nargs="+", choices=by_name, help="these alone, in this order (default: all)")
+    parser.add_argument("--limit", type=float, default=600, help="seconds of one command at most (default: 600)")
     parser.add_argument("--seed", type=int, default=0, help="of what happens and when")
     parser.add_argument("--images", type=int, default=0, help="then predict so many small images, watched (20000)")
     parser.add_argument("--iterations", type=int, default=0, help="then train for so many iterations, watched (20000)")
@@ -572,7 +583,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stopped)
     with tempfile.TemporaryDirectory(prefix="soak_") as place:
-        soak = Soak(Path(place), random.Random(arguments.seed))
+        soak = Soak(Path(place), random.Random(arguments.seed), limit=arguments.limit)
         by: int = 0
         try:
             found = soak.prepare(arguments.tasks)
