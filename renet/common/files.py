@@ -78,7 +78,7 @@ def partial_file(file: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 @contextmanager
 def partial_folder(folder: Path) -> Iterator[Path]:
-    """Make a new folder beside a folder's place, locked as `partial_file` does; it goes again where it is still there."""
+    """Make a folder beside a folder's place, locked as `partial_file` does; it goes again where it is still there."""
     while True:
         beside = partial_name(folder)
         with naming(folder):
