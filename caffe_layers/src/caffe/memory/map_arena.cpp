@@ -40,6 +40,9 @@ MapArena<Dtype>::MapArena(const Net<Dtype>& net)
       last_use_(2 * net.blobs().size(), -1),
       stays_(2 * net.blobs().size(), false), runs_(false),
       work_(used_at_.size()), planned_work_(used_at_.size()) {
+  // What earlier nets of this thread have worked in would stay beside the arena
+  // until its plan is made.
+  FreeWork();
   const auto use = [this](Values values, int step) {
     vector<Values>* const used = &used_at_[step];
     if (std::find(used->begin(), used->end(), values) == used->end()) {
