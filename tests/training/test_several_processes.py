@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -296,6 +296,17 @@ def test_caffe_train_names_the_rank_whose_disk_is_full(scenes: Path) -> None:
     assert re.search(r"caffe: rank 0 \(.*\): iteration 5: ended by what is said above", done.stderr)
 
 
+@contextmanager
+def under_way(scenes: Path, run: Path, *command: object) -> Iterator[subprocess.Popen[str]]:
+    """A command of train.py by two processes, from the run's second record on."""
+    arguments = together(2, *command)
+    with subprocess.Popen(arguments, cwd=scenes, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        while not (run / "metrics.jsonl").exists() or len(metrics(run)) < 2:
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.05)
+        yield process
+
+
 @pytest.mark.parametrize(
     ("room", "snapshot", "fault"),
     [(0, 0, r".*metrics\.jsonl: No space left on device"), (8192, 6, r".*_iter_\d+.*is the disk full\?.*")],
@@ -308,16 +319,7 @@ def test_train_names_the_rank_whose_disk_is_full(
     settings = {"max_iter": "1000000", "display": "1", "snapshot": str(snapshot), "test_interval": "1000000"}
     folder = with_settings(scenes, f"full_{room}", **settings)
     run = small_disk / "run"
-    with subprocess.Popen(
-        together(2, *TRAIN, "--solver", folder / "solver.prototxt", "--run", run),
-        cwd=scenes,
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        while not (run / "metrics.jsonl").exists() or len(metrics(run)) < 2:
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            time.sleep(0.05)
+    with under_way(scenes, run, *TRAIN, "--solver", folder / "solver.prototxt", "--run", run) as process:
         fill(small_disk / "filler", room)
         assert process.stderr is not None
         said = process.stderr.read()
@@ -479,16 +481,8 @@ def test_train_stops_all_with_a_snapshot(scenes: Path, number: signal.Signals) -
     folder = with_settings(scenes, f"long_{number.name}", **settings)
     run = scenes / f"long_run_{number.name}"
     script = 'echo $$ >"$OMPI_COMM_WORLD_RANK.pid"; exec "$0" "$@"'
-    with subprocess.Popen(
-        together(2, "bash", "-c", script, *TRAIN, "--solver", folder / "solver.prototxt", "--run", run),
-        cwd=scenes,
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        while not (run / "metrics.jsonl").exists() or len(metrics(run)) < 2:
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            time.sleep(0.05)
+    command = ["bash", "-c", script, *TRAIN, "--solver", folder / "solver.prototxt", "--run", run]
+    with under_way(scenes, run, *command) as process:
         of_second = int((scenes / "1.pid").read_text())
         os.kill(process.pid if number == signal.SIGUSR1 else of_second, number)
     assert process.returncode == 128 + number
