@@ -278,13 +278,35 @@ def test_errors_are_one_line(scenes: Path) -> None:
     assert told_of == [
         "train.py: layer 'data': a batch of 6 cannot be divided among 4 processes; these numbers of processes can:"
         " 1, 2, 3, 6"
-    ]
+    ], done.stderr
     done = call(2, *TRAIN, "--solver", "missing.prototxt", cwd=scenes)
     assert done.stderr.count("missing.prototxt") == 1, done.stderr
     assert done.returncode == FAILED
     done = call(2, CAFFE, "train", "-solver", "net/solver.prototxt", cwd=scenes, CAFFE_MPI_SECONDS="soon")
     assert "CAFFE_MPI_SECONDS=soon: expected a number of seconds" in done.stderr
     assert done.returncode == FAILED
+
+
+def test_a_busy_launcher_tells_the_reason_before_it_ends_all(tmp_path: Path) -> None:
+    """A launcher that sleeps while a rank says why and ends all finds both when it wakes."""
+    (tmp_path / "rank.py").write_text(
+        """
+import os, signal, subprocess, sys, time
+import caffe
+
+group = caffe.join_ranks()
+if group.rank == 0:
+    launcher = os.getppid()
+    os.kill(launcher, signal.SIGSTOP)
+    subprocess.Popen(["sh", "-c", f"sleep 1; kill -CONT {launcher}"], start_new_session=True)
+    print("the reason", file=sys.stderr, flush=True)
+    group.abort(2)
+time.sleep(240)
+"""
+    )
+    done = call(2, sys.executable, "rank.py", cwd=tmp_path)
+    assert done.returncode == FAILED
+    assert done.stderr.splitlines()[0] == "the reason", done.stderr
 
 
 def test_caffe_train_names_the_rank_whose_disk_is_full(scenes: Path) -> None:

@@ -3,6 +3,7 @@
 #include <mpi.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -28,6 +29,7 @@ typedef std::chrono::steady_clock Clock;
 const size_t LONGEST_NAME = 64;
 const size_t MOST_VALUES = size_t(1) << 28;  // MPI counts in int
 const double SECONDS_TO_ANSWER = 3;
+const double SECONDS_TO_READ = 5;
 const double SECONDS_AWAKE = 0.002;
 
 double SecondsSince(Clock::time_point began) {
@@ -77,6 +79,16 @@ void EndLauncher() {
     kill(launcher, SIGTERM);
   }
   _exit(0);
+}
+
+/// Waits for the launcher to read what this process has written: one that is
+/// busy would hear of the end first, and tell it before the reason or without it.
+void AwaitReader(int file) {
+  struct stat kind = {};
+  if (fstat(file, &kind) != 0 || !S_ISFIFO(kind.st_mode)) { return; }
+  const Clock::time_point began = Clock::now();
+  int unread = 0;
+  while (ioctl(file, FIONREAD, &unread) == 0 && unread > 0 && SecondsSince(began) < SECONDS_TO_READ) { usleep(1000); }
 }
 
 /// What a rank tells another one that asks what keeps it.
@@ -157,6 +169,7 @@ class MpiCollective : public Collective {
 
   [[noreturn]] virtual void Abort(int status) {
     fflush(NULL);
+    for (int file : {STDOUT_FILENO, STDERR_FILENO, first_stderr_}) { AwaitReader(file); }
     MPI_Abort(MPI_COMM_WORLD, status);
     std::_Exit(status);
   }
