@@ -170,17 +170,17 @@ def build(test: TestNetwork, file: Path) -> tuple[caffe.Net, list[Head]]:
     return network, find_heads(network, test.layers)
 
 
-def score(
+def count(
     test: TestNetwork, file: Path, solver: Any, is_stopped: Callable[[], bool], ranks: Ranks
-) -> dict[str, float] | None:
-    """Score a solver's weights, or their averages where it keeps some, on the first batches of a test.
+) -> tuple[float, np.ndarray] | None:
+    """Test a solver's weights, or their averages where it keeps some, on the first batches of a test.
 
     Every call builds the network anew, so that it always sees the same images and holds no memory in between. The ranks
     divide the batches: one reads every n-th.
 
     Returns:
-        of all ranks' batches `loss`, and where the network has a head `pixel_accuracy`, `class_accuracy` and `mean_iou`
-        (fractions); None where the work was asked to stop.
+        of all ranks' batches the mean loss, and the confusion matrix, without rows where the network has no head; None
+        where the work was asked to stop.
 
     Raises:
         UserError: a label is out of range; names the layer.
@@ -209,7 +209,26 @@ def score(
                 raise UserError(f"{file}: {test.title}: {error}") from None
     if divides:
         loss, confusion = ranks.sum(loss), ranks.sum_counts(confusion)
-    result = {"loss": loss / test.batches}
+    return loss / test.batches, confusion
+
+
+def score(
+    test: TestNetwork, file: Path, solver: Any, is_stopped: Callable[[], bool], ranks: Ranks
+) -> dict[str, float] | None:
+    """Score what `count` counts.
+
+    Returns:
+        `loss`, and where the network has a head `pixel_accuracy`, `class_accuracy` and `mean_iou` (fractions); None
+        where the work was asked to stop.
+
+    Raises:
+        UserError: as of `count`.
+    """
+    counted = count(test, file, solver, is_stopped, ranks)
+    if counted is None:
+        return None
+    loss, confusion = counted
+    result = {"loss": loss}
     if np.any(confusion):
         found = scores(confusion)
         result |= {
