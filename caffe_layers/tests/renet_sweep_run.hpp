@@ -82,6 +82,17 @@ class SweepRun {
     Forward(kernels);
   }
 
+  /// Lets all that the sweep reads be bfloat16s, so that rounding keeps it.
+  void RoundToBfloat16() {
+    Round(bottom_.count(), bottom_.mutable_cpu_data());
+    Round(top_.count(), top_.mutable_cpu_diff());
+    for (const shared_ptr<Blob<Dtype> >& blob : blobs_) {
+      Round(blob->count(), blob->mutable_cpu_data());
+    }
+  }
+
+  void SpoilBottom() { bottom_.mutable_cpu_data()[0] = Dtype(NAN); }
+
   void set_precision(ReNetPrecision precision) {
     sweep_.precision = precision;
   }
@@ -100,6 +111,14 @@ class SweepRun {
     sweep_.workspace = workspace_.data();
     caffe_set(top_.count(), Dtype(NAN), top_.mutable_cpu_data());
     kernels.forward(sweep_);
+  }
+  static void Round(int count, Dtype* values) {
+    for (int i = 0; i < count; ++i) {
+      int exponent;
+      std::frexp(values[i], &exponent);
+      const double unit = std::ldexp(1., exponent - 8);
+      values[i] = std::nearbyint(values[i] / unit) * unit;
+    }
   }
   static shared_ptr<Blob<Dtype> > New(int rows, int columns) {
     vector<int> shape(2);

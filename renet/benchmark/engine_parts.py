@@ -12,12 +12,11 @@ from google.protobuf import text_format
 from renet.benchmark.network_parts import inputs_of, network, network_sides
 from renet.benchmark.network_tasks import WEIGHTS
 from renet.benchmark.settings import CAFFE, ONNXRUNTIME, OPENVINO, OPENVINO_BFLOAT16, Entry, Settings
-from renet.benchmark.sides import Side, check_results, compare, started
+from renet.benchmark.sides import BFLOAT16_TOLERANCE, Side, check_results, compare, started
 from renet.exchange.onnx_export import OnnxExport, export_onnx
 from renet.gpu_check.work import FORWARD
 
 EXPORTED = ("fcn", "h_renet", "h_renet_bn_mlfb")
-BFLOAT16_TOLERANCE = 0.3  # of results, relative to the largest value; it has 8 bits, and the weights are random
 
 
 def time_engines(settings: Settings, model: str, shape: tuple[int, int, int, int]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from renet.benchmark.foreign_networks import CLASSES, FOREIGN
 from renet.benchmark.network_tasks import DECAY, MOMENTUM, RATE
 from renet.benchmark.settings import CAFFE, DIRECT, KEEPING, PLAIN, PYTORCH, STOCK, Entry, Settings
 from renet.benchmark.sides import (
+    BFLOAT16_TOLERANCE,
+    TOLERANCE,
     Check,
     Side,
     Worker,
@@ -27,9 +29,10 @@ from renet.benchmark.sides import (
     in_turn,
     started,
 )
+from renet.common.machine import multiplies_bfloat16
 from renet.common.repository import ROOT
-from renet.gpu_check.entries import VOC_CLASSES, group_text
-from renet.gpu_check.work import FORWARD, FORWARD_BACKWARD, STEP
+from renet.gpu_check.entries import VOC_CLASSES, group_text, with_precision
+from renet.gpu_check.work import BF16, FLOAT32, FORWARD, FORWARD_BACKWARD, STEP
 from renet.networks.analysis import receptive_fields, without_data
 from renet.runtime.prototxt import read_network
 
@@ -133,19 +136,27 @@ def network_sides(
     return sides
 
 
-def time_group(settings: Settings, shape: Sequence[int], passes: str) -> dict[str, Any]:
-    """A ReNet layer group beside the same made of PyTorch's LSTM."""
+def time_group(settings: Settings, shape: Sequence[int], passes: str, precision: str = FLOAT32) -> dict[str, Any]:
+    """A ReNet layer group, its products in a precision, beside the same made of PyTorch's LSTM in float32."""
+    tolerance = TOLERANCE if precision == FLOAT32 else BFLOAT16_TOLERANCE
     with TemporaryDirectory() as scratch:
-        sides = network_sides(settings, group_text(shape), "", Path(scratch), passes, alone=True)
-        return {"shape": list(shape), "pass": passes, **compare(sides, settings.runs, settings.threads)}
+        text = with_precision(group_text(shape), precision)
+        check = partial(check_results, tolerance=tolerance)
+        sides = network_sides(settings, text, "", Path(scratch), passes, alone=True, check=check)
+        measured = compare(sides, settings.runs, settings.threads)
+    return {"shape": list(shape), "pass": passes, "precision": precision, **measured}
 
 
 def group_entries(settings: Settings) -> list[Entry]:
-    """Every shape, forward alone and with backward."""
+    """Every shape, forward alone and with backward, in bfloat16, too, where the processor multiplies it."""
     return [
-        Entry(f"{','.join(map(str, shape))}, {passes}", partial(time_group, settings, shape, passes))
+        Entry(
+            ", ".join((",".join(map(str, shape)), passes, *([] if precision == FLOAT32 else [precision]))),
+            partial(time_group, settings, shape, passes, precision),
+        )
         for shape in settings.scale.groups
         for passes in (FORWARD, FORWARD_BACKWARD)
+        for precision in ((FLOAT32, BF16) if multiplies_bfloat16() else (FLOAT32,))
     ]
 
 

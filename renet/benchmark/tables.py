@@ -27,7 +27,7 @@ from renet.benchmark.settings import (
 )
 from renet.common.text_layout import aligned, markdown
 from renet.gpu_check.entries import PAPER_SECONDS
-from renet.gpu_check.work import FORWARD, FORWARD_BACKWARD, SHARED, STEP
+from renet.gpu_check.work import FLOAT32, FORWARD, FORWARD_BACKWARD, SHARED, STEP
 
 NOT_MEASURED = "Not measured yet."
 MODEL_TITLES = {
@@ -218,7 +218,7 @@ def group_table(part: Mapping[str, Any]) -> Table:
         entries,
         2,
         ("N, C, H, W, d", lambda entry: ", ".join(map(str, entry["shape"]))),
-        ("pass", lambda entry: entry["pass"]),
+        ("pass", _pass_of_group),
         *times(sides),
         *(
             (f"{SIDE_TITLES[side]} GFLOP/s", lambda e, s=side: f"{speed:.1f}" if (speed := gflops(e, s)) else "-")
@@ -228,6 +228,11 @@ def group_table(part: Mapping[str, Any]) -> Table:
         *memory(sides),
         ("difference", difference_cell),
     )
+
+
+def _pass_of_group(entry: Mapping[str, Any]) -> str:
+    precision = entry.get("precision", FLOAT32)  # results of old have none
+    return entry["pass"] if precision == FLOAT32 else f"{entry['pass']}, {precision}"
 
 
 def crf_table(part: Mapping[str, Any]) -> Table:
@@ -400,7 +405,7 @@ def overview_table(results: Mapping[str, Any]) -> Table:
 
 def _entry_title(part: str, entry: Mapping[str, Any]) -> str:
     if part == "groups":
-        return f"ReNet group {', '.join(map(str, entry['shape']))}, {entry['pass']}"
+        return f"ReNet group {', '.join(map(str, entry['shape']))}, {_pass_of_group(entry)}"
     if part == "crf":
         return ", ".join(("DenseCRF", f"{entry['shape'][3]} iterations", *entry["shape"][4:]))
     if part in ("networks", "foreign", "engines"):

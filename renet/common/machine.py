@@ -43,11 +43,23 @@ def memory_bytes() -> int:
 
 def processor_name() -> str:
     """Read the processor's name as the kernel tells it, or its kind."""
+    return _of_processor("model name") or platform.machine()
+
+
+def multiplies_bfloat16() -> bool:
+    """Tell whether ReNet layers with `precision: BF16` round to it on this processor (docs/layers.md)."""
+    flags = set(_of_processor("flags").split())
+    return "amx_bf16" in flags or ("avx512_bf16" in flags and _of_processor("vendor_id") == "AuthenticAMD")
+
+
+def _of_processor(what: str) -> str:
+    """What the kernel tells of the first processor; empty where it tells nothing."""
     with suppress(OSError):  # in a root folder, for example, where /proc is not mounted
         for line in PROCESSORS.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.machine()
+            key, _, value = line.partition(":")
+            if key.strip() == what:
+                return value.strip()
+    return ""
 
 
 def gpu_name(number: int | None) -> str | None:

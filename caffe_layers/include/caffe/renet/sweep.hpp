@@ -7,6 +7,7 @@
 
 #include "caffe/common.hpp"
 #include "caffe/renet/gpu/scan.hpp"
+#include "caffe/util/instruction_set.hpp"
 
 namespace caffe {
 
@@ -36,7 +37,7 @@ struct ReNetSweep {
   int width;         // W
   int hidden;        // d
   bool cell_output;  // LSTM: the top carries c instead of h
-  ReNetPrecision precision;  // of a GPU's products; the CPU's are exact
+  ReNetPrecision precision;  // of products; the CPU knows no TF32
 
   const Dtype* input_weights[2];      // G*d x P, P = C * s * t
   const Dtype* bias[2];               // G*d
@@ -87,9 +88,15 @@ template <typename Dtype>
 std::vector<ReNetKernels<Dtype> > AvailableReNetKernels();
 
 /// The best sweeps that this processor runs. The environment variable
-/// RENET_INSTRUCTION_SET (generic, avx2, avx512) asks for lesser ones.
+/// RENET_INSTRUCTION_SET (see ChosenInstructionSet) asks for lesser ones.
 template <typename Dtype>
 const ReNetKernels<Dtype>& GetReNetKernels();
+
+/// The sweeps whose products round their factors to bfloat16 that `best` has,
+/// best first: none in double precision, nor without AVX512_BF16.
+template <typename Dtype>
+std::vector<ReNetKernels<Dtype> > AvailableReNetBfloat16Kernels(
+    InstructionSet best);
 
 /// What a layer asks of the CPU or of a GPU, see ReNetKernels.
 template <typename Dtype>

@@ -13,7 +13,7 @@ namespace {
 template <typename Dtype>
 MeanFieldKernels<Dtype> KernelsFor(InstructionSet set) {
 #if defined(__x86_64__)
-  if (set == AVX512) { return MeanFieldKernelsAvx512<Dtype>(); }
+  if (set >= AVX512) { return MeanFieldKernelsAvx512<Dtype>(); }
   if (set == AVX2) { return MeanFieldKernelsAvx2<Dtype>(); }
 #endif
   return MeanFieldKernelsGeneric<Dtype>();
@@ -24,7 +24,8 @@ MeanFieldKernels<Dtype> KernelsFor(InstructionSet set) {
 template <typename Dtype>
 std::vector<MeanFieldKernels<Dtype> > AvailableMeanFieldKernels() {
   std::vector<MeanFieldKernels<Dtype> > available;
-  for (int set = SupportedInstructionSet(); set >= GENERIC; --set) {
+  for (int set = std::min(SupportedInstructionSet(), AVX512); set >= GENERIC;
+       --set) {
     available.push_back(KernelsFor<Dtype>(static_cast<InstructionSet>(set)));
   }
   return available;

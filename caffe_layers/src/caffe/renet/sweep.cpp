@@ -1,5 +1,7 @@
 #include "caffe/renet/sweep.hpp"
 
+#include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "caffe/common.hpp"
@@ -10,13 +12,15 @@ namespace caffe {
 template <typename Dtype> ReNetKernels<Dtype> ReNetKernelsGeneric();
 template <typename Dtype> ReNetKernels<Dtype> ReNetKernelsAvx2();
 template <typename Dtype> ReNetKernels<Dtype> ReNetKernelsAvx512();
+ReNetKernels<float> ReNetKernelsAvx512Bf16();
+ReNetKernels<float> ReNetKernelsAmx();
 
 namespace {
 
 template <typename Dtype>
 ReNetKernels<Dtype> KernelsFor(InstructionSet set) {
 #if defined(__x86_64__)
-  if (set == AVX512) { return ReNetKernelsAvx512<Dtype>(); }
+  if (set >= AVX512) { return ReNetKernelsAvx512<Dtype>(); }
   if (set == AVX2) { return ReNetKernelsAvx2<Dtype>(); }
 #endif
   return ReNetKernelsGeneric<Dtype>();
@@ -27,7 +31,8 @@ ReNetKernels<Dtype> KernelsFor(InstructionSet set) {
 template <typename Dtype>
 std::vector<ReNetKernels<Dtype> > AvailableReNetKernels() {
   std::vector<ReNetKernels<Dtype> > available;
-  for (int set = SupportedInstructionSet(); set >= GENERIC; --set) {
+  for (int set = std::min(SupportedInstructionSet(), AVX512); set >= GENERIC;
+       --set) {
     available.push_back(KernelsFor<Dtype>(static_cast<InstructionSet>(set)));
   }
   return available;
@@ -40,29 +45,67 @@ const ReNetKernels<Dtype>& GetReNetKernels() {
   return kernels;
 }
 
+template <>
+std::vector<ReNetKernels<float> > AvailableReNetBfloat16Kernels(
+    InstructionSet best) {
+  std::vector<ReNetKernels<float> > available;
+#if defined(__x86_64__)
+  if (best >= AMX) { available.push_back(ReNetKernelsAmx()); }
+  if (best >= AVX512_BF16) { available.push_back(ReNetKernelsAvx512Bf16()); }
+#endif
+  return available;
+}
+
+template <>
+std::vector<ReNetKernels<double> > AvailableReNetBfloat16Kernels(
+    InstructionSet /* best */) {
+  return std::vector<ReNetKernels<double> >();
+}
+
 namespace {
 
 template <typename Dtype>
 class CpuEngine : public ReNetEngine<Dtype> {
  public:
-  CpuEngine() : kernels_(GetReNetKernels<Dtype>()) {}
-  virtual void Plan(ReNetSweep<Dtype>* sweep) const { kernels_.plan(sweep); }
+  CpuEngine()
+      : exact_(GetReNetKernels<Dtype>()),
+        bfloat16_(AvailableReNetBfloat16Kernels<Dtype>(
+            ChosenInstructionSet())) {}
+  virtual void Plan(ReNetSweep<Dtype>* sweep) const {
+    const bool rounds = sweep->precision == RENET_BF16;
+    LOG_IF(WARNING, rounds && bfloat16_.empty() && !WasTold())
+        << "renet_param.precision: BF16 needs single precision and a processor"
+        << " with AVX512_BF16 or AMX: the products are float32's.";
+    KernelsFor(*sweep).plan(sweep);
+  }
   virtual size_t HistorySize(const ReNetSweep<Dtype>& sweep) const {
-    return kernels_.history_size(sweep);
+    return KernelsFor(sweep).history_size(sweep);
   }
   virtual size_t WorkspaceSize(const ReNetSweep<Dtype>& sweep,
       bool backward) const {
-    return kernels_.workspace_size(sweep, backward);
+    return KernelsFor(sweep).workspace_size(sweep, backward);
   }
   virtual void Forward(const ReNetSweep<Dtype>& sweep) {
-    kernels_.forward(sweep);
+    KernelsFor(sweep).forward(sweep);
   }
   virtual void Backward(const ReNetSweep<Dtype>& sweep) {
-    kernels_.backward(sweep);
+    KernelsFor(sweep).backward(sweep);
   }
 
  private:
-  const ReNetKernels<Dtype>& kernels_;
+  /// False the first time in this process.
+  static bool WasTold() {
+    static std::atomic<bool> was_told(false);
+    return was_told.exchange(true);
+  }
+
+  const ReNetKernels<Dtype>& KernelsFor(const ReNetSweep<Dtype>& sweep) const {
+    const bool rounds = sweep.precision == RENET_BF16 && !bfloat16_.empty();
+    return rounds ? bfloat16_.front() : exact_;
+  }
+
+  const ReNetKernels<Dtype>& exact_;
+  const std::vector<ReNetKernels<Dtype> > bfloat16_;
 };
 
 }  // namespace

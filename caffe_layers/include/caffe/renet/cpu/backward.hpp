@@ -112,7 +112,8 @@ RENET_INLINE void BackwardStep(const ReNetSweep<Dtype>& sweep,
         Store(sum_o, to + (2 * hidden + unit) * kLanes);
       }
     }
-    const Dtype* gates[1] = {gate_diff};
+    const Dtype* gates[1] = {Factors<Dtype, kVectors>(gate_diff,
+        shape.phase_rows[0], scratch.phase_factors[0])};
     MultiplyMatrix<Dtype, kVectors>(packed.recurrent[scan][0], gates,
         &shape.phase_rows[0], 1, false, hidden, scratch.h_diff);
   } else if constexpr (kUnit == RENET_GRU) {
@@ -134,7 +135,8 @@ RENET_INLINE void BackwardStep(const ReNetSweep<Dtype>& sweep,
       z_diff[i] = z_sum;
       n_diff[i] = n_sum;
     }
-    const Dtype* candidate[1] = {n_diff};
+    const Dtype* candidate[1] = {Factors<Dtype, kVectors>(n_diff,
+        shape.phase_rows[1], scratch.phase_factors[1])};
     MultiplyMatrix<Dtype, kVectors>(packed.recurrent[scan][1], candidate,
         &shape.phase_rows[1], 1, false, hidden, scratch.reset_diff);
     const Dtype* __restrict__ reset_diff = scratch.reset_diff;
@@ -146,7 +148,8 @@ RENET_INLINE void BackwardStep(const ReNetSweep<Dtype>& sweep,
       h_diff[i] = passed;
       r_diff[i] = r_sum;
     }
-    const Dtype* gates[1] = {gate_diff};
+    const Dtype* gates[1] = {Factors<Dtype, kVectors>(gate_diff,
+        shape.phase_rows[0], scratch.phase_factors[0])};
     MultiplyMatrix<Dtype, kVectors>(packed.recurrent[scan][0], gates,
         &shape.phase_rows[0], 1, true, hidden, scratch.h_diff);
   } else {
@@ -155,7 +158,8 @@ RENET_INLINE void BackwardStep(const ReNetSweep<Dtype>& sweep,
     for (int i = 0; i < count; ++i) {
       gate_diff[i] = renet::IrnnBackward(h_diff[i] + top_diff[i], history[i]);
     }
-    const Dtype* gates[1] = {gate_diff};
+    const Dtype* gates[1] = {Factors<Dtype, kVectors>(gate_diff,
+        shape.phase_rows[0], scratch.phase_factors[0])};
     MultiplyMatrix<Dtype, kVectors>(packed.recurrent[scan][0], gates,
         &shape.phase_rows[0], 1, false, hidden, scratch.h_diff);
   }
@@ -221,8 +225,12 @@ void BackwardTile(const ReNetSweep<Dtype>& sweep, const Shape& shape,
       if (bottom_diff) {
         for (int i = 0; i < steps; ++i) {
           const Dtype* gate_diff = scratch.gate_diff + i * gate_row;
-          const Dtype* phases[2] = {gate_diff, gate_diff +
-              static_cast<size_t>(shape.phase_offset[1]) * kTileLanes};
+          const Dtype* phases[2];
+          for (int phase = 0; phase < shape.phases; ++phase) {
+            phases[phase] = Factors<Dtype, kVectors>(gate_diff +
+                static_cast<size_t>(shape.phase_offset[phase]) * kTileLanes,
+                shape.phase_rows[phase], scratch.phase_factors[phase]);
+          }
           MultiplyMatrix<Dtype, kVectors>(packed.input[scan], phases,
               shape.phase_rows, shape.phases, false, shape.inputs,
               scratch.input_diff + (chunk - begin + i) * input_row);
@@ -234,25 +242,26 @@ void BackwardTile(const ReNetSweep<Dtype>& sweep, const Shape& shape,
               shape.gate_rows, scratch.bias_diff[scan]);
         }
       }
+      const Dtype* const gate_factors = GateFactors<Dtype, kVectors>(
+          scratch.gate_diff, shape.gate_rows, steps, scratch.gate_factors);
       if (sweep.input_weights_diff[scan]) {
-        TransposeChunk(scratch.input + (chunk - begin) * input_row, inputs,
-            kTileLanes, steps, scratch.transposed);
-        AccumulateWeightDiff<Dtype, kVectors>(scratch.gate_diff, gate_row,
-            shape.gate_rows, steps, scratch.transposed, inputs,
-            scratch.input_weights_diff[scan]);
+        TransposeChunk<Dtype>(scratch.input + (chunk - begin) * input_row,
+            inputs, kTileLanes, steps, scratch.transposed);
+        AccumulateWeightDiff<Dtype, kVectors>(gate_factors, 0,
+            shape.gate_rows, shape.gate_rows, steps, scratch.transposed,
+            inputs, scratch.input_weights_diff[scan]);
       }
       if (sweep.recurrent_weights_diff[scan]) {
         for (int phase = 0; phase < shape.phases; ++phase) {
           const Dtype* state = phase == 0 ? scratch.previous : scratch.reset_h;
-          TransposeChunk(state + (chunk - begin) * row, hidden, kTileLanes,
-              steps, scratch.transposed);
-          const size_t offset = shape.phase_offset[phase];
-          AccumulateWeightDiff<Dtype, kVectors>(
-              scratch.gate_diff + offset * kTileLanes, gate_row,
-              RoundUp(shape.phase_rows[phase], kRows), steps,
+          TransposeChunk<Dtype>(state + (chunk - begin) * row, hidden,
+              kTileLanes, steps, scratch.transposed);
+          const int offset = shape.phase_offset[phase];
+          AccumulateWeightDiff<Dtype, kVectors>(gate_factors, offset,
+              RoundUp(shape.phase_rows[phase], kRows), shape.gate_rows, steps,
               scratch.transposed, hidden,
               scratch.recurrent_weights_diff[scan] +
-              offset * hidden.stride());
+              static_cast<size_t>(offset) * hidden.stride());
         }
       }
     }
@@ -296,6 +305,7 @@ void BackwardOfUnit(const ReNetSweep<Dtype>& sweep) {
 
 #pragma omp parallel num_threads(sweep.threads)
   {
+    const ProductUnits units;
     for (int scan = 0; scan < 2; ++scan) {
       for (int phase = 0; phase < Unit<kUnit>::kPhases; ++phase) {
         const Dtype* weights = sweep.recurrent_weights[scan] +
@@ -303,15 +313,15 @@ void BackwardOfUnit(const ReNetSweep<Dtype>& sweep) {
              shape.hidden);
 #pragma omp for schedule(static) nowait
         for (int panel = 0; panel < CeilDivide(shape.hidden, kRows); ++panel) {
-          PackTransposed(weights, shape.hidden, shape.phase_rows[phase], panel,
-              packed.recurrent[scan][phase]);
+          PackTransposed(weights, shape.hidden, &shape.phase_rows[phase], 1,
+              panel, packed.recurrent[scan][phase]);
         }
       }
       if (sweep.bottom_diff) {
 #pragma omp for schedule(static) nowait
         for (int panel = 0; panel < CeilDivide(shape.inputs, kRows); ++panel) {
-          PackTransposed(sweep.input_weights[scan], shape.inputs, gate_rows,
-              panel, packed.input[scan]);
+          PackTransposed(sweep.input_weights[scan], shape.inputs,
+              shape.phase_rows, shape.phases, panel, packed.input[scan]);
         }
       }
     }

@@ -8,48 +8,28 @@ void PackGates(const ReNetSweep<Dtype>& sweep, const Shape& shape, int scan,
     int phase, int panel, const PackedWeights<Dtype>& packed) {
   const int gates = PhaseGates(sweep.unit, phase);
   const int units = kRows / gates;
-  const int depth = shape.inputs + shape.hidden;
   const int first_gate = phase == 0 ? 0 : PhaseGates(sweep.unit, 0);
+  const size_t input_depth = Depth(shape.inputs);
   Dtype* to = packed.gates[scan][phase] +
-      static_cast<size_t>(panel) * kRows * depth;
-  Dtype* bias = packed.gate_bias[scan][phase] + panel * kRows;
-  for (int r = 0; r < kRows; ++r) {
+      static_cast<size_t>(panel) * kRows * GateDepth(shape);
+  // columns of a matrix of G*d rows
+  const auto element = [=](const Dtype* matrix, int columns, int r, int k) {
     const int unit = panel * units + r % units;
     const int gate = first_gate + r / units;
     const size_t row = static_cast<size_t>(gate) * shape.hidden + unit;
     const bool exists = unit < shape.hidden && r / units < gates;
-    bias[r] = exists ? sweep.bias[scan][row] : Dtype(0);
-    for (int k = 0; k < depth; ++k) {
-      to[k * kRows + r] = !exists ? Dtype(0) : k < shape.inputs ?
-          sweep.input_weights[scan][row * shape.inputs + k] :
-          sweep.recurrent_weights[scan][row * shape.hidden + k - shape.inputs];
-    }
+    return exists ? matrix[row * columns + k] : Dtype(0);
+  };
+  Dtype* bias = packed.gate_bias[scan][phase] + panel * kRows * kBiasLanes;
+  for (int i = 0; i < kRows * kBiasLanes; ++i) {
+    bias[i] = element(sweep.bias[scan], 1, i / kBiasLanes, 0);
   }
-}
-
-/// A panel's sums: bias + W_x x + W_h s, into out (kRows x lanes).
-template <typename Dtype, int kVectors>
-RENET_INLINE void GateSums(const Dtype* panel, const Dtype* bias,
-    const Dtype* input, int inputs, const Dtype* state, int hidden,
-    Dtype* out) {
-  constexpr int kLanes = Width<Dtype>::kLanes;
-  typedef typename Simd<Dtype>::Vector Vector;
-  Vector acc[kRows][kVectors];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 3
-    for (int j = 0; j < kVectors; ++j) acc[r][j] = Vector{} + bias[r];
-  }
-  MultiplyPanel<Dtype, kRows, kVectors>(panel, input, inputs, acc);
-  MultiplyPanel<Dtype, kRows, kVectors>(
-      panel + static_cast<size_t>(inputs) * kRows, state, hidden, acc);
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 3
-    for (int j = 0; j < kVectors; ++j) {
-      Store(acc[r][j], out + (r * kVectors + j) * kLanes);
-    }
-  }
+  PackPanel(shape.inputs, [=](int r, int k) {
+    return element(sweep.input_weights[scan], shape.inputs, r, k);
+  }, to);
+  PackPanel(shape.hidden, [=](int r, int k) {
+    return element(sweep.recurrent_weights[scan], shape.hidden, r, k);
+  }, to + input_depth * kRows);
 }
 
 /// One step of one unit over a tile. history: the step's rows, or NULL.
@@ -62,22 +42,34 @@ RENET_INLINE void ForwardStep(const ReNetSweep<Dtype>& sweep,
   constexpr int kTileLanes = kVectors * Width<Dtype>::kLanes;
   const int hidden = shape.hidden;
   const size_t row = static_cast<size_t>(hidden) * kTileLanes;
-  alignas(64) Dtype sums[kRows * kTileLanes];
+  alignas(64) Dtype sums[kPanelsAhead + 1][kRows * kTileLanes];
   alignas(64) Dtype unkept[Unit<kUnit>::kHistory][kTileLanes];
+  const Dtype* input_factors =
+      Factors<Dtype, kVectors>(input, shape.inputs, scratch.input_factors);
   for (int phase = 0; phase < Unit<kUnit>::kPhases; ++phase) {
     const int gates = Unit<kUnit>::GatesOf(phase);
     const int units = kRows / gates;
-    const Dtype* state = phase == 0 ? h_previous : scratch.reset_h;
-    const Dtype* panel = packed.gates[scan][phase];
-    const Dtype* bias = packed.gate_bias[scan][phase];
+    const int panels = CeilDivide(hidden, units);
+    const Dtype* state_factors = Factors<Dtype, kVectors>(
+        phase == 0 ? h_previous : scratch.reset_h, hidden,
+        scratch.state_factors);
     const size_t panel_size =
-        static_cast<size_t>(kRows) * (shape.inputs + hidden);
-    for (int first = 0; first < hidden;
-         first += units, panel += panel_size, bias += kRows) {
-      GateSums<Dtype, kVectors>(panel, bias, input, shape.inputs, state,
-          hidden, sums);
+        static_cast<size_t>(kRows) * GateDepth(shape);
+    // the sums of a panel are formed while another one's cells are
+    for (int formed = 0, panel = -kPanelsAhead; panel < panels; ++panel) {
+      if (formed < panels) {
+        GateSums<Dtype, kVectors>(
+            packed.gates[scan][phase] + formed * panel_size,
+            packed.gate_bias[scan][phase] + formed * kRows * kBiasLanes,
+            input_factors, shape.inputs, state_factors, hidden,
+            sums[formed % (kPanelsAhead + 1)]);
+        ++formed;
+      }
+      if (panel < 0) continue;
+      const int first = panel * units;
       for (int unit = first; unit < Min(first + units, hidden); ++unit) {
-        const Dtype* __restrict__ sum = sums + (unit - first) * kTileLanes;
+        const Dtype* __restrict__ sum =
+            sums[panel % (kPanelsAhead + 1)] + (unit - first) * kTileLanes;
         const int gate_stride = units * kTileLanes;
         const size_t at = static_cast<size_t>(unit) * kTileLanes;
         Dtype* rows[Unit<kUnit>::kHistory];
@@ -244,6 +236,7 @@ void ForwardOfUnit(const ReNetSweep<Dtype>& sweep) {
 
 #pragma omp parallel num_threads(sweep.threads)
   {
+    const ProductUnits units;
     for (int scan = 0; scan < 2; ++scan) {
       for (int phase = 0; phase < Unit<kUnit>::kPhases; ++phase) {
         const int panels = CeilDivide(shape.hidden,

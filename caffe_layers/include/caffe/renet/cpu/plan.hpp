@@ -6,7 +6,7 @@
 template <typename Dtype>
 struct PackedWeights {
   Dtype* gates[2][2];      // [scan][phase] panels of (P + d) x kRows
-  Dtype* gate_bias[2][2];  // [scan][phase] one value a row of the panels
+  Dtype* gate_bias[2][2];  // [scan][phase] kBiasLanes of a row of the panels
   Dtype* input[2];         // [scan] W_x transposed: P rows, all gates deep
   Dtype* recurrent[2][2];  // [scan][phase] W_h transposed: d rows
 };
@@ -18,6 +18,9 @@ struct ForwardScratch {
   Dtype* cell;     // (block_steps + 1) x d x lanes, LSTM only
   Dtype* update;   // d x lanes, GRU: z
   Dtype* reset_h;  // d x lanes, GRU: r * h
+  // where factors are not the values themselves
+  Dtype* input_factors;
+  Dtype* state_factors;
 };
 
 template <typename Dtype>
@@ -32,11 +35,19 @@ struct BackwardScratch {
   Dtype* c_diff;       // d x lanes, LSTM
   Dtype* reset_diff;   // d x lanes, GRU
   Dtype* transposed;   // a chunk of the input, h or r * h
+  // where factors are not the values themselves
+  Dtype* phase_factors[2];  // gate gradients of a step, for products with W
+  Dtype* gate_factors;      // and of a chunk, for the weights' gradients
   Dtype* input_weights_diff[2];      // gate_rows x P, padded
   Dtype* recurrent_weights_diff[2];  // gate_rows x d, padded
   Dtype* bias_diff[2];               // gate_rows x one vector
   Dtype* peephole_diff[2];           // 3d x one vector
 };
+
+/// Elements that a row of a panel of gates takes.
+RENET_INLINE int GateDepth(const Shape& shape) {
+  return Depth(shape.inputs) + Depth(shape.hidden);
+}
 
 template <typename Dtype>
 RENET_INLINE void CarveWeights(const ReNetSweep<Dtype>& sweep,
@@ -46,19 +57,18 @@ RENET_INLINE void CarveWeights(const ReNetSweep<Dtype>& sweep,
     for (int phase = 0; phase < shape.phases; ++phase) {
       if (backward) {
         packed->recurrent[scan][phase] = carver->Take(
-            PackedSize(shape.hidden, shape.phase_rows[phase]));
+            PackedSize(shape.hidden, &shape.phase_rows[phase], 1));
       } else {
         const int units = kRows / PhaseGates(sweep.unit, phase);
         const int panels = CeilDivide(shape.hidden, units);
         packed->gates[scan][phase] = carver->Take(
-            static_cast<size_t>(panels) * kRows *
-            (shape.inputs + shape.hidden));
-        packed->gate_bias[scan][phase] = carver->Take(panels * kRows);
+            static_cast<size_t>(panels) * kRows * GateDepth(shape));
+        packed->gate_bias[scan][phase] = carver->Take(panels * kRows * kBiasLanes);
       }
     }
     if (backward) {
       packed->input[scan] = carver->Take(
-          PackedSize(shape.inputs, shape.gates * shape.hidden));
+          PackedSize(shape.inputs, shape.phase_rows, shape.phases));
     }
   }
 }
@@ -75,6 +85,8 @@ RENET_INLINE void CarveForward(const ReNetSweep<Dtype>& sweep,
       sweep.unit == RENET_LSTM ? (shape.block_steps + 1) * row : 0);
   scratch->update = carver->Take(sweep.unit == RENET_GRU ? row : 0);
   scratch->reset_h = carver->Take(sweep.unit == RENET_GRU ? row : 0);
+  scratch->input_factors = carver->Take(FactorDepth(shape.inputs) * lanes);
+  scratch->state_factors = carver->Take(FactorDepth(shape.hidden) * lanes);
 }
 
 template <typename Dtype>
@@ -99,6 +111,13 @@ RENET_INLINE void CarveBackward(const ReNetSweep<Dtype>& sweep,
   const Columns<Dtype> hidden = GetColumns<Dtype>(shape.hidden);
   scratch->transposed = carver->Take(shape.chunk_steps * lanes *
       Max(inputs.stride(), hidden.stride()));
+  for (int phase = 0; phase < 2; ++phase) {
+    scratch->phase_factors[phase] =
+        carver->Take(FactorDepth(shape.phase_rows[phase]) * lanes);
+  }
+  scratch->gate_factors = carver->Take(
+      static_cast<size_t>(shape.gate_rows) *
+      FactorDepth(static_cast<int>(shape.chunk_steps * lanes)));
   for (int scan = 0; scan < 2; ++scan) {
     scratch->input_weights_diff[scan] = carver->Take(
         static_cast<size_t>(shape.gate_rows) * inputs.stride());
