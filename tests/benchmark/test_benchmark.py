@@ -20,7 +20,7 @@ from caffe.proto import caffe_pb2
 from renet.benchmark import results as kept
 from renet.benchmark.charts import growth_chart, point
 from renet.benchmark.data_parts import draw_files, time_conversion, time_evaluation, time_loading
-from renet.benchmark.engine_parts import BFLOAT16_TOLERANCE, time_engines
+from renet.benchmark.engine_parts import time_engines
 from renet.benchmark.foreign_networks import FOREIGN
 from renet.benchmark.kernel_parts import time_crf
 from renet.benchmark.kernel_tasks import PRODUCT_SIZE, TRIAD_SIZE, Triad
@@ -54,6 +54,7 @@ from renet.benchmark.settings import (
     has_caffe,
 )
 from renet.benchmark.sides import (
+    BFLOAT16_TOLERANCE,
     PEER_ENVIRONMENT,
     PEER_REQUIREMENTS,
     Side,
@@ -80,7 +81,8 @@ from renet.benchmark.tables import (
 from renet.benchmark.worker import sampled
 from renet.common.document_blocks import block_pattern
 from renet.common.errors import UserError
-from renet.gpu_check.work import FORWARD, FORWARD_BACKWARD, STEP
+from renet.common.machine import multiplies_bfloat16
+from renet.gpu_check.work import BF16, FLOAT32, FORWARD, FORWARD_BACKWARD, STEP
 
 TINY = (2, 3, 5, 4, 2)
 
@@ -180,6 +182,7 @@ def test_where_the_other_is_faster_or_missing_it_is_said(results: dict[str, Any]
     first, second, *_ = results["parts"]["groups"]["entries"].values()
     first["sides"][CAFFE]["milliseconds"] = [20.0, 10.0, 30.0]
     first["sides"][PYTORCH]["milliseconds"] = [5.0, 8.0, 12.0]
+    first["sides"][CAFFE]["peak_mib"], first["sides"][PYTORCH]["peak_mib"] = 30.0, 100.0
     del second["sides"][PYTORCH]
     second["differences"] = {}
     header, *rows = group_table(results["parts"]["groups"]).rows
@@ -317,7 +320,10 @@ def test_run_of_some_parts(tool: list[str], tmp_path: Path) -> None:
     groups = written["parts"]["groups"]
     assert groups["settings"] == {"runs": 2, "threads": 1}
     assert groups["peaks"]["sgemm_gflops"][NUMPY] > 0 and groups["peaks"]["triad_gigabytes"] > 0
-    assert [entry["pass"] for entry in groups["entries"].values()] == [FORWARD, FORWARD_BACKWARD]
+    precisions = (FLOAT32, BF16) if multiplies_bfloat16() else (FLOAT32,)
+    assert [(entry["pass"], entry["precision"]) for entry in groups["entries"].values()] == [
+        (passes, precision) for passes in (FORWARD, FORWARD_BACKWARD) for precision in precisions
+    ]
     for entry in groups["entries"].values():
         assert list(entry["sides"]) == [CAFFE] and len(entry["sides"][CAFFE]["milliseconds"]) == 2
     assert "2, 3, 11, 9, 5" in done.stdout
@@ -340,6 +346,8 @@ def test_both_libraries_come_to_the_same_result(with_peer: Settings) -> None:
         found = time_group(with_peer, (2, 3, 11, 9, 5), passes)
         assert 0 < found["differences"][PYTORCH] < 1e-5
         assert all(side["milliseconds"][0] > 0 for side in found["sides"].values())
+        rounded = time_group(with_peer, (2, 3, 11, 9, 5), passes, BF16)
+        assert (1e-5 < rounded["differences"][PYTORCH] < 3e-2) == multiplies_bfloat16()
 
 
 @pytest.mark.parametrize("shape", QUICK.crfs, ids=str)

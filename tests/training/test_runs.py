@@ -18,7 +18,7 @@ from segmentation_helpers import call_tool, only_line
 
 from renet.common.command_line import run
 from renet.common.errors import UserError
-from renet.common.machine import processor_name
+from renet.common.machine import multiplies_bfloat16, processor_name
 from renet.training.run_folder import RunFolder, note_death
 from renet.training.run_state import RunState, best_test, find_runs, is_run
 from renet.training.run_table import duration
@@ -211,3 +211,20 @@ def test_a_processor_without_a_name_is_told_by_its_kind(tmp_path: Path, monkeypa
     assert processor_name() == platform.machine()
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Processor\n")
     assert processor_name() == "A Processor"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "multiplies"),
+    [
+        ("GenuineIntel", "fpu avx512_bf16 amx_bf16", True),
+        ("GenuineIntel", "fpu avx512_bf16", False),
+        ("AuthenticAMD", "fpu avx512_bf16", True),
+        ("AuthenticAMD", "fpu avx512f", False),
+    ],
+)
+def test_whether_the_processor_multiplies_bfloat16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vendor: str, flags: str, multiplies: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {flags}\n")
+    monkeypatch.setattr("renet.common.machine.PROCESSORS", tmp_path / "cpuinfo")
+    assert multiplies_bfloat16() == multiplies
