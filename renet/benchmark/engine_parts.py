@@ -38,7 +38,7 @@ def time_engines(settings: Settings, model: str, shape: tuple[int, int, int, int
             sides[OPENVINO_BFLOAT16] = sides[OPENVINO]._replace(
                 job=job | {"precision": "bf16"}, check=partial(check_results, tolerance=BFLOAT16_TOLERANCE)
             )
-        measured = compare(sides, settings.runs, settings.threads)
+        measured = compare(sides, settings.runs, settings.threads, repeats=True)
     return {"model": model, "pass": FORWARD, "shape": list(shape), **measured}
 
 

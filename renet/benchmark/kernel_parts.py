@@ -59,7 +59,7 @@ def time_crf(settings: Settings, shape: Sequence[int | str]) -> dict[str, Any]:
             sides[PYDENSECRF] = Side(
                 "pydensecrf.densecrf", "kernel_tasks.Pydensecrf", settings.peer, job, check=check_agreement
             )
-        return {"shape": list(shape), **compare(sides, settings.runs, settings.threads)}
+        return {"shape": list(shape), **compare(sides, settings.runs, settings.threads, repeats=True)}
 
 
 def crf_entries(settings: Settings) -> list[Entry]:

@@ -143,7 +143,7 @@ def time_group(settings: Settings, shape: Sequence[int], passes: str, precision:
         text = with_precision(group_text(shape), precision)
         check = partial(check_results, tolerance=tolerance)
         sides = network_sides(settings, text, "", Path(scratch), passes, alone=True, check=check)
-        measured = compare(sides, settings.runs, settings.threads)
+        measured = compare(sides, settings.runs, settings.threads, repeats=True)
     return {"shape": list(shape), "pass": passes, "precision": precision, **measured}
 
 
@@ -169,7 +169,7 @@ def time_network(
         text, stock = text_format.MessageToString(fed), model == SCORES and not alone
         check = partial(check_results, branching=True)
         sides = network_sides(settings, text, inputs_of(fed), Path(scratch), passes, stock, alone, check)
-        measured = compare(sides, runs, settings.threads)
+        measured = compare(sides, runs, settings.threads, repeats=passes == FORWARD)
     return {"model": model, "pass": passes, "shape": list(shape), **measured}
 
 
@@ -191,7 +191,7 @@ def time_foreign(settings: Settings, model: str, passes: str, shape: tuple[int, 
     with TemporaryDirectory() as scratch:
         sides = network_sides(settings, text, inputs, Path(scratch), passes, check=check_whole_gradient)
         compared = {name: sides[name] for name in (CAFFE, PLAIN, PYTORCH) if name in sides}
-        measured = compare(compared, settings.runs, settings.threads)
+        measured = compare(compared, settings.runs, settings.threads, repeats=passes == FORWARD)
     return {"model": model, "pass": passes, "shape": list(shape), **measured}
 
 

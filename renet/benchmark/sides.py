@@ -24,6 +24,7 @@ PEER_REQUIREMENTS = (
     *("torch==2.13.0", "numpy==2.4.6", "pillow==13.0.0", "pydensecrf2==1.1"),
     *("onnxruntime==1.32.0", "openvino==2026.4.1"),
 )
+LEAST_MILLISECONDS = 200.0  # of a run whose work can be repeated
 PAUSE_SECONDS = 0.25  # idle threads of one library spin for a while, at the cost of the other's next run
 BFLOAT16_TOLERANCE = 0.3  # of results, relative to the largest value; it has 8 bits, and the weights are random
 TOLERANCE = 1e-3  # of results, relative to the largest value; the sides add in other orders
@@ -152,23 +153,28 @@ def started(sides: Mapping[str, Side], thread_count: int) -> Iterator[dict[str, 
         yield workers
 
 
-def in_turn(workers: Mapping[str, Worker], runs: int) -> Iterator[tuple[str, Worker, float]]:
-    """Run all workers in turn, once more than `runs`; yields of every run but the first its side and milliseconds."""
+def in_turn(workers: Mapping[str, Worker], runs: int, times: int = 1) -> Iterator[tuple[str, Worker, float]]:
+    """Run all workers in turn, once more than `runs`; yields of every run but the first its side and milliseconds.
+
+    Each run does the work so many times, and has the time of one.
+    """
     for number in range(runs + 1):
         for name, worker in workers.items():
             time.sleep(PAUSE_SECONDS)
-            milliseconds = worker.ask("run")["milliseconds"]
+            milliseconds = worker.ask("run", times=times)["milliseconds"]
             if number > 0:
                 yield name, worker, milliseconds
 
 
-def compare(sides: Mapping[str, Side], runs: int, thread_count: int) -> dict[str, Any]:
+def compare(sides: Mapping[str, Side], runs: int, thread_count: int, repeats: bool = False) -> dict[str, Any]:
     """Time all sides in turn, after one run of each that is not counted.
 
     Args:
         sides: by name; the first one's results are those that the others' are held to.
         runs: timed runs of each.
         thread_count: threads for every library.
+        repeats: the work may be done again with the same result: short work is, as often on each side, until a run
+            takes LEAST_MILLISECONDS on the fastest, for a single pass after a pause is that of a processor that wakes.
 
     Returns:
         `sides`: by name, milliseconds of every run, peak_mib, version and onednn; `differences`: by name of each side
@@ -179,7 +185,8 @@ def compare(sides: Mapping[str, Side], runs: int, thread_count: int) -> dict[str
     """
     with started(sides, thread_count) as workers:
         times: dict[str, list[float]] = {name: [] for name in workers}
-        for name, _, milliseconds in in_turn(workers, runs):
+        fastest = min(milliseconds for _, _, milliseconds in in_turn(workers, 1)) if repeats else LEAST_MILLISECONDS
+        for name, _, milliseconds in in_turn(workers, runs, max(1, round(LEAST_MILLISECONDS / fastest))):
             times[name].append(round(milliseconds, 3))
         results = {name: worker.ask("results") for name, worker in workers.items()}
         measured = {

@@ -66,11 +66,12 @@ class Timed:
     def __init__(self, task: Task, before: float) -> None:
         self._task, self._before = task, before
 
-    def run(self) -> dict[str, float]:
-        """One run's time."""
+    def run(self, times: int = 1) -> dict[str, float]:
+        """The time of one run, of so many that follow each other."""
         start = time.perf_counter()
-        self._results = self._task.run()
-        return {"milliseconds": (time.perf_counter() - start) * 1e3}
+        for _ in range(times):
+            self._results = self._task.run()
+        return {"milliseconds": (time.perf_counter() - start) * 1e3 / times}
 
     def results(self) -> dict[str, Any]:
         """Samples of the results, and the memory that the work took at most beyond the library."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -78,7 +81,7 @@ from renet.benchmark.tables import (
     section,
     triad_gigabytes,
 )
-from renet.benchmark.worker import sampled
+from renet.benchmark.worker import Timed, sampled
 from renet.common.document_blocks import block_pattern
 from renet.common.errors import UserError
 from renet.common.machine import multiplies_bfloat16
@@ -518,6 +521,43 @@ def caffe_side(folder: Path, text: str, caffe: Path | None = None) -> Side:
 
 INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: [1, 2, 3, 4] } } }\n'
 LSTM = 'layer { name: "x" type: "ReNetLSTM" bottom: "data" top: "x" renet_param { num_output: 0 } }'
+
+
+class Asked:
+    """A worker whose work takes so many milliseconds; counts how often it is done."""
+
+    ready: ClassVar = {"version": "1", "onednn": False}
+
+    def __init__(self, milliseconds: float) -> None:
+        self._milliseconds, self.times = milliseconds, []
+
+    def ask(self, do: str, times: int = 1) -> dict[str, Any]:
+        if do == "results":
+            return {"values": {}, "peak_mib": 1.0}
+        self.times.append(times)
+        return {"milliseconds": self._milliseconds}
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "repeats", "times"), [(20.0, True, 10), (500.0, True, 1), (150.0, True, 1), (20.0, False, 1)]
+)
+def test_short_work_is_repeated_as_often_on_each_side(
+    milliseconds: float, repeats: bool, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = {"ours": Asked(milliseconds), "theirs": Asked(1000.0)}
+    monkeypatch.setattr("renet.benchmark.sides.started", lambda *_: contextlib.nullcontext(workers))
+    monkeypatch.setattr("renet.benchmark.sides.PAUSE_SECONDS", 0)
+    side = Side("numpy", "kernel_tasks.Product", sys.executable, {})
+    compare(dict.fromkeys(workers, side), 3, 1, repeats)
+    for worker in workers.values():
+        assert worker.times == ([1, 1] if repeats else []) + [times] * 4
+
+
+def test_a_run_has_the_time_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr("renet.benchmark.worker.time.perf_counter", lambda: float(next(clock)))
+    work = SimpleNamespace(run=lambda: next(clock) and {})
+    assert Timed(work, 0.0).run(times=4)["milliseconds"] == 5000 / 4  # each run ticks once, and so does its end
 
 
 def test_dead_sides_are_told(tmp_path: Path) -> None:
