@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from caffe import blas_kernels
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
@@ -130,7 +131,7 @@ def network_sides(
     if settings.onednn and not alone:
         sides[PLAIN] = side({"CAFFE_ONEDNN": "0"})
     if stock and settings.stock:
-        sides[STOCK] = side({}, settings.stock, share=False)
+        sides[STOCK] = side(blas_kernels.variables(), settings.stock, share=False)  # as ours does by itself
     if settings.peer:
         sides[PYTORCH] = Side("torch", "network_tasks.PyTorchNetwork", settings.peer, job, check=check)
     return sides
