@@ -1,7 +1,7 @@
 // The ReNet sweeps for x86-64 whose products round their factors to bfloat16,
 // by AMX; the build compiles this file with the flags for it. Elsewhere the
 // file is empty.
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#if (defined(__AMX_BF16__) || defined(__AMXBF16__)) && defined(__AVX512BF16__)  // two compilers' names
 #define RENET_SET renet_amx
 #define RENET_VECTOR_BYTES 64
 #define RENET_PANEL_ROWS 16  // those of a tile
