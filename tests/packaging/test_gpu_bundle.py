@@ -102,15 +102,15 @@ def test_the_compilers_libraries_lie_apart(bundle: Path) -> None:
     assert not set(bundle_parts.COMPILER_LIBRARIES) & {file.name for file in (bundle / "lib").iterdir()}
 
 
-def test_what_a_left_out_library_reads_is_told(bundle: Path, tmp_path: Path) -> None:
-    """A map in GDAL's format, by its first bytes; a broken PNG is told by Caffe itself."""
+def test_what_only_a_left_out_library_reads_is_told(bundle: Path, tmp_path: Path) -> None:
+    """A map in GDAL's format, by its first bytes, and a broken PNG: Caffe tells both, and asks no library for the map."""
     assert json.loads((bundle / "manifest.json").read_text())["left_out"]
     listing, model = tmp_path / "list.txt", tmp_path / "net.prototxt"
     model.write_text(
         f'layer {{ name: "d" type: "ImageData" top: "d" top: "l" image_data_param {{ source: "{listing}" }} }}'
     )
     for name, content, words in (
-        ("map.ntf", b"NITF02.10" + bytes(400), "is left out of this bundle"),
+        ("map.ntf", b"NITF02.10" + bytes(400), "is in no format that is read"),
         ("broken.png", b"\x89PNG\r\n\x1a\n" + bytes(40), "Could not load"),
     ):
         (tmp_path / name).write_bytes(content)

@@ -9,8 +9,9 @@
 namespace caffe {
 
 /**
- * @brief An encoded image's pixels, or none where it cannot be decoded. One whose
- *        header says that it is huge ends the program before it is decoded.
+ * @brief An encoded image's pixels, or none where it cannot be decoded or is in
+ *        another format than those of the readers in Python. One whose header
+ *        says that it is huge ends the program before it is decoded.
  *
  * @param bytes the encoded image
  * @param flags OpenCV's

@@ -19,6 +19,31 @@ namespace {
 // As many as the readers in Python take, whose limit is Pillow's.
 const size_t MOST_PIXELS = 1024 * 1024 * 1024 / 4 / 3;
 
+/// Whether bytes have these at a place.
+bool BeginsWith(const std::string& bytes, const std::string& start, size_t at = 0) {
+  return bytes.size() >= at + start.size() && bytes.compare(at, start.size(), start) == 0;
+}
+
+/**
+ * @brief Whether bytes are in one of the formats that are read, by their first ones.
+ *
+ * OpenCV has readers of more, which its builds bring from libraries that are made
+ * for files of one's own: that of DICOM ends the process on some.
+ */
+bool IsInKnownFormat(const std::string& bytes) {
+  using std::literals::operator""s;
+  for (const std::string& start : {
+      "\xff\xd8\xff"s, "\x89PNG\r\n\x1a\n"s, "BM"s,           // JPEG, PNG, BMP
+      "II*\0"s, "MM\0*"s, "II+\0"s, "MM\0+"s,                  // TIFF, BigTIFF
+      "P1"s, "P2"s, "P3"s, "P4"s, "P5"s, "P6"s}) {              // PBM, PGM, PPM
+    if (BeginsWith(bytes, start)) { return true; }
+  }
+  if (BeginsWith(bytes, "RIFF") && BeginsWith(bytes, "WEBP", 8)) { return true; }
+  // OpenCV looks for DICOM's mark before it looks for JPEG 2000
+  return (BeginsWith(bytes, "\0\0\0\x0cjP  \r\n\x87\n"s) || BeginsWith(bytes, "\xff\x4f\xff\x51"s)) &&
+      !BeginsWith(bytes, "DICM", 128);
+}
+
 /**
  * @brief Memory for the pixels of one image. OpenCV asks for it when it has read
  *        the header alone, in any format: a small file that says that it is a
@@ -55,6 +80,11 @@ class PixelMemory : public cv::MatAllocator {
 cv::Mat DecodeBounded(const std::string& bytes, int flags,
     const std::string& what) {
   if (bytes.empty()) { return cv::Mat(); }
+  if (!IsInKnownFormat(bytes)) {
+    LOG(ERROR) << what << " is in no format that is read; expected JPEG, PNG, "
+        "TIFF, BMP, WebP, PPM or JPEG 2000";
+    return cv::Mat();
+  }
   CHECK_LE(bytes.size(), static_cast<size_t>(INT_MAX)) << what << " is too large";
   const PixelMemory memory(what);
   cv::Mat pixels;
