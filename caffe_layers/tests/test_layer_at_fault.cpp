@@ -211,6 +211,19 @@ TEST_F(LayerAtFaultTest, TestWindowsBeginWithinTheMap) {
   EXPECT_EQ(vector<int>({1, 1, 2, 2}), net.blob_by_name("out")->shape());
 }
 
+// A batch of none has as few positions as others may have: layers compute with height times width.
+TEST_F(LayerAtFaultTest, TestEmptyMapsOfHugeSize) {
+  NetParameter param;
+  google::protobuf::TextFormat::ParseFromString(
+      "layer { name: 'in' type: 'Input' top: 'data' input_param { shape { dim: 0 dim: 1 dim: 4 dim: 50000 } } } "
+      "layer { name: 'larger' type: 'Unpooling' bottom: 'data' top: 'out' unpooling_param { kernel_size: 1 stride: 20000 } }", &param);
+  EXPECT_DEATH(Net<float> net(param), "blob size exceeds INT_MAX[^\n]*\nin the set-up of layer 'larger' \\(Unpooling, TEST\\)");
+  Blob<float> empty;
+  EXPECT_DEATH(empty.Reshape({65536, 0, 32768}), "blob size exceeds INT_MAX");
+  empty.Reshape({65535, 0, 32768});
+  EXPECT_EQ(0, empty.count());
+}
+
 TEST_F(LayerAtFaultTest, TestOtherFailuresNameNoLayer) {
   LayerParameter layer;
   layer.set_name("inner");

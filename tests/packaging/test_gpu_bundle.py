@@ -103,7 +103,7 @@ def test_the_compilers_libraries_lie_apart(bundle: Path) -> None:
 
 
 def test_what_only_a_left_out_library_reads_is_told(bundle: Path, tmp_path: Path) -> None:
-    """A map in GDAL's format, by its first bytes, and a broken PNG: Caffe tells both, and asks no library for the map."""
+    """A map in GDAL's format, by its first bytes, and a broken PNG: Caffe tells both, without the library."""
     assert json.loads((bundle / "manifest.json").read_text())["left_out"]
     listing, model = tmp_path / "list.txt", tmp_path / "net.prototxt"
     model.write_text(
