@@ -22,7 +22,6 @@ from pathlib import Path
 
 from renet.common.command_line import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from renet.common.commands import as_typed
-from renet.common.errors import told
 from renet.common.progress import draws_bars
 from renet.runtime.worker_process import last_words
 
@@ -227,10 +226,9 @@ def _explain_death(
     with suppress(OSError):
         print(f"{as_typed(Path(sys.argv[0]).name)}: {reason}{where}", file=sys.stderr)
     if death.log is not None and on_death is not None:
-        try:
+        # where this fails, too, the reason has been told: a full disk, say
+        with suppress(OSError):
             on_death(death.log, "interrupted" if impatient else "failed", reason)
-        except OSError as error:
-            print(f"{as_typed(Path(sys.argv[0]).name)}: {told(error)}", file=sys.stderr)
     return status
 
 

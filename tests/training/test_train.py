@@ -569,6 +569,26 @@ def test_bad_input_is_told_in_one_line(unbroken: Path, scenes: Path, arguments: 
     assert not (scenes / "new").exists()
 
 
+def test_a_death_that_cannot_be_noted_is_told_in_one_line(tmp_path: Path) -> None:
+    """On a full disk, run.json takes no word either."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from renet.runtime.watched_process import watched\n"
+        "def work(environment):\n"
+        "    environment.log_to(Path(sys.argv[1]))\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "def note(*of_death):\n"
+        "    Path('/dev/full').write_text('of the death')\n"
+        "raise SystemExit(watched(work, note))\n"
+    )
+    done = subprocess.run([sys.executable, program, tmp_path / "log"], capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert "killed (signal 9)" in line
+    assert done.returncode == 137
+
+
 def test_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
