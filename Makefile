@@ -147,7 +147,9 @@ mpi: caffe ## training by several processes, on one machine or many, with mpirun
 	mpicxx=$(MPICXX)
 	[[ -n $$mpicxx ]] || mpicxx=$$(command -v mpicxx || echo .venv/bin/mpicxx)
 	command -v "$$mpicxx" >/dev/null || { echo "make: MPICXX=$$mpicxx: there is no such compiler" >&2; exit 2; }
-	quietly "the library that knows MPI, by $$mpicxx" mpi $(PYTHON) caffe_layers/scripts/mpi_library.py "$$mpicxx" build/cpu/lib/libcaffe_mpi.so
+	for folder in build/cpu $$(ls -d build/gpu 2>/dev/null); do
+	  quietly "the library that knows MPI, by $$mpicxx" mpi $(PYTHON) caffe_layers/scripts/mpi_library.py "$$mpicxx" $$folder/lib/libcaffe_mpi.so
+	done
 
 .PHONY: gpu
 gpu: venv ## Caffe with CUDA, cuDNN and NCCL, into build/gpu; CUDA_ARCHS="75 80 90" and CUDA_HOME choose

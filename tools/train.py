@@ -9,11 +9,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from renet.common.argument_types import whole_number
+from renet.common.argument_types import whole_number, whole_number_or
 from renet.common.command_line import run
 from renet.networks.trained_run import MEASURES, SNAPSHOTS
 from renet.runtime.builds import restart_with_gpu_build, training_asks_for_gpu
 from renet.runtime.watched_process import Work, watched
+from renet.training.ranks import ALL_GPUS
 from renet.training.run_folder import EVENTS
 from renet.training.session import TrainingSettings, death_noted, leave_ranks, perform
 from renet.weights.initial_weights import split_names
@@ -63,7 +64,12 @@ resumed, but for layers that docs/training.md lists.""",
     parser.add_argument(
         "--weights", metavar="FILE", help="start from this .caffemodel, by layers' names (several: FILE,FILE)"
     )
-    parser.add_argument("--gpu", type=whole_number(0), metavar="N", help="train on this GPU (default: on the CPU)")
+    parser.add_argument(
+        "--gpu",
+        type=whole_number_or(ALL_GPUS),
+        metavar="N",
+        help=f"train on this GPU (default: on the CPU); {ALL_GPUS}: with mpirun, each process on one",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the run's newest whole snapshot")
     parser.add_argument(
         "--keep", type=whole_number(1), default=3, metavar="N", help="keep the newest N snapshots (default 3)"

@@ -24,7 +24,8 @@
 enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorMemoryAllocation = 2,
-  cudaErrorCudartUnloading = 4
+  cudaErrorCudartUnloading = 4,
+  cudaErrorNotReady = 600
 };
 enum cudaMemcpyKind {
   cudaMemcpyHostToDevice = 1,
@@ -101,21 +102,30 @@ class Stream {
 /// A place in a stream; true when the stream has come there.
 class Marker {
  public:
+  typedef std::chrono::steady_clock Clock;
+
   Marker() : reached_(false) {}
   void Reach() {
     std::lock_guard<std::mutex> lock(mutex_);
     reached_ = true;
+    when_ = Clock::now();
     changed_.notify_all();
   }
   void Wait() {
     std::unique_lock<std::mutex> lock(mutex_);
     changed_.wait(lock, [this]() { return reached_; });
   }
+  bool IsReached() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return reached_;
+  }
+  Clock::time_point when() const { return when_; }
 
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
   bool reached_;
+  Clock::time_point when_;
 };
 
 /// The marker of the last record; one that was never recorded has none.
@@ -236,6 +246,15 @@ inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event,
     unsigned /* flags */) {
   const caffe::emulation::Event marker = *event;
   if (marker) { EmulatedStream(stream)->Put([marker]() { marker->Wait(); }); }
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return !*event || (*event)->IsReached() ? cudaSuccess : cudaErrorNotReady;
+}
+inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin,
+    cudaEvent_t end) {
+  *milliseconds = std::chrono::duration<float, std::milli>(
+      (*end)->when() - (*begin)->when()).count();
   return cudaSuccess;
 }
 inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {

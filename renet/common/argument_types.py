@@ -21,6 +21,17 @@ def whole_number(least: int) -> Callable[[str], int]:
     return parse
 
 
+def whole_number_or(word: str) -> Callable[[str], int | str]:
+    """Make an argparse type: a whole number of 0 or more, or this word."""
+
+    def parse(text: str) -> int | str:
+        if text != word and not text.isdecimal():
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number, and not {word!r}")
+        return word if text == word else int(text)
+
+    return parse
+
+
 def part_of_size(text: str) -> float:
     """Read a factor over 0 and up to 1."""
     return _number(text, lambda scale: 0 < scale <= 1, "no factor over 0 and up to 1")

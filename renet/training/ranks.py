@@ -18,6 +18,8 @@ from caffe.proto import caffe_pb2
 from renet.common.command_line import EXIT_BAD_INPUT
 from renet.common.errors import UserError, is_of_the_system, told
 
+ALL_GPUS = "all"  # in place of a GPU's number: each rank takes its own
+
 # What ends all ranks alike the first one says; another one that has something else to say waits so long.
 SECONDS_FOR_THE_FIRST = 3.0
 # Data layers whose batches the ranks divide, and their parameters; the first also divide tests
@@ -72,6 +74,23 @@ class Ranks:
     def waited_seconds(self) -> float:
         """How long this process has waited for others so far."""
         return 0.0 if self.group is None else self.group.waited_seconds
+
+    def choose_gpu(self, asked: int | str) -> int:
+        """Choose this rank's GPU: the one that is asked for, or of all, the one of its number on its machine.
+
+        Raises:
+            UserError: a machine has more ranks than GPUs, or this process trains alone and is to take all.
+        """
+        if self.group is None and asked == ALL_GPUS:
+            raise UserError(
+                "--gpu all is for several processes, which take a GPU each: mpirun -n 4 ... tools/train.py --gpu all"
+            )
+        if self.group is None:
+            return int(asked)
+        try:
+            return self.group.choose_gpu([] if asked == ALL_GPUS else [asked])
+        except RuntimeError as error:
+            raise UserError(str(error)) from None
 
     def names(self) -> list[str]:
         """Each rank with its machine, in words."""

@@ -25,7 +25,7 @@ from renet.runtime.python_layers import check_python_layers
 from renet.runtime.watched_process import Work
 from renet.training.files import SOLVER, TrainingFiles
 from renet.training.loop import Training
-from renet.training.ranks import Ranks, check_batches
+from renet.training.ranks import ALL_GPUS, Ranks, check_batches
 from renet.training.resumption import starts_again
 from renet.training.run_folder import EVENTS, LOG, RunFolder, SilentRunFolder, note_death
 from renet.training.run_state import TrainingResult
@@ -44,7 +44,7 @@ class TrainingSettings:
         iterations: in place of the solver's max_iter.
         seed: of weights and samples, in place of the solver's.
         weights: files to start from, by layers' names; none: those that the solver names.
-        gpu: device number; None: as the solver says.
+        gpu: device number, or `ALL_GPUS`, one for each process; None: as the solver says.
         resume: go on from the run's newest whole snapshot.
         keep: how many snapshots stay.
         keep_best: the score whose best test keeps its snapshot, too, of `MEASURES`; None: as the resumed run has it.
@@ -57,7 +57,7 @@ class TrainingSettings:
     iterations: int | None = None
     seed: int | None = None
     weights: tuple[Path, ...] = ()
-    gpu: int | None = None
+    gpu: int | str | None = None
     resume: bool = False
     keep: int = 3
     keep_best: str | None = None
@@ -98,10 +98,8 @@ def begin(
     Raises:
         UserError: as of `open_run`; or several processes cannot train this.
     """
-    folder, files = open_run(settings)
+    folder, files = open_run(settings, ranks)
     if ranks.size > 1:
-        if trains_on_gpu(files.solver):
-            raise UserError("several processes train together on the CPU only")
         check_batches(files.training_layers, ranks.size)
     restore = newest_snapshot(folder, files.solver.type) if settings.resume else None
     folder.iteration = restore.iteration if restore else 0
@@ -135,6 +133,7 @@ def follow(settings: TrainingSettings, work: Work, ranks: Ranks) -> TrainingResu
     folder = SilentRunFolder(Path(begun["folder"]))
     with ranks.errors_named(), scratch_folder() as scratch:
         files = TrainingFiles.read(folder.path / SOLVER, own=True)
+        _choose_gpu(settings, files.solver, ranks)
         folder.begin({})
         restore = None
         if begun["iteration"] is not None:
@@ -227,7 +226,7 @@ def find_weights(settings: TrainingSettings, solver: caffe_pb2.SolverParameter) 
     return list(map(path_for_caffe, files))
 
 
-def open_run(settings: TrainingSettings) -> tuple[RunFolder, TrainingFiles]:
+def open_run(settings: TrainingSettings, ranks: Ranks) -> tuple[RunFolder, TrainingFiles]:
     """The run's folder, held, and its files: the run's own copies where it is resumed.
 
     Raises:
@@ -266,11 +265,7 @@ def open_run(settings: TrainingSettings) -> tuple[RunFolder, TrainingFiles]:
     _choose_best(settings, folder, files)
     if settings.iterations is not None:
         files.solver.max_iter = settings.iterations
-    if settings.gpu is not None:
-        files.solver.solver_mode = caffe_pb2.SolverParameter.GPU
-        files.solver.device_id = settings.gpu
-    if trains_on_gpu(files.solver):
-        check_gpu(files.solver.device_id)
+    _choose_gpu(settings, files.solver, ranks)
     for layers in (files.training_layers, *(test.layers for test in files.tests)):
         check_python_layers(layers)
     folder.open()
@@ -279,6 +274,20 @@ def open_run(settings: TrainingSettings) -> tuple[RunFolder, TrainingFiles]:
         print(place, file=sys.stderr)
     files.write(folder.path, prefix)
     return folder, files
+
+
+def _choose_gpu(settings: TrainingSettings, solver: caffe_pb2.SolverParameter, ranks: Ranks) -> None:
+    """Let the solver, where it is to train on a GPU, name this process's.
+
+    Raises:
+        UserError: there is none for it, or it cannot be used.
+    """
+    if settings.gpu is not None:
+        solver.solver_mode = caffe_pb2.SolverParameter.GPU
+    if trains_on_gpu(solver):
+        named = solver.device_id if ranks.size == 1 else ALL_GPUS
+        solver.device_id = ranks.choose_gpu(named if settings.gpu is None else settings.gpu)
+        check_gpu(solver.device_id)
 
 
 def _choose_best(settings: TrainingSettings, folder: RunFolder, files: TrainingFiles) -> None:

@@ -527,3 +527,25 @@ def test_a_signal_while_the_processes_agree_counts_the_next_time() -> None:
     assert not Training.is_stopped(training)
     assert Training.is_stopped(training)
     assert work.stop == signal.SIGTERM
+
+
+def test_a_gpu_that_no_process_has(scenes: Path) -> None:
+    folder = with_settings(scenes, "no_gpu")
+    cases = {
+        "caffe: rank": [CAFFE, "train", "-solver", folder / "solver.prototxt", "-gpu", "all"],
+        "train.py: GPU 0 cannot be used": [*TRAIN, "--solver", folder / "solver.prototxt", "--gpu", "all"],
+    }
+    for start, command in cases.items():
+        # the builds for a GPU are where there may be one
+        done = call(2, *command, cwd=scenes, CUDA_VISIBLE_DEVICES="", PYTHONPATH=str(CAFFE.parents[1] / "python"))
+        assert done.returncode == FAILED, done.stderr
+        lines = [line for line in done.stderr.splitlines() if "GPU 0" in line]
+        assert lines and lines[0].startswith(start), done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_all_gpus_are_for_several_processes(scenes: Path) -> None:
+    done = call(0, *TRAIN, "--solver", scenes / "net" / "solver.prototxt", "--gpu", "all", cwd=scenes)
+    assert done.returncode == FAILED
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("train.py: --gpu all is for several processes, which take a GPU each: mpirun -n 4")

@@ -13,6 +13,8 @@ namespace caffe {
 /// @param layer a BatchNorm
 template <typename Dtype>
 void AverageOverBatch(const LayerParameter& layer, int count, Dtype* values);
+template <typename Dtype>
+void AverageOverBatch(const LayerParameter& layer, Blob<Dtype>* values);
 
 /**
  * @brief Adds a training pass's statistics to the running ones of a BatchNorm.
@@ -30,6 +32,11 @@ void AverageOverBatch(const LayerParameter& layer, int count, Dtype* values);
 template <typename Dtype>
 void AddToRunning(const LayerParameter& layer, int count, const Dtype* mean,
     const Dtype* variance, const vector<shared_ptr<Blob<Dtype> > >& running);
+/// The same, which without other ranks leaves on the GPU what is there.
+template <typename Dtype>
+void AddToRunning(const LayerParameter& layer, int count,
+    const Blob<Dtype>& mean, const Blob<Dtype>& variance,
+    const vector<shared_ptr<Blob<Dtype> > >& running);
 
 }  // namespace caffe
 

@@ -34,6 +34,8 @@ class CollectiveQueue {
 
   int rank() const { return collective_->rank(); }
   int size() const { return collective_->size(); }
+  /// The name of the machine of a rank.
+  std::string host(int rank) const { return collective_->host(rank); }
   /// A rank and its machine, in words.
   std::string Name(int rank) const;
   [[noreturn]] void Abort(int status);
@@ -71,6 +73,8 @@ class CollectiveQueue {
   /// Seconds that the asking thread has waited so far: what of communication
   /// was not hidden behind computation, the waiting for slower ranks included.
   double waited_seconds() const { return waited_seconds_; }
+  /// Adds what it has waited for something that other means exchange.
+  void AddWaited(double seconds) { waited_seconds_ += seconds; }
 
  private:
   void Post(size_t bytes, const std::function<void()>& job);

@@ -8,6 +8,7 @@
 #include "caffe/blob.hpp"
 #include "caffe/distributed/collective_queue.hpp"
 #include "caffe/distributed/exchange_plan.hpp"
+#include "caffe/distributed/nccl_averages.hpp"
 #include "caffe/net.hpp"
 #include "caffe/solver.hpp"
 
@@ -19,7 +20,8 @@ namespace caffe {
  *
  * While backward still goes on, what it has finished is on its way
  * (ExchangePlan). With iter_size above 1 that is so in an iteration's last pass,
- * once for all of them.
+ * once for all of them. Between GPUs NCCL carries it; ranks that share a GPU,
+ * which NCCL refuses, send all after backward, by the processor's memory.
  *
  * Now and then the ranks compare checksums of their weights: where they differ
  * the training ends, and the rank that differs from the first is named.
@@ -47,11 +49,16 @@ class GradientExchange : public Solver<Dtype>::Callback,
 
   void ShareWeights();
   void MoveGradients();
+  void Send(const ExchangePlan::Bucket& bucket);
+  void Await();
 
   Solver<Dtype>* const solver_;
   CollectiveQueue* const ranks_;
   std::unique_ptr<ExchangePlan> plan_;
   Blob<Dtype> gradients_;  ///< the plan's buffer
+#ifdef USE_NCCL
+  std::unique_ptr<NcclAverages<Dtype> > nccl_;
+#endif
   size_t next_bucket_;
   int passes_left_;        ///< of backward in this iteration
 

@@ -20,6 +20,10 @@ namespace caffe {
  */
 std::unique_ptr<CollectiveQueue> JoinRanks(std::string* fault);
 
+/// How long a rank waits for another one: what CAFFE_MPI_SECONDS says, which
+/// JoinRanks has looked at.
+double SecondsOfPatience();
+
 /// The file of libcaffe.so.
 std::string LibraryOfCaffe();
 

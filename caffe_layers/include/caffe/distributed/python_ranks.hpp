@@ -3,7 +3,9 @@
 
 #include <boost/python.hpp>
 
+#include <algorithm>
 #include <memory>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -12,6 +14,8 @@
 #include "caffe/distributed/gradient_exchange.hpp"
 #include "caffe/distributed/launch.hpp"
 #include "caffe/distributed/rank_comparison.hpp"
+#include "caffe/distributed/rank_gpus.hpp"
+#include "caffe/gpu/gpu_device.hpp"
 
 namespace caffe {
 
@@ -58,6 +62,22 @@ class PythonRanks {
     return sums;
   }
 
+  /// The one of these GPUs, [] of all that are visible, that is this rank's.
+  int ChooseGpu(const boost::python::list& numbers) const {
+    std::vector<int> gpus;
+    for (int i = 0; i < boost::python::len(numbers); ++i) {
+      gpus.push_back(boost::python::extract<int>(numbers[i]));
+    }
+    if (gpus.empty()) {
+      // where there is none the first is asked for, whose absence is told
+      gpus.resize(std::max(1, GpuCount()));
+      std::iota(gpus.begin(), gpus.end(), 0);
+    }
+    const std::string fault = caffe::ChooseGpu(*queue_, &gpus);
+    if (!fault.empty()) { throw std::runtime_error(fault); }
+    return gpus[0];
+  }
+
   /// FindDifference's line.
   std::string FindDifferenceOfText(const std::string& what,
       const std::string& own) {
@@ -102,6 +122,7 @@ class PythonRanks {
         .def("name", &PythonRanks::Name)
         .def("sum_integers", &PythonRanks::Sum<int64_t>)
         .def("sum_floats", &PythonRanks::Sum<double>)
+        .def("choose_gpu", &PythonRanks::ChooseGpu)
         .def("difference", &PythonRanks::FindDifferenceOfText)
         .def("difference_of_solver", &PythonRanks::FindDifferenceOfSolver)
         .def("difference_of_data", &PythonRanks::FindDifferenceOfNet)

@@ -16,6 +16,24 @@ void AverageOverBatch(const LayerParameter& layer, int count, Dtype* values) {
 }
 
 template <typename Dtype>
+void AverageOverBatch(const LayerParameter& layer, Blob<Dtype>* values) {
+  // what is on the GPU comes here only where there is somebody to send it to
+  if (RanksOf(layer.phase(), layer.batch_norm_param().scope()) != NULL) {
+    AverageOverBatch(layer, values->count(), values->mutable_cpu_data());
+  }
+}
+
+namespace {
+
+/// What makes the variance of so many samples an unbiased one.
+template <typename Dtype>
+Dtype Unbiased(int64_t samples) {
+  return samples > 1 ? Dtype(samples) / (samples - 1) : 1;
+}
+
+}  // namespace
+
+template <typename Dtype>
 void AddToRunning(const LayerParameter& layer, int count, const Dtype* mean,
     const Dtype* variance, const vector<shared_ptr<Blob<Dtype> > >& running) {
   const bool is_local = layer.batch_norm_param().scope() == LOCAL;
@@ -23,8 +41,8 @@ void AddToRunning(const LayerParameter& layer, int count, const Dtype* mean,
   const int parts = ranks == NULL ? 1 : ranks->size();
   const int channels = running[0]->count();
   const Dtype stays = layer.batch_norm_param().moving_average_fraction();
-  const int64_t samples = static_cast<int64_t>(count) * (is_local ? 1 : parts);
-  const Dtype unbiased = samples > 1 ? Dtype(samples) / (samples - 1) : 1;
+  const Dtype unbiased =
+      Unbiased<Dtype>(static_cast<int64_t>(count) * (is_local ? 1 : parts));
   const int passes = is_local ? parts : 1;
   for (int pass = 0; pass < passes; ++pass) {
     Dtype* const number = running[2]->mutable_cpu_data();
@@ -51,6 +69,25 @@ void AddToRunning(const LayerParameter& layer, int count, const Dtype* mean,
   }
 }
 
+template <typename Dtype>
+void AddToRunning(const LayerParameter& layer, int count,
+    const Blob<Dtype>& mean, const Blob<Dtype>& variance,
+    const vector<shared_ptr<Blob<Dtype> > >& running) {
+#ifndef CPU_ONLY
+  if (Caffe::mode() == Caffe::GPU && RanksOf(layer.phase()) == NULL) {
+    const Dtype stays = layer.batch_norm_param().moving_average_fraction();
+    Dtype* const number = running[2]->mutable_cpu_data();
+    *number = *number * stays + 1;
+    caffe_gpu_axpby(mean.count(), Dtype(1), mean.gpu_data(), stays,
+        running[0]->mutable_gpu_data());
+    caffe_gpu_axpby(variance.count(), Unbiased<Dtype>(count),
+        variance.gpu_data(), stays, running[1]->mutable_gpu_data());
+    return;
+  }
+#endif
+  AddToRunning(layer, count, mean.cpu_data(), variance.cpu_data(), running);
+}
+
 template void AverageOverBatch(const LayerParameter& layer, int count,
     float* values);
 template void AverageOverBatch(const LayerParameter& layer, int count,
@@ -60,6 +97,16 @@ template void AddToRunning(const LayerParameter& layer, int count,
     const vector<shared_ptr<Blob<float> > >& running);
 template void AddToRunning(const LayerParameter& layer, int count,
     const double* mean, const double* variance,
+    const vector<shared_ptr<Blob<double> > >& running);
+template void AverageOverBatch(const LayerParameter& layer,
+    Blob<float>* values);
+template void AverageOverBatch(const LayerParameter& layer,
+    Blob<double>* values);
+template void AddToRunning(const LayerParameter& layer, int count,
+    const Blob<float>& mean, const Blob<float>& variance,
+    const vector<shared_ptr<Blob<float> > >& running);
+template void AddToRunning(const LayerParameter& layer, int count,
+    const Blob<double>& mean, const Blob<double>& variance,
     const vector<shared_ptr<Blob<double> > >& running);
 
 }  // namespace caffe

@@ -45,7 +45,7 @@ void CollectiveQueue::SetCurrent(CollectiveQueue* queue) {
 
 string CollectiveQueue::Name(int rank) const {
   std::ostringstream name;
-  name << "rank " << rank << " (" << collective_->host(rank) << ")";
+  name << "rank " << rank << " (" << host(rank) << ")";
   return name.str();
 }
 

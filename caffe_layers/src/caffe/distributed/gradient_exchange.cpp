@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "caffe/distributed/rank_comparison.hpp"
+#include "caffe/distributed/rank_gpus.hpp"
 #include "caffe/util/hash_bytes.hpp"
 
 namespace caffe {
@@ -37,9 +38,15 @@ GradientExchange<Dtype>::GradientExchange(Solver<Dtype>* solver,
     : solver_(solver), ranks_(ranks),
       plan_(new ExchangePlan(ParametersOf(*solver->net()), sizeof(Dtype))),
       next_bucket_(0), passes_left_(0) {
-  CHECK(Caffe::mode() == Caffe::CPU)
-      << "several processes train together on the CPU only";
   ranks_->set_iteration(solver_->iter());
+  if (Caffe::mode() == Caffe::GPU) {
+    const bool is_own = HaveGpusOfTheirOwn(ranks_);
+#ifdef USE_NCCL
+    if (is_own) { nccl_.reset(new NcclAverages<Dtype>(ranks_)); }
+#endif
+    LOG_IF(WARNING, !is_own && ranks_->rank() == 0) << "processes share a GPU: "
+        "their gradients take the way by the processor's memory";
+  }
   ShareWeights();
   MoveGradients();
   solver_->add_callback(this);
@@ -60,13 +67,53 @@ template <typename Dtype>
 void GradientExchange<Dtype>::MoveGradients() {
   if (plan_->count() == 0) { return; }
   gradients_.Reshape(vector<int>(1, plan_->count()));
-  Dtype* const buffer = gradients_.mutable_cpu_data();
+  const bool on_gpu = Caffe::mode() == Caffe::GPU;
+  Dtype* const buffer =
+      on_gpu ? gradients_.mutable_gpu_data() : gradients_.mutable_cpu_data();
   for (const ExchangePlan::Place& place : plan_->places()) {
     Blob<Dtype>* parameter = solver_->net()->learnable_params()[place.parameter];
-    caffe_copy(parameter->count(), parameter->cpu_diff(), buffer + place.first);
-    parameter->diff()->set_cpu_data(buffer + place.first);
-    parameter->diff()->Expose();
+    Dtype* const own = buffer + place.first;
+    if (on_gpu) {
+      caffe_copy(parameter->count(), parameter->gpu_diff(), own);
+      parameter->diff()->set_gpu_data(own);
+    } else {
+      caffe_copy(parameter->count(), parameter->cpu_diff(), own);
+      parameter->diff()->set_cpu_data(own);
+      parameter->diff()->Expose();
+    }
   }
+}
+
+template <typename Dtype>
+void GradientExchange<Dtype>::Send(const ExchangePlan::Bucket& bucket) {
+  if (Caffe::mode() == Caffe::CPU) {
+    ranks_->AverageLater(gradients_.mutable_cpu_data() + bucket.first,
+        bucket.count);
+    return;
+  }
+#ifdef USE_NCCL
+  if (nccl_) {
+    nccl_->AverageLater(gradients_.mutable_gpu_data() + bucket.first,
+        bucket.count);
+  }
+#endif
+}
+
+template <typename Dtype>
+void GradientExchange<Dtype>::Await() {
+#ifdef USE_NCCL
+  if (nccl_) {
+    ranks_->AddWaited(nccl_->Wait());
+    return;
+  }
+#endif
+  if (Caffe::mode() == Caffe::GPU && plan_->count() > 0) {
+    gradients_.mutable_gpu_data();  // what backward has written is the newest
+    ranks_->Average(gradients_.mutable_cpu_data(), plan_->count());
+    gradients_.gpu_data();
+    return;
+  }
+  ranks_->Wait();
 }
 
 template <typename Dtype>
@@ -82,9 +129,7 @@ void GradientExchange<Dtype>::run(int layer) {
     const vector<ExchangePlan::Bucket>& buckets = plan_->buckets();
     for (; next_bucket_ < buckets.size() &&
         buckets[next_bucket_].ready_after >= layer; ++next_bucket_) {
-      ranks_->AverageLater(
-          gradients_.mutable_cpu_data() + buckets[next_bucket_].first,
-          buckets[next_bucket_].count);
+      Send(buckets[next_bucket_]);
     }
   }
   if (layer == 0) { --passes_left_; }
@@ -92,7 +137,7 @@ void GradientExchange<Dtype>::run(int layer) {
 
 template <typename Dtype>
 void GradientExchange<Dtype>::on_gradients_ready() {
-  ranks_->Wait();
+  Await();
   if (solver_->iter() % ITERATIONS_BETWEEN_COMPARISONS == 0) {
     CompareWeights();
   }

@@ -53,6 +53,11 @@ string LibraryOfCaffe() {
   return is_found ? info.dli_fname : "libcaffe.so";
 }
 
+double SecondsOfPatience() {
+  const char* const seconds = std::getenv(SECONDS);
+  return seconds == NULL ? DEFAULT_SECONDS : std::atof(seconds);
+}
+
 std::unique_ptr<CollectiveQueue> JoinRanks(string* fault) {
   const int wanted = StartedTogether();
   if (wanted == 1) { return NULL; }
@@ -71,10 +76,9 @@ std::unique_ptr<CollectiveQueue> JoinRanks(string* fault) {
     *fault = file + ": is of another build; run `make mpi` again";
     return NULL;
   }
-  const char* const seconds = std::getenv(SECONDS);
-  const double limit = seconds == NULL ? DEFAULT_SECONDS : std::atof(seconds);
+  const double limit = SecondsOfPatience();
   if (!(limit > 0)) {
-    *fault = string(SECONDS) + "=" + seconds + ": expected a number of seconds "
+    *fault = string(SECONDS) + "=" + std::getenv(SECONDS) + ": expected a number of seconds "
         "that one process waits for another, over 0";
     return NULL;
   }

@@ -14,6 +14,7 @@
 
 #include "caffe/data/lmdb_reader.hpp"
 #include "caffe/distributed/launch.hpp"
+#include "caffe/gpu/gpu_precision.hpp"
 #include "caffe/util/hash_bytes.hpp"
 
 namespace caffe {
@@ -124,6 +125,7 @@ string DescribeSolver(SolverParameter param) {
   param.clear_test_net();
   param.clear_snapshot_prefix();
   param.clear_weights();
+  param.clear_device_id();
   return param.DebugString();
 }
 
@@ -174,6 +176,8 @@ string FindDifference(Solver<Dtype>* solver, CollectiveQueue* ranks) {
   for (const Net<Dtype>* net : nets) { layers += DescribeLayers(*net); }
   const std::pair<const char*, string> alike[] = {
       {"library libcaffe.so", DescribeFile(LibraryOfCaffe())},
+      {"processor (-gpu)", Caffe::mode() == Caffe::CPU ? "CPU" :
+          AllowTF32() ? "GPU, CAFFE_ALLOW_TF32=1" : "GPU"},
       {"solver", DescribeSolver(solver->param())},
       {"network", layers},
       {"iteration to go on from", std::to_string(solver->iter())},
