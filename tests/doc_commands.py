@@ -24,7 +24,7 @@ OTHERS = {".", "cd", "cp", "git", "ln", "mkdir", "pip", "tar", "tee", "tensorboa
 OTHERS_OPTIONS = {
     *("--build-arg", "--gpus", "--ipc", "--mount", "--rm", "--stop-timeout", "--user", "--userns", "--help"),
     *("--port", "--logdir"),
-    *("--array", "--sshlogin", "--workdir"),
+    *("--array", "--gpus-per-task", "--sshlogin", "--workdir"),
     *("--bind-to", "--oversubscribe", "--allow-run-as-root", "--mca", "--mpi", "--signal"),
 }
 # What a script calls the function that makes its command line.
