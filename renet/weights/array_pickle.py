@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,20 @@ class _Unpickler(pickle.Unpickler):
             ) from None
 
 
+def _check_sizes(content: bytes) -> None:
+    """Look whether every part of the pickle is in there as long as it says to be, before any memory is asked for: a few
+    bytes may name a place in the unpickler's list of parts that takes gigabytes.
+
+    Raises:
+        ValueError: it is not, or the pickle is cut.
+    """
+    for opcode, argument, _position in pickletools.genops(content):
+        if "PUT" in opcode.name and argument > len(content):
+            raise pickle.UnpicklingError(f"it numbers a part of its {len(content)} bytes {argument}")
+        if opcode.name == "BYTEARRAY8":
+            raise pickle.UnpicklingError("it holds bytes that may change")
+
+
 def read_array_pickle(content: bytes, where: str) -> ArrayTree:
     """Read the arrays of a pickle: dictionaries, one in another, whose keys are text and whose ends are arrays of
     floats.
@@ -82,14 +97,18 @@ def read_array_pickle(content: bytes, where: str) -> ArrayTree:
         UserError: no whole pickle, or one that names or holds anything else; says what.
     """
     try:
-        return _tree(_Unpickler(io.BytesIO(content)).load())
+        _check_sizes(content)
+        return _tree(_Unpickler(io.BytesIO(content)).load(), set())
     except Exception as error:  # a broken pickle ends in errors of many kinds
         raise UserError(f"{where}: not a pickle of arrays ({first_line(error)})") from None
 
 
-def _tree(loaded: object) -> ArrayTree:
+def _tree(loaded: object, seen: set[int]) -> ArrayTree:
     if not isinstance(loaded, dict):
         raise pickle.UnpicklingError(f"it holds {type(loaded).__name__}, not dictionaries of arrays")
+    if id(loaded) in seen:  # with itself or with others; twice at each of thirty depths would be a thousand million
+        raise pickle.UnpicklingError("it holds one dictionary in several places")
+    seen.add(id(loaded))
     tree: ArrayTree = {}
     for key, value in loaded.items():
         if not isinstance(key, str):
@@ -97,5 +116,5 @@ def _tree(loaded: object) -> ArrayTree:
         if isinstance(value, _Array) and value.value is not None:
             tree[key] = value.value
         else:
-            tree[key] = _tree(value)
+            tree[key] = _tree(value, seen)
     return tree

@@ -142,6 +142,33 @@ def test_broken_pickles_are_told() -> None:
             read_array_pickle(broken, "here")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x04}r\xef\xbe\xad\xde.", "numbers a part of its 9 bytes 3735928559"),  # LONG_BINPUT
+        (b"}p3735928559\n.", "numbers a part of its 14 bytes 3735928559"),  # PUT
+        (b"\x80\x05\x96" + bytes([0, 0, 0, 0, 1, 0, 0, 0]) + b".", "expected 4294967296 bytes"),  # BYTEARRAY8
+        (pickle.dumps({"a": bytearray(3)}, protocol=5), "bytes that may change"),
+    ],
+    ids=["LONG_BINPUT", "PUT", "BYTEARRAY8", "bytearray"],
+)
+def test_a_pickle_cannot_ask_for_memory_that_its_bytes_are_no_reason_for(content: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_array_pickle(content, "here")
+
+
+def test_dictionaries_in_several_places_are_refused() -> None:
+    """At each of thirty depths twice: a billion ways to the end, in a few hundred bytes."""
+    many: dict[str, object] = {}
+    for _ in range(30):
+        many = {"a": many, "b": many}
+    itself: dict[str, object] = {}
+    itself["a"] = itself
+    for content in (many, itself):
+        with pytest.raises(UserError, match="one dictionary in several places"):
+            read_array_pickle(pickled(content), "here")
+
+
 # ------------------------------------------------------------------------------------------------------- conversion
 
 
