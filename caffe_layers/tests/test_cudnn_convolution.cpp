@@ -12,6 +12,9 @@
 #include "caffe/layer_factory.hpp"
 #include "caffe/layers/cudnn_conv_layer.hpp"
 #include "caffe/layers/cudnn_deconv_layer.hpp"
+#include "caffe/net.hpp"
+#include "caffe/util/layer_fusion.hpp"
+#include "google/protobuf/text_format.h"
 
 #include "caffe/test/test_caffe_main.hpp"
 
@@ -148,6 +151,42 @@ TYPED_TEST(CudnnConvolutionGPUTest, ADilatedLayerIsCudnnsByDefault) {
       LayerRegistry<TypeParam>::CreateLayer(param);
   EXPECT_TRUE(dynamic_cast<CuDNNConvolutionLayer<TypeParam>*>(layer.get()) !=
               nullptr);
+}
+
+// A ReLU in place is done along with the bias, where nobody looks between them.
+TEST(CudnnFusionGPUTest, AReluInPlaceIsDoneAlong) {
+  class Onlooker : public Net<float>::Callback {
+   public:
+    virtual void run(int /* layer */) {}
+  };
+  Caffe::set_mode(Caffe::GPU);
+  for (const char* type : {"Convolution", "Deconvolution"}) {
+    for (const char* bias : {"true", "false"}) {
+      const std::string text =
+          "state { phase: TEST } "
+          "layer { name: 'in' type: 'Input' top: 'data' input_param { shape { "
+          "dim: 2 dim: 3 dim: 17 dim: 12 } } } layer { name: 'conv' type: '" +
+          std::string(type) + "' bottom: 'data' top: 'conv' "
+          "convolution_param { num_output: 5 kernel_size: 3 bias_term: " +
+          bias + " weight_filler { type: 'msra' } bias_filler { type: "
+          "'gaussian' } } } layer { name: 'relu' type: 'ReLU' bottom: 'conv' "
+          "top: 'conv' }";
+      NetParameter param;
+      CHECK(google::protobuf::TextFormat::ParseFromString(text, &param));
+      Net<float> net(param);
+      Blob<float>* const data = net.input_blobs()[0];
+      FillRandomly(data->mutable_cpu_data(), data->count());
+      EXPECT_EQ(1, FuseFollowers(net, 1, 2)) << type;
+      const Blob<float>& result = *net.Forward()[0];
+      const std::vector<float> fused(result.cpu_data(),
+          result.cpu_data() + result.count());
+      Onlooker onlooker;
+      net.add_before_forward(&onlooker);
+      net.Forward();
+      ExpectNear(result.cpu_data(), fused.data(), result.count(), type);
+      EXPECT_EQ(0, *std::min_element(fused.begin(), fused.end()));
+    }
+  }
 }
 
 }  // namespace caffe

@@ -14,9 +14,9 @@
 #include "caffe/layer_factory.hpp"
 #include "caffe/layers/onednn_conv_layer.hpp"
 #include "caffe/net.hpp"
-#include "caffe/onednn/fusion.hpp"
 #include "caffe/onednn/onednn.hpp"
 #include "caffe/onednn/sub_images.hpp"
+#include "caffe/util/layer_fusion.hpp"
 
 #include "caffe/test/test_caffe_main.hpp"
 
@@ -151,7 +151,8 @@ class Pair {
   }
 
   // Forward and backward on new noise; then compares every result and gradient.
-  void Run(double tolerance) {
+  void Run(double tolerance) { Run(tolerance, tolerance); }
+  void Run(double tolerance, double tolerance_of_gradients) {
     FillNoise(net->input_blobs()[0]);
     Convert(*net->input_blobs()[0], reference->input_blobs()[0]);
     net->ClearParamDiffs();
@@ -171,10 +172,10 @@ class Pair {
     net->Backward();
     reference->Backward();
     Compare("data's gradient", *net->input_blobs()[0],
-        *reference->input_blobs()[0], tolerance);
+        *reference->input_blobs()[0], tolerance_of_gradients);
     for (size_t i = 0; i < net->params().size(); ++i) {
       Compare("parameter " + std::to_string(i) + "'s gradient",
-          *net->params()[i], *reference->params()[i], tolerance);
+          *net->params()[i], *reference->params()[i], tolerance_of_gradients);
     }
   }
 
@@ -383,10 +384,12 @@ TEST_F(OneDNNLayersTest, MapsInBlocksEqualDoublePrecision) {
       Pair pair(Mixed(channels), {2, 3, 13, 11}, phase);
       FillStatistics(*pair.net);
       FillStatistics(*pair.reference);
-      pair.Run(1e-4);
-      pair.Run(1e-4);
+      // rounding, which hangs on the number of threads, decides some ReLUs and
+      // maxima, whose gradients go another way then
+      pair.Run(1e-4, 2e-3);
+      pair.Run(1e-4, 2e-3);
       pair.Reshape({3, 3, 8, 17});
-      pair.Run(1e-4);
+      pair.Run(1e-4, 2e-3);
       for (size_t i = 0; i < pair.net->params().size(); ++i) {
         const Blob<float>& values = *pair.net->params()[i];
         EXPECT_LT(Difference(values.cpu_data(),
@@ -478,8 +481,8 @@ TEST_F(OneDNNLayersTest, LayersInPlaceAreFoldedAndWeightsStay) {
   pair.Run(1e-5);
   EXPECT_TRUE(std::equal(before.begin(), before.end(), weights.cpu_data()));
   // layer 1 with the three behind it, and no further than the pass goes
-  EXPECT_EQ(3, onednn::FuseFollowers(*pair.net, 1, 5));
-  EXPECT_EQ(2, onednn::FuseFollowers(*pair.net, 1, 3));
+  EXPECT_EQ(3, FuseFollowers(*pair.net, 1, 5));
+  EXPECT_EQ(2, FuseFollowers(*pair.net, 1, 3));
   pair.Run(1e-5);
   // another plan for the same weights, and the first one again
   pair.Reshape({1, 16, 2, 2});

@@ -62,10 +62,13 @@ class CudnnConvolution {
 
   /// y += b at every place
   void AddBias(const Dtype* b, Dtype* y);
+  /// y = max(0, y + b) at every place; b: NULL for none
+  void AddBiasAndRectify(const Dtype* b, Dtype* y);
   /// b += the sum of y over images and places
   void BackwardBias(const Dtype* y, Dtype* b);
-  /// The same two for x, which is a deconvolution's top.
+  /// The same three for x, which is a deconvolution's top.
   void AddBiasToX(const Dtype* b, Dtype* x);
+  void AddBiasAndRectifyX(const Dtype* b, Dtype* x);
   void BackwardBiasOfX(const Dtype* x, Dtype* b);
 
  private:

@@ -8,6 +8,7 @@
 #include "caffe/blob.hpp"
 #include "caffe/gpu/cudnn_convolution.hpp"
 #include "caffe/proto/caffe.pb.h"
+#include "caffe/util/layer_fusion.hpp"
 
 namespace caffe {
 
@@ -18,10 +19,11 @@ namespace caffe {
  * A convolution goes from bottom to top. kBackwards: it goes from top to
  * bottom and is read backwards, which makes a deconvolution. What runs is
  * CudnnConvolution's to decide; nothing is searched or allocated for a shape
- * that was met before.
+ * that was met before. In a TEST net a ReLU in place on its top is done along
+ * with the bias.
  */
 template <typename Dtype, template <typename> class Base, bool kBackwards>
-class CudnnConvolutionOf : public Base<Dtype> {
+class CudnnConvolutionOf : public Base<Dtype>, public FusingLayer {
  public:
   explicit CudnnConvolutionOf(const LayerParameter& param)
       : Base<Dtype>(param) {}
@@ -49,10 +51,16 @@ class CudnnConvolutionOf : public Base<Dtype> {
         this->layer_param_.name() + "\"", shape);
   }
 
+  virtual bool CanFuse(const Followers& followers) const {
+    return !followers.affine && this->layer_param_.top_size() == 1;
+  }
+  virtual Caffe::Brew FusesIn() const { return Caffe::GPU; }
+
  protected:
   virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top) {
     const Dtype* weight = this->blobs_[0]->gpu_data();
+    const bool rectifies = TakeFollowers().rectify;
     for (size_t i = 0; i < bottom.size(); ++i) {
       const Dtype* bottom_data = bottom[i]->gpu_data();
       Dtype* top_data = top[i]->mutable_gpu_data();
@@ -61,9 +69,13 @@ class CudnnConvolutionOf : public Base<Dtype> {
       } else {
         convolution_.Forward(bottom_data, weight, top_data);
       }
-      if (!this->bias_term_) { continue; }
-      const Dtype* bias = this->blobs_[1]->gpu_data();
-      if (kBackwards) {
+      if (!this->bias_term_ && !rectifies) { continue; }
+      const Dtype* bias = this->bias_term_ ? this->blobs_[1]->gpu_data() : NULL;
+      if (rectifies && kBackwards) {
+        convolution_.AddBiasAndRectifyX(bias, top_data);
+      } else if (rectifies) {
+        convolution_.AddBiasAndRectify(bias, top_data);
+      } else if (kBackwards) {
         convolution_.AddBiasToX(bias, top_data);
       } else {
         convolution_.AddBias(bias, top_data);

@@ -4,25 +4,25 @@
 #include <vector>
 
 #include "caffe/layers/batch_norm_layer.hpp"
-#include "caffe/onednn/fusion.hpp"
+#include "caffe/util/layer_fusion.hpp"
 
 namespace caffe {
 
 /**
  * @brief BatchNormLayer for the CPU in single precision on maps as they lie
  *        (ChannelOrder), by all threads. With given statistics, which a TEST net
- *        has, the layer before it may do its work (onednn::FusingLayer), and it
+ *        has, the layer before it may do its work (FusingLayer), and it
  *        does that of layers in place behind it.
  */
 class OneDNNBatchNormLayer : public BatchNormLayer<float>,
-    public onednn::AffineLayer, public onednn::FusingLayer {
+    public AffineLayer, public FusingLayer {
  public:
   explicit OneDNNBatchNormLayer(const LayerParameter& param)
       : BatchNormLayer<float>(param) {}
 
   virtual bool IsAffine(const vector<int>& shape) const;
   virtual void Append(vector<float>* a, vector<float>* b) const;
-  virtual bool CanFuse(const onednn::Followers& /*followers*/) const {
+  virtual bool CanFuse(const Followers& /*followers*/) const {
     return use_global_stats_;
   }
 

@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "caffe/layers/conv_layer.hpp"
-#include "caffe/onednn/fusion.hpp"
 #include "caffe/onednn/onednn.hpp"
-#include "caffe/util/row_bands.hpp"
 #include "caffe/onednn/sub_images.hpp"
+#include "caffe/util/layer_fusion.hpp"
+#include "caffe/util/row_bands.hpp"
 
 namespace caffe {
 
@@ -33,12 +33,12 @@ namespace caffe {
  * of these have changed, and a ReLU is part of Winograd's code.
  */
 class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
-    public onednn::FusingLayer {
+    public FusingLayer {
  public:
   explicit OneDNNConvolutionLayer(const LayerParameter& param)
       : ConvolutionLayer<float>(param), saves_memory_(false) {}
 
-  virtual bool CanFuse(const onednn::Followers& /*followers*/) const {
+  virtual bool CanFuse(const Followers& /*followers*/) const {
     return this->layer_param_.top_size() == 1;
   }
 
@@ -104,7 +104,7 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
     onednn::PackedWeights* packed;
   };
   /// This layer's own, or with layers that follow folded in.
-  Parameters ParametersFor(const onednn::Followers& followers);
+  Parameters ParametersFor(const Followers& followers);
   /// Runs a plan's primitive, with its scratch in the work area for that.
   static void Execute(const Plan& plan,
       std::unordered_map<int, dnnl::memory> arguments);

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "caffe/layers/eltwise_layer.hpp"
-#include "caffe/onednn/fusion.hpp"
+#include "caffe/util/layer_fusion.hpp"
 
 namespace caffe {
 
@@ -14,12 +14,12 @@ namespace caffe {
  *        Caffe. Where one bottom lies in blocks, all are read so.
  */
 class OneDNNEltwiseLayer : public EltwiseLayer<float>,
-    public onednn::FusingLayer {
+    public FusingLayer {
  public:
   explicit OneDNNEltwiseLayer(const LayerParameter& param)
       : EltwiseLayer<float>(param) {}
 
-  virtual bool CanFuse(const onednn::Followers& followers) const;
+  virtual bool CanFuse(const Followers& followers) const;
 
  protected:
   virtual void Forward_cpu(const vector<Blob<float>*>& bottom,

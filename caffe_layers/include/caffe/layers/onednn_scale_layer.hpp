@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "caffe/layers/scale_layer.hpp"
-#include "caffe/onednn/fusion.hpp"
+#include "caffe/util/layer_fusion.hpp"
 
 namespace caffe {
 
@@ -18,14 +18,14 @@ namespace caffe {
  * factor's gradient is 0 where the factor is.
  */
 class OneDNNScaleLayer : public ScaleLayer<float>,
-    public onednn::AffineLayer, public onednn::FusingLayer {
+    public AffineLayer, public FusingLayer {
  public:
   explicit OneDNNScaleLayer(const LayerParameter& param)
       : ScaleLayer<float>(param) {}
 
   virtual bool IsAffine(const vector<int>& shape) const;
   virtual void Append(vector<float>* a, vector<float>* b) const;
-  virtual bool CanFuse(const onednn::Followers& followers) const;
+  virtual bool CanFuse(const Followers& followers) const;
 
  protected:
   virtual void Forward_cpu(const vector<Blob<float>*>& bottom,

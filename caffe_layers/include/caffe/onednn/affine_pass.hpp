@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "caffe/blob.hpp"
-#include "caffe/onednn/fusion.hpp"
+#include "caffe/util/layer_fusion.hpp"
 
 namespace caffe {
 namespace onednn {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "caffe/gpu/bias_and_relu.hpp"
 #include "caffe/gpu/cuda_check.hpp"
 #include "caffe/gpu/gpu_precision.hpp"
 
@@ -240,6 +241,18 @@ void CudnnConvolution<Dtype>::AddBias(const Dtype* b, Dtype* y) {
   CUDNN_CHECK_OF(who_, cudnnAddTensor(CurrentContext().handle,
       cudnn::dataType<Dtype>::one, bias_of_y_, b, cudnn::dataType<Dtype>::one,
       y_, y));
+}
+
+template <typename Dtype>
+void CudnnConvolution<Dtype>::AddBiasAndRectify(const Dtype* b, Dtype* y) {
+  caffe::AddBiasAndRectify(who_, shape_.num * shape_.out_channels,
+      shape_.out_channels, shape_.out_height * shape_.out_width, b, y);
+}
+
+template <typename Dtype>
+void CudnnConvolution<Dtype>::AddBiasAndRectifyX(const Dtype* b, Dtype* x) {
+  caffe::AddBiasAndRectify(who_, shape_.num * shape_.in_channels,
+      shape_.in_channels, shape_.in_height * shape_.in_width, b, x);
 }
 
 template <typename Dtype>

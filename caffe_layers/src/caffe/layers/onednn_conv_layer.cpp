@@ -367,7 +367,7 @@ std::string OneDNNConvolutionLayer::Describe(Pass pass,
 }
 
 OneDNNConvolutionLayer::Parameters OneDNNConvolutionLayer::ParametersFor(
-    const onednn::Followers& followers) {
+    const Followers& followers) {
   Blob<float>* const own = this->blobs_[0].get();
   const float* const bias =
       this->bias_term_ ? this->blobs_[1]->cpu_data() : NULL;
@@ -488,7 +488,7 @@ void OneDNNConvolutionLayer::ForwardPlan(const Plan& plan,
 
 void OneDNNConvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
     const vector<Blob<float>*>& top) {
-  const onednn::Followers followers = TakeFollowers();
+  const Followers followers = TakeFollowers();
   // Caffe's ReLU makes NaN of -infinity, by which a training that overflows is
   // told; the one that is computed along makes 0 of it.
   const bool along = followers.rectify

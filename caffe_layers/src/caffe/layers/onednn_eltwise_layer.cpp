@@ -24,7 +24,7 @@ size_t Count(const memory::desc& order) {
 
 }  // namespace
 
-bool OneDNNEltwiseLayer::CanFuse(const onednn::Followers& followers) const {
+bool OneDNNEltwiseLayer::CanFuse(const Followers& followers) const {
   return !followers.affine && op_ != EltwiseParameter_EltwiseOp_MAX;
 }
 

@@ -18,7 +18,7 @@ void OneDNNPReLULayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   const int channels = shape[1];
   if (bottom[0] == top[0]) {  // for backward
     onednn::AffinePass(vector<float>(channels, 1), vector<float>(channels, 0),
-        onednn::Followers(), *bottom[0], &bottom_memory_);
+        Followers(), *bottom[0], &bottom_memory_);
   }
   const float* const slopes = this->blobs_[0]->cpu_data();
   vector<float> slope(channels, slopes[0]);

@@ -14,7 +14,7 @@ bool OneDNNScaleLayer::IsAffine(const vector<int>& shape) const {
       && this->blobs_[0]->num_axes() == 1 && onednn::HasChannels(shape);
 }
 
-bool OneDNNScaleLayer::CanFuse(const onednn::Followers& followers) const {
+bool OneDNNScaleLayer::CanFuse(const Followers& followers) const {
   return this->layer_param_.bottom_size() == 1 && axis_ == 1
       && this->blobs_[0]->num_axes() == 1 && (followers.affine || followers.rectify);
 }
@@ -38,7 +38,7 @@ void OneDNNScaleLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   }
   const vector<float> ones(scale_dim_, 1), zeros(scale_dim_, 0);
   if (bottom[0] == top[0] && this->phase_ == TRAIN) {
-    onednn::AffinePass(ones, zeros, onednn::Followers(), *bottom[0], &temp_);
+    onednn::AffinePass(ones, zeros, Followers(), *bottom[0], &temp_);
   }
   vector<float> scale = ones, shift = zeros;
   Append(&scale, &shift);

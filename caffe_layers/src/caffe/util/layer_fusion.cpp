@@ -1,11 +1,10 @@
-#include "caffe/onednn/fusion.hpp"
+#include "caffe/util/layer_fusion.hpp"
 
 #include <vector>
 
 #include "caffe/net.hpp"
 
 namespace caffe {
-namespace onednn {
 
 template <>
 int FuseFollowers<double>(const Net<double>& /*net*/, int /*layer*/, int /*end*/) {
@@ -18,7 +17,7 @@ int FuseFollowers<float>(const Net<float>& net, int layer, int end) {
       dynamic_cast<FusingLayer*>(net.layers()[layer].get());
   const vector<Blob<float>*>& map = net.top_vecs()[layer];
   if (fuses == NULL || net.phase() != TEST || map.size() != 1
-      || Caffe::mode() != Caffe::CPU) {
+      || Caffe::mode() != fuses->FusesIn()) {
     return 0;
   }
   Followers found, fused;
@@ -51,5 +50,4 @@ int FuseFollowers<float>(const Net<float>& net, int layer, int end) {
   return count;
 }
 
-}  // namespace onednn
 }  // namespace caffe

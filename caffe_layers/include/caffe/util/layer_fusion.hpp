@@ -1,5 +1,5 @@
-#ifndef CAFFE_ONEDNN_FUSION_HPP_
-#define CAFFE_ONEDNN_FUSION_HPP_
+#ifndef CAFFE_UTIL_LAYER_FUSION_HPP_
+#define CAFFE_UTIL_LAYER_FUSION_HPP_
 
 #include <utility>
 #include <vector>
@@ -10,8 +10,6 @@ namespace caffe {
 
 template <typename Dtype>
 class Net;
-
-namespace onednn {
 
 /// What layers in place do to the map of the layer before them: y = scale[c] x +
 /// shift[c], then what is negative becomes 0 if `rectify`.
@@ -40,6 +38,8 @@ class FusingLayer {
   virtual ~FusingLayer() {}
   /// Whether it can do along what has been found to follow.
   virtual bool CanFuse(const Followers& followers) const = 0;
+  /// Where its forward pass does so: on the processor, or on a GPU.
+  virtual Caffe::Brew FusesIn() const { return Caffe::CPU; }
   /// For the next forward pass alone.
   void Fuse(const Followers& followers) { followers_ = followers; }
 
@@ -66,8 +66,6 @@ class FusingLayer {
 template <typename Dtype>
 int FuseFollowers(const Net<Dtype>& net, int layer, int end);
 
-}  // namespace onednn
-
 }  // namespace caffe
 
-#endif  // CAFFE_ONEDNN_FUSION_HPP_
+#endif  // CAFFE_UTIL_LAYER_FUSION_HPP_
