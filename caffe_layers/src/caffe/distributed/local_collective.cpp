@@ -35,6 +35,18 @@ void LocalCollective::Broadcast(void* values, size_t bytes) {
   group_->Meet();
 }
 
+namespace {
+
+template <typename T>
+T Added(T a, T b) { return a + b; }
+/// Of checksums, whose sum has no room in 64 bits.
+template <>
+int64_t Added(int64_t a, int64_t b) {
+  return static_cast<uint64_t>(a) + static_cast<uint64_t>(b);
+}
+
+}  // namespace
+
 template <typename T>
 void LocalCollective::SumOf(T* values, size_t count) {
   group_->places[rank_] = values;
@@ -42,7 +54,7 @@ void LocalCollective::SumOf(T* values, size_t count) {
   std::vector<T> sum(count);
   for (const void* place : group_->places) {
     const T* own = static_cast<const T*>(place);
-    for (size_t i = 0; i < count; ++i) { sum[i] += own[i]; }
+    for (size_t i = 0; i < count; ++i) { sum[i] = Added(sum[i], own[i]); }
   }
   group_->Meet();
   std::copy(sum.begin(), sum.end(), values);

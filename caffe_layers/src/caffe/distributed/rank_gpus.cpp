@@ -33,11 +33,13 @@ string ChooseGpu(const CollectiveQueue& ranks, vector<int>* gpus) {
   return "";
 }
 
-bool HaveGpusOfTheirOwn(CollectiveQueue* ranks) {
 #ifdef CPU_ONLY
+bool HaveGpusOfTheirOwn(CollectiveQueue* /* ranks */) {
   NO_GPU;
   return false;
+}
 #else
+bool HaveGpusOfTheirOwn(CollectiveQueue* ranks) {
   int device;
   CUDA_CHECK(cudaGetDevice(&device));
   cudaDeviceProp properties;
@@ -49,7 +51,7 @@ bool HaveGpusOfTheirOwn(CollectiveQueue* ranks) {
   ranks->Sum(cards.data(), cards.size());
   std::sort(cards.begin(), cards.end());
   return std::adjacent_find(cards.begin(), cards.end()) == cards.end();
-#endif
 }
+#endif
 
 }  // namespace caffe
