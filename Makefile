@@ -299,17 +299,17 @@ fuzz: caffe ## libFuzzer over layers and images, by clang; FUZZ_SECONDS=600 each
 	shown "building the fuzzer's programs" fuzz-programs cmake --build build/fuzz --parallel $(JOBS) --target fuzz
 	exec 9>&-
 	$(PYTHON) caffe_layers/scripts/fuzz_seeds.py $(FUZZ_FOLDER)/datum
-	for name in layer datum; do
-	  mkdir -p $(FUZZ_FOLDER)/$$name
+	for program in layer datum; do
+	  mkdir -p $(FUZZ_FOLDER)/$$program
 	  # each run is a process of its own: what a CHECK leaves in memory goes with it; 70 and 71 are the last one's out of
 	  # time or memory, as large maps are
 	  fuzzed() {
 	    local status=0
-	    ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 build/fuzz/bin/fuzz_$$name -fork=1 -max_total_time=$(FUZZ_SECONDS) \
-	      -timeout=20 -rss_limit_mb=4096 -artifact_prefix=$(FUZZ_FOLDER)/$$name- $(FUZZ_FOLDER)/$$name || status=$$?
+	    ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 build/fuzz/bin/fuzz_$$program -fork=1 -max_total_time=$(FUZZ_SECONDS) \
+	      -timeout=20 -rss_limit_mb=4096 -artifact_prefix=$(FUZZ_FOLDER)/$$program- $(FUZZ_FOLDER)/$$program || status=$$?
 	    ((status == 0 || status == 70 || status == 71))
 	  }
-	  shown "fuzzing: $$name" fuzz-$$name fuzzed
+	  shown "fuzzing: $$program" fuzz-$$program fuzzed
 	done
 
 .PHONY: demo
