@@ -281,6 +281,7 @@ sanitize: caffe ## our C++ tests with the sanitizers of memory, undefined behavi
 	# what is left behind where a CHECK ends a test is no leak of ours; tests ask for more memory than there may be; OpenMP's
 	# threads are unknown to the sanitizer
 	export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 CAFFE_TEST_SHAPES=$(SHAPES) OMP_WAIT_POLICY=passive
+	export TSAN_OPTIONS="allocator_may_return_null=1 suppressions=$(CURDIR)/caffe_layers/tests/thread_sanitizer.txt"
 	for kind in address thread; do
 	  [[ $$kind == address ]] && threads=2 || threads=1
 	  echo "== C++ tests with the sanitizer: $$kind"
