@@ -23,7 +23,7 @@ from renet.networks.h_renet import VARIANTS
 from renet.networks.models import MODELS, SOLVERS
 from renet.networks.schedules import POLICIES
 from renet.networks.shipped import shipped_files
-from renet.networks.spec import Options
+from renet.networks.spec import PRECISIONS, Options
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -170,6 +170,12 @@ Any class count works: it comes from the dataset.json. The written files are pla
     )
     learning.add_argument(
         "--forget-bias", type=float, metavar="X", help=f"initial forget gate bias (default {default.forget_bias})"
+    )
+    learning.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="what the ReNet layers round the factors of their products to: BF16 trains faster on processors and GPUs "
+        f"that multiply bfloat16 (docs/layers.md; default {PRECISIONS[0]})",
     )
     learning.add_argument(
         "--dropout",

@@ -29,12 +29,14 @@ from renet.experiments.plan import EXPERIMENTS, experiment_dataset
 from renet.experiments.runs import Runs
 from renet.experiments.training import Settings
 from renet.networks.models import N_RENETS, VGG16_WEIGHTS
+from renet.networks.spec import PRECISIONS
 
 NO_WEIGHTS = "none"
 INTERRUPTED = 130
 _SAME_NAMES = (
     *("budget", "n_renet", "crop", "batch", "iter_size", "solver", "rate", "interval", "test_images", "frozen"),
-    *("equal_iterations", "new_rate", "batch_norm_memory", "mean", "test_split", "flip", "gpu", "tensorboard"),
+    *("precision", "equal_iterations", "new_rate", "batch_norm_memory", "mean", "test_split", "flip", "gpu"),
+    "tensorboard",
 )
 
 
@@ -176,7 +178,7 @@ def _add_training_options(group: argparse._ArgumentGroup) -> None:
         choices=N_RENETS,
         default="n_renet",
         metavar="MODEL",
-        help=f"{', '.join(N_RENETS)} for table1, figure2",
+        help=f"{', '.join(N_RENETS)} for table1, figure2; the first two for recipe_folds, recipe_parts",
     )
     group.add_argument("--crop", type=crop_size, metavar="HxW", help="training crops (default: the model's)")
     group.add_argument("--batch", type=whole_number(1), metavar="N", help="images of a pass (default: the model's)")
@@ -185,6 +187,9 @@ def _add_training_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--solver", choices=("sgd", "adam"), help="the paper's SGD, or Adam for little time")
     group.add_argument("--rate", type=positive, metavar="X", help="learning rate (default: the solver's usual)")
+    group.add_argument(
+        "--precision", choices=PRECISIONS, help="of the ReNet layers' products, see docs/layers.md (default FLOAT32)"
+    )
     group.add_argument("--frozen", type=int, choices=range(6), metavar="N", help="conv1 to convN keep their weights")
     group.add_argument(
         "--new-rate", type=positive, metavar="X", help="factor of the rate of layers that are not VGG-16's"

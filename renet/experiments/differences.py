@@ -78,6 +78,16 @@ def _other_systems(trainings: Sequence[Training]) -> Iterator[str]:
 def _learning_differences(settings: Settings, trainings: Sequence[Training]) -> Iterator[str]:
     if any(training.schedule.rule.get("type") == "Adam" for training in trainings):
         yield "Adam, the rate falling linearly to 0, in place of SGD."
+    if any(training.schedule.rule.get("type") == "AdamW" for training in trainings):
+        yield "AdamW, the rate climbing at first and falling to 0 along a cosine, in place of SGD."
+    if any(training.schedule.rule.get("average_decay") for training in trainings):
+        yield "Scores are those of the weights' running average."
+    if any(training.options.augment for training in trainings):
+        yield "Training images change their scale, rotation and colour, too."
+    if any(training.options.dropout for training in trainings):
+        yield "Dropout between the recurrent groups."
+    if settings.precision is not None:
+        yield f"The ReNet layers' products have factors of precision {settings.precision}."
     if settings.rate is not None:
         yield f"Learning rate {settings.rate:g}."
     if settings.mean is not None:

@@ -18,6 +18,7 @@ from renet.experiments.results import MEASURES, Report, class_iou, published, sa
 from renet.experiments.results_json import as_json
 
 NONE = "–"
+_SCORES = ("pixel_accuracy", "class_accuracy", "mean_iou")
 
 
 def write_report(report: Report) -> tuple[Path, Path]:
@@ -89,8 +90,10 @@ def table_rows(report: Report) -> list[list[str]]:
     """Lay out the table's cells: ours beside the paper's, then the paper's other rows; ours alone where it has none."""
     paper = report.paper
     if paper is None:
-        figures = [[each.row.name, figure_text(each.figures("mean_iou"), "mean_iou")] for each in report.rows]
-        return [["", MEASURES["mean_iou"]], *figures]
+        rows = [["", *(MEASURES[measure] for measure in _SCORES)]]
+        for each in report.rows:
+            rows.append([each.row.name, *(figure_text(each.figures(measure), measure) for measure in _SCORES)])
+        return rows
     measures = paper.measures
     rows = [["", *(text for measure in measures for text in (MEASURES[measure], "the paper's"))]]
     for each in report.rows:

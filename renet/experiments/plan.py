@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from renet.common.errors import UserError
 from renet.common.repository import ROOT, product_path
 from renet.data.catalog import load_dataset
 from renet.data.dataset import FILE_NAME, Dataset, SplitSummary
@@ -18,6 +19,7 @@ from renet.data.split_reader import IMAGES, LABELS
 from renet.experiments.training import HeldOut, Settings, Training, in_order, split_summary
 from renet.networks.files import Data
 from renet.networks.models import AFTER_COCO_ITERATIONS, BEST, COCO_ITERATIONS, COCO_STEP, FCN_RATES, MODELS
+from renet.networks.recipe import ITERATIONS, RECIPE, WITHOUT, Recipe
 from renet.networks.schedules import h_renet_sgd
 from renet.networks.splits import affordable_test_images, chosen_data
 from renet.prediction.crf_parameters import CrfParameters
@@ -118,6 +120,7 @@ class Experiment:
         tree: whether predictions are also written as a submission to the VOC server.
         folds: by the position in a row's inferences, where there are several.
         by_size: whether scores of small and large regions are told apart.
+        paper: the experiment of the paper whose figures stand beside; None: the one of this name.
     """
 
     name: str
@@ -129,6 +132,7 @@ class Experiment:
     tree: bool = False
     folds: tuple[str, ...] = ()
     by_size: bool = False
+    paper: str | None = None
 
     def inferences(self) -> Iterator[Inference]:
         """Iterate over all that is to be predicted; of a choice, what is compared."""
@@ -166,6 +170,7 @@ def training(
     start: Training | None = None,
     held_out: HeldOut | None = None,
     sgd: Any = None,
+    recipe: Recipe | None = None,
     **options: Any,
 ) -> Training:
     """Plan a model's training on the usual splits, with the paper's options where `settings` have no others.
@@ -180,12 +185,13 @@ def training(
         start: what it starts from, in place of VGG-16.
         held_out: what is to be made first.
         sgd: a schedule in place of the model's.
+        recipe: schedule and options in place of the model's.
         options: of the network, which go over the settings.
     """
     paper = paper_iterations or MODELS[model].sgd(None).iterations
     data = data or usual_data(settings)
-    network_options = settings.options(model, **options)
-    schedule = settings.schedule(model, paper, sgd)
+    network_options = settings.options(model, **(recipe.options if recipe else {}), **options)
+    schedule = settings.schedule(model, paper, sgd, recipe)
     tested = settings.test_images or affordable_test_images(data, network_options, schedule, settings.iter_size)
     return Training(
         (name or model) + (f"_seed{seed}" if seed else ""),
@@ -235,31 +241,83 @@ def _folds(settings: Settings) -> Mapping[str, tuple[str, str] | None]:
     return {"": None} if settings.train_split or settings.test_split or not names else names
 
 
-def _of_fold(settings: Settings, model: str, seed: int, fold: str, pair: tuple[str, str] | None) -> Training:
+def _of_fold(
+    settings: Settings, model: str, seed: int, fold: str, pair: tuple[str, str] | None, name: str = "", **more: Any
+) -> Training:
     data = usual_data(settings, *(((pair[0],), pair[1]) if pair else ()))
-    return training(settings, model, seed, name=f"{model}_{fold}".rstrip("_"), data=data)
+    return training(settings, model, seed, name="_".join(filter(None, (name or model, fold))), data=data, **more)
 
 
-def table1(settings: Settings) -> Experiment:
-    """Plan N-ReNet on Stanford Background, and the multi-scale ConvNet beside it."""
+def _row_of_folds(settings: Settings, label: str, paper: str, model: str, **more: Any) -> Row:
+    """A row whose figures are means of the folds."""
+    inferences = {}
+    for seed in settings.seeds:
+        trainings = [_of_fold(settings, model, seed, fold, pair, **more) for fold, pair in _folds(settings).items()]
+        inferences[seed] = tuple(Inference(each, ROOT / each.data.test) for each in trainings)
+    return Row(label, paper, inferences)
+
+
+def _of_folds(settings: Settings, name: str, title: str, rows: tuple[Row, ...], *notes: str) -> Experiment:
     folds = _folds(settings)
-
-    def row(label: str, model: str) -> Row:
-        inferences = {}
-        for seed in settings.seeds:
-            trainings = [_of_fold(settings, model, seed, fold, pair) for fold, pair in folds.items()]
-            inferences[seed] = tuple(Inference(each, ROOT / each.data.test) for each in trainings)
-        return Row(label, label, inferences)
-
     if len(folds) == 5:
         note = "Each figure is the mean of five folds, as the paper's."
     elif "" in folds:
         note = "One division into training and test images; the paper's figure is the mean of five folds."
     else:
         note = f"The dataset has {_list_of(folds)} alone; the paper's figure is the mean of five folds."
-    rows = (row("N-ReNet", settings.n_renet), row("Multi-scale ConvNet", "multi_scale_convnet"))
     named = tuple(folds) if len(folds) > 1 else ()
-    return Experiment("table1", "Table 1: N-ReNet on raw pixels", rows, (note,), folds=named)
+    return Experiment(name, title, rows, (note, *notes), folds=named, paper="table1")
+
+
+def table1(settings: Settings) -> Experiment:
+    """Plan N-ReNet on Stanford Background, and the multi-scale ConvNet beside it."""
+    rows = (
+        _row_of_folds(settings, "N-ReNet", "N-ReNet", settings.n_renet),
+        _row_of_folds(settings, "Multi-scale ConvNet", "Multi-scale ConvNet", "multi_scale_convnet"),
+    )
+    return _of_folds(settings, "table1", "Table 1: N-ReNet on raw pixels", rows)
+
+
+_RECIPE_NOTE = "The recipe is not the paper's: augmentation, dropout, AdamW, a warm-up, a cosine, averaged weights."
+
+
+def recipe_folds(settings: Settings) -> Experiment:
+    """Plan Table 1's N-ReNet by the recipe of `solvers/n_renet_*_augmented.prototxt`."""
+    model = settings.n_renet
+    row = _row_of_folds(
+        settings, "N-ReNet", "N-ReNet", model, name=f"{model}_recipe",
+        paper_iterations=_recipe_iterations(model), recipe=RECIPE,
+    )  # fmt: skip
+    return _of_folds(settings, "recipe_folds", "Table 1 by a recipe of today", (row,), _RECIPE_NOTE)
+
+
+def _recipe_iterations(model: str) -> int:
+    if model not in ITERATIONS:
+        raise UserError(f"the recipe is for {' and '.join(ITERATIONS)}, not for {model} (--n-renet)")
+    return ITERATIONS[model]
+
+
+def recipe_parts(settings: Settings) -> Experiment:
+    """Plan the recipe without each of its parts."""
+    model = settings.n_renet
+    iterations = _recipe_iterations(model)
+    fold, pair = next(iter(_folds(settings).items()))
+
+    def row(label: str, part: str, changed: Recipe) -> Row:
+        named = {"name": "_".join(filter(None, (model, "recipe", part))), "recipe": changed}
+
+        def train(seed: int) -> Training:
+            return _of_fold(settings, model, seed, fold, pair, paper_iterations=iterations, **named)
+
+        return _row(settings, label, "", train, ROOT / train(settings.seeds[0]).data.test)
+
+    rows = [row("the whole recipe", "", RECIPE)]
+    rows += [row(f"without {part.replace('_', ' ')}", f"without_{part}", changed) for part, changed in WITHOUT.items()]
+    notes = (
+        _RECIPE_NOTE,
+        "Without all: Adam, the rate falling linearly to 0. Without the cosine: the same, without a warm-up.",
+    )
+    return Experiment("recipe_parts", "A recipe of today without each of its parts", tuple(rows), notes)
 
 
 def _list_of(names: Sequence[str] | Mapping[str, Any]) -> str:
@@ -514,11 +572,13 @@ def figure5(settings: Settings) -> Experiment:
 EXPERIMENTS: dict[str, Callable[[Settings], Experiment]] = {
     function.__name__: function
     for function in (
-        table1, table4, table5, table6, table7a, table7b, l2_scale, training_size, irnn, capacity,
-        figure2, figure4, figure5,
+        table1, table4, table5, table6, table7a, table7b, l2_scale, training_size, irnn, capacity, recipe_parts,
+        recipe_folds, figure2, figure4, figure5,
     )
 }  # fmt: skip
-DATASETS = dict.fromkeys(EXPERIMENTS, "voc2012") | dict.fromkeys(("table1", "figure2"), "stanford_background")
+DATASETS = dict.fromkeys(EXPERIMENTS, "voc2012") | dict.fromkeys(
+    ("table1", "recipe_folds", "recipe_parts", "figure2"), "stanford_background"
+)
 
 
 def expected_dataset(folder: Path) -> Dataset | None:

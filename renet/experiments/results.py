@@ -115,7 +115,7 @@ class Report:
     @property
     def paper(self) -> PaperExperiment | None:
         """Read the paper's figures."""
-        return paper_experiment(self.experiment.name)
+        return paper_experiment(self.experiment.paper or self.experiment.name)
 
     def metadata(self, training: Training) -> dict[str, Any]:
         """Read the metadata in the run's folder."""

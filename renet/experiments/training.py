@@ -18,6 +18,7 @@ from renet.common.repository import ROOT, product_path
 from renet.data.dataset import Dataset, SplitSummary
 from renet.networks.files import WEIGHTS_COMMENT, Data, network_texts, solver_file_text
 from renet.networks.models import MODELS
+from renet.networks.recipe import Recipe
 from renet.networks.schedules import Schedule
 from renet.networks.sealed_files import edited, write_texts
 from renet.networks.spec import Options
@@ -57,7 +58,8 @@ class Settings:
         interval: iterations between two tests and snapshots; None: a tenth of all.
         test_images: at most so many images of the test split are tested while training; None: see
             `affordable_test_images`.
-        frozen: as in `Options`; None: its default. So are new_rate, batch_norm_memory and mean.
+        precision: as in `Options`; None: its default. So are frozen, new_rate, batch_norm_memory and mean.
+        frozen: see there.
         new_rate: see there.
         batch_norm_memory: see there.
         mean: see there.
@@ -83,6 +85,7 @@ class Settings:
     rate: float | None = None
     interval: int | None = None
     test_images: int | None = None
+    precision: str | None = None
     frozen: int | None = None
     new_rate: float | None = None
     batch_norm_memory: float | None = None
@@ -98,14 +101,28 @@ class Settings:
 
     def options(self, model: str, **more: Any) -> Options:
         """Choose the network's options; `more` goes over all."""
-        names = ("frozen", "new_rate", "batch_norm_memory", "mean")
+        names = ("precision", "frozen", "new_rate", "batch_norm_memory", "mean")
         options = MODELS[model].options(self.crop, self.batch, **{name: getattr(self, name) for name in names})
         return replace(options, **more)
 
-    def schedule(self, model: str, paper: int, sgd: Schedule | None = None) -> Schedule:
-        """Choose a model's schedule for its share of `paper` iterations; `sgd` goes in place of the model's own SGD."""
-        wanted = self.solver or MODELS[model].solver
+    def schedule(self, model: str, paper: int, sgd: Schedule | None = None, recipe: Recipe | None = None) -> Schedule:
+        """Choose a model's schedule for its share of `paper` iterations.
+
+        Args:
+            model: of `MODELS`.
+            paper: iterations of the whole training.
+            sgd: in place of the model's own SGD.
+            recipe: gives the schedule, whatever the model's own is.
+
+        Raises:
+            UserError: another solver than the recipe's is wanted.
+        """
         scaled = self.iterations(paper)
+        if recipe is not None:
+            if self.solver is not None:
+                raise UserError(f"--solver {self.solver}: the recipe has a solver of its own")
+            return recipe.schedule(scaled).adjusted(self.rate, self.interval)
+        wanted = self.solver or MODELS[model].solver
         schedule = sgd if sgd is not None and wanted == "sgd" else MODELS[model].schedule(wanted, scaled)
         return schedule.adjusted(self.rate, self.interval)
 

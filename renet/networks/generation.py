@@ -17,10 +17,11 @@ from renet.data.dataset import Dataset
 from renet.networks.class_weights import chosen_class_weights
 from renet.networks.files import TRAIN_VAL, WEIGHTS_COMMENT, Data, deploy_text, network_texts, solver_file_text
 from renet.networks.fine_tuning import NEW_RATE, TrainedWeights, kept_rate, plan_start
+from renet.networks.h_renet import VARIANTS
 from renet.networks.models import MODELS, SOLVERS
 from renet.networks.schedules import POLICIES, Schedule
 from renet.networks.sealed_files import edited, write_texts
-from renet.networks.spec import Options
+from renet.networks.spec import PRECISIONS, Options
 from renet.networks.splits import affordable_test_images, chosen_data
 
 SOLVER = "solver.prototxt"
@@ -67,6 +68,7 @@ def write(
     weights: str | os.PathLike[str] | None = None,
     weights_from: str | os.PathLike[str] | None = None,
     forget_bias: float | None = None,
+    precision: Literal["FLOAT32", "TF32", "BF16"] | None = None,
     frozen: int | None = None,
     new_rate: float | None = None,
     gaussian_std: float | None = None,
@@ -105,6 +107,7 @@ def write(
         weights_from: a run's folder, a model folder or weights of the same model for other classes: layers that fit are
             kept, and learn at a third of the usual rate; the others start anew, at the usual one.
         forget_bias: see `Options`, as those that follow.
+        precision: likewise.
         frozen: convolution groups that keep their weights.
         new_rate: factor of the learning rate of new layers: those that do not come from VGG-16 or `weights_from`.
         gaussian_std: of the initial weights of conv6 and conv7.
@@ -125,7 +128,8 @@ def write(
         close = get_close_matches(model, MODELS, 3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(MODELS)}"
         raise UserError(f"no model {model!r}; {hint}")
-    for name, choice, known in (("solver", solver, SOLVERS), ("schedule", schedule, tuple(POLICIES))):
+    known_names = {"solver": SOLVERS, "schedule": tuple(POLICIES), "precision": PRECISIONS}
+    for choice, (name, known) in zip((solver, schedule, precision), known_names.items(), strict=True):
         if choice is not None and choice not in known:
             raise UserError(f"{name} is one of {', '.join(known)}, not {choice!r}")
     height, width = crop or (None, None)
@@ -148,6 +152,8 @@ def write(
     if dropout is not None and not MODELS[model].stacked:
         stacked = ", ".join(name for name, other in MODELS.items() if other.stacked)
         raise UserError(f"dropout stands between recurrent groups, of which {model} has no two; {stacked} have")
+    if precision is not None and not MODELS[model].stacked and model not in VARIANTS:
+        raise UserError(f"precision is of ReNet layers, of which {model} has none")
     fitting = None if crop is None else MODELS[model].protocol.crop(crop)
     if fitting != crop:
         raise UserError(
@@ -171,6 +177,7 @@ def write(
         batch,
         mean=mean or (described.mean if dataset_mean else trained.mean if trained else None),
         forget_bias=forget_bias,
+        precision=precision,
         frozen=frozen,
         new_rate=1 if trained else new_rate,
         gaussian_std=gaussian_std,

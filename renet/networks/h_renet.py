@@ -253,8 +253,8 @@ class HReNet:
             network,
             1,
             self.group_units,
+            options=options,
             unit=self.unit,
-            forget_bias=options.forget_bias,
             rate=options.new_rate,
             comment=f"Table 3: the recurrent layer group between {source} and conv8, over single positions.\n"
             f"{self.group_text()}.\n{self.unit.initialisation}",

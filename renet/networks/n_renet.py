@@ -28,7 +28,7 @@ def n_renet(network: Network, options: Options, units: tuple[int, ...] = (40, 60
             number,
             d,
             patch if first else 1,
-            forget_bias=options.forget_bias,
+            options=options,
             comment=comment,
             sweep_comment=sweep if first else "",
         )
@@ -61,7 +61,7 @@ def n_renet_released(network: Network, options: Options) -> None:
         comment = f"Group {number}: d = {units} in each scan, so {2 * units} channels."
         if number == 1:
             comment += "\n3x3 patches, where the paper's text has 2x2.\n" + INITIALISATION
-        renet_group(network, number, units, 3 if number == 1 else 1, forget_bias=options.forget_bias, comment=comment)
+        renet_group(network, number, units, 3 if number == 1 else 1, options=options, comment=comment)
         if channels is not None:
             text = "The released network mixes the channels between two groups; the paper stacks them directly."
             convolution(network, f"transition{number}", channels, 1, GAUSSIAN, text if number == 1 else "")

@@ -8,7 +8,7 @@ from typing import Any
 from caffe import layers as L
 from caffe.proto import caffe_pb2
 
-from renet.networks.spec import ZERO, Network
+from renet.networks.spec import PRECISIONS, ZERO, Network, Options
 
 VERTICAL = caffe_pb2.ReNetParameter.VERTICAL
 HORIZONTAL = caffe_pb2.ReNetParameter.HORIZONTAL
@@ -73,8 +73,8 @@ def renet_group(
     units: int,
     patch: int = 1,
     *,
+    options: Options,
     unit: Unit = LSTM,
-    forget_bias: float = 0,
     rate: float = 1,
     comment: str = "",
     sweep_comment: str = "",
@@ -86,8 +86,8 @@ def renet_group(
         number: of the group, from 1.
         units: d, hidden units of one scan; each layer's top has 2d channels.
         patch: side of the square patches that the vertical layer sees; the horizontal one sees single positions.
+        options: of the network: what is added to the forget gates' biases at initialisation (LSTM), and the precision.
         unit: kind of recurrent unit.
-        forget_bias: added to the forget gates' biases at initialisation (LSTM).
         rate: learning rate multiplier of the weights; other than 1, the biases learn at twice it and do not decay.
         comment: above the vertical layer.
         sweep_comment: above the horizontal layer.
@@ -108,7 +108,12 @@ def renet_group(
                 "patch_width": side,
                 "weight_filler": unit.weight_filler,
                 "bias_filler": ZERO,
-                **({"forget_bias": forget_bias} if unit is LSTM else {}),
+                **({"forget_bias": options.forget_bias} if unit is LSTM else {}),
+                **({"precision": _precision(options)} if options.precision != PRECISIONS[0] else {}),
             },
         )
         network.add(f"renet{number}_{name}", layer, text)
+
+
+def _precision(options: Options) -> int:
+    return caffe_pb2.ReNetParameter.Precision.Value(options.precision)

@@ -21,7 +21,8 @@ from renet.networks.models import (
     H_RENETS,
     MODELS,
 )
-from renet.networks.schedules import Schedule, adam, adamw, h_renet_sgd
+from renet.networks.recipe import ITERATIONS, RECIPE
+from renet.networks.schedules import Schedule, adam, h_renet_sgd
 
 
 @dataclass(frozen=True)
@@ -130,16 +131,14 @@ def _result(model: str, iterations: int) -> str:
     return f"runs/{name}/snapshots/{name}_iter_{iterations}.caffemodel"
 
 
-def _augmented(model: str, iterations: int, rate: float) -> Shipped:
-    """N-ReNet by the recipe of docs/training.md in the paper's place: the paper's networks overfit 572 images."""
-    schedule = adamw(adam(iterations, rate)).adjusted(policy="cosine", warmup=200, average=0.999)
-    return Shipped(model, _STANFORD_AUGMENTED, schedule, augment=("scale=0.7,1.5", "rotation", "colour"), dropout=0.1)
+def _augmented(model: str) -> Shipped:
+    """N-ReNet by the recipe of docs/training.md in the paper's place."""
+    return Shipped(model, _STANFORD_AUGMENTED, RECIPE.schedule(ITERATIONS[model]), **RECIPE.options)
 
 
 SHIPPED = (
     Shipped("n_renet", _STANFORD),
-    _augmented("n_renet", 36000, 0.002),
-    _augmented("n_renet_quarter", 12000, 0.002),
+    *map(_augmented, ITERATIONS),
     Shipped("n_renet_released", _STANFORD),
     Shipped("n_renet_quarter", _STANFORD, schedule=adam(4500)),
     Shipped("n_renet_small", _SCENES, schedule=adam(600)),

@@ -17,6 +17,7 @@ from renet.data.catalog import MEAN_BGR
 from renet.networks.class_weights import ClassWeights
 
 WIDEST_LINE = 110
+PRECISIONS = ("FLOAT32", "TF32", "BF16")
 ZERO = {"type": "constant", "value": 0}
 
 
@@ -47,6 +48,7 @@ class Options:
         crop: height and width in pixels.
         batch: images of one forward pass.
         forget_bias: initial bias of the LSTMs' forget gates.
+        precision: of `PRECISIONS`: what the ReNet layers round the factors of their products to.
         mean: taken off the channels B, G, R (0..255) before the scaling.
         frozen: convolution groups from the first on whose weights stay as they are (H-ReNet and FCN; conv1 is 1).
         new_rate: what multiplies the learning rate of layers without pretrained weights (H-ReNet and FCN).
@@ -64,6 +66,7 @@ class Options:
     crop: tuple[int, int]
     batch: int
     forget_bias: float = 2
+    precision: str = PRECISIONS[0]
     mean: tuple[float, float, float] = MEAN_BGR
     frozen: int = 2
     new_rate: float = 1

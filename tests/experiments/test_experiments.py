@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from caffe.proto import caffe_pb2
 from experiment_helpers import Scripts, settings, write_voc
+from google.protobuf import text_format
 from hold import Hold
 from PIL import Image
 from segmentation_helpers import REPOSITORY, only_line, write_dataset_json, write_split
@@ -30,6 +32,7 @@ from renet.experiments.plan import DATASETS, EXPERIMENTS, SIZES, expected_datase
 from renet.experiments.runs import Runs
 from renet.experiments.training import difference
 from renet.networks.models import COMPARISONS, MODELS
+from renet.networks.recipe import RECIPE
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 FIRST = FigureOptions()
@@ -73,6 +76,12 @@ def page(name: str, runs: Runs) -> str:
 
 EXPECTED = {
     "table1": [f"{model}_fold{fold}" for model in ("n_renet", "multi_scale_convnet") for fold in range(5)],
+    "recipe_folds": [f"n_renet_recipe_fold{fold}" for fold in range(5)],
+    "recipe_parts": [
+        "n_renet_recipe_fold0",
+        *(f"n_renet_recipe_without_{part}_fold0" for part in ("augmentation", "dropout", "weight_decay", "average")),
+        *(f"n_renet_recipe_without_{part}_fold0" for part in ("cosine", "all", "scale_and_rotation", "colour")),
+    ],
     "table4": ["fcn", "h_renet", "h_renet_bn", "h_renet_bn_mlfb"],
     "table5": [
         *("h_renet_bn_from_pool4", "h_renet_bn_from_pool5", "h_renet_bn", "h_renet_bn_conv7_pool5", "h_renet_bn_mlfb"),
@@ -134,6 +143,51 @@ def test_iterations_and_splits_are_the_papers() -> None:
     assert (found["deeplab_largefov"].iterations, found["deeplab_largefov"].options.batch) == (6000, 30)
     assert found["fcn8s"].start.start.name == "fcn32s" and found["fcn8s"].options.whole_images
     assert found["multi_scale_convnet_fold3"].data.train == ("data/stanford_background/fold3/train",)
+
+
+def test_recipe_is_the_shipped_solvers_and_goes_without_each_part() -> None:
+    rows = full_size("recipe_parts", n_renet="n_renet_quarter", seeds=(0, 1)).rows
+    of_seed = {row.name: row.inferences[1][0].training for row in rows}
+    whole, alone = of_seed.pop("the whole recipe"), of_seed["without all"]
+    assert whole.name == "n_renet_quarter_recipe_fold0_seed1"
+    shipped = ROOT / "solvers/n_renet_quarter_stanford_background_augmented.prototxt"
+    solver = text_format.Parse(whole.files(Path("out"))["solver.prototxt"], caffe_pb2.SolverParameter())
+    expected = text_format.Parse(shipped.read_text(), caffe_pb2.SolverParameter())
+    for message in (solver, expected):
+        for name in ("net", "snapshot_prefix", "test_iter"):
+            message.ClearField(name)
+    assert solver == expected
+    changed = {name: (training.options, training.schedule) for name, training in of_seed.items()}
+    for name, (options, schedule) in changed.items():
+        assert (options != whole.options) != (schedule != whole.schedule) or name == "without all", name
+    assert len({repr(pair) for pair in changed.values()}) == len(changed)
+    assert not (alone.options.augment or alone.options.dropout)
+    assert alone.schedule.rule == MODELS["n_renet_quarter"].schedule("adam", 12_000).rule
+    assert changed["without weight decay"][1].rule["type"] == "Adam"
+    assert "average_decay" not in changed["without average"][1].rule
+
+
+def test_short_recipe_has_a_short_warm_up_and_average() -> None:
+    rules = [RECIPE.schedule(iterations).rule for iterations in (1, 120, 1200, 12_000)]
+    assert [rule.get("warmup_iter") for rule in rules] == [None, 12, 120, 200]
+    assert [rule.get("average_decay") for rule in rules] == [None, 0.9, 0.99, 0.999]
+
+
+def test_recipe_is_for_n_renets_and_has_its_own_solver(voc: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the recipe is for n_renet and n_renet_quarter, not for conv_small"):
+        EXPERIMENTS["recipe_folds"](settings(voc, tmp_path, n_renet="conv_small"))
+    with pytest.raises(UserError, match="--solver sgd: the recipe has a solver of its own"):
+        EXPERIMENTS["recipe_parts"](settings(voc, tmp_path, solver="sgd"))
+
+
+def test_recipe_and_precision_are_told(voc: Path, tmp_path: Path) -> None:
+    runs = Runs(settings(voc, tmp_path, precision="BF16", n_renet="n_renet_quarter"), Scripts())
+    performed("recipe_folds", runs)
+    text = page("recipe_folds", runs)
+    assert "AdamW, the rate climbing at first" in text and "Dropout between the recurrent groups" in text
+    assert "have factors of precision BF16" in text
+    assert "| N-ReNet | 100.0 | 80.4 | 100.0 | 71.8 |" in text
+    assert (tmp_path / "n_renet_quarter_recipe/train_val.prototxt").read_text().count("precision: BF16") == 6
 
 
 def test_table7_is_tested_on_val_and_predicts_test(voc: Path, tmp_path: Path) -> None:
@@ -328,7 +382,8 @@ def test_sizes_stand_beside_where_they_are_asked_for(voc: Path, tmp_path: Path) 
     )
     assert "| H-ReNet | – | – | – | 100.0 |" in page("capacity", runs)
     assert "The paper's figures" not in page("capacity", runs)
-    assert "| H-ReNet | 100.0 |\n" in page("capacity", runs)
+    assert "|  | pixel accuracy % | class accuracy % | mean IoU % |\n" in page("capacity", runs)
+    assert "| H-ReNet | 100.0 | 100.0 | 100.0 |\n" in page("capacity", runs)
     wrong = result["rows"][1]["mean_iou_by_size"]
     assert wrong[:3] == [None] * 3 and wrong[3]["mean"] < 100
     shown = page("irnn", runs) if performed("irnn", runs) else ""

@@ -165,6 +165,8 @@ def test_without_them_nothing_is_written(tmp_path: Path) -> None:
         ({"hard_examples": 0}, "hard_examples is a number over 0 and up to 1, not 0"),
         ({"hard_examples": float("nan")}, "hard_examples is a number over 0"),
         ({"dropout": 0.5}, "dropout stands between recurrent groups, of which conv_small has no two; n_renet,"),
+        ({"precision": "BF16"}, "precision is of ReNet layers, of which conv_small has none"),
+        ({"precision": "bf16"}, "precision is one of FLOAT32, TF32, BF16, not 'bf16'"),
         ({"dropout": 1}, "dropout is a number of at least 0 and below 1, not 1"),
         ({"average": -1}, "average is a number of at least 0 and below 1"),
         ({"warmup": 0}, "warmup is a whole number of at least 1, not 0"),

@@ -311,6 +311,17 @@ def test_schedules(dataset: Path, tmp_path: Path, policy: str, solver: str) -> N
     assert "linearly" not in (tmp_path / "solver.prototxt").read_text(), "of the solver's usual schedule"
 
 
+@pytest.mark.parametrize(("model", "layers"), [("n_renet_small", 4), ("n_renet_released", 6), ("h_renet_bn", 2)])
+def test_precision_is_every_renet_layers(dataset: Path, tmp_path: Path, model: str, layers: int) -> None:
+    write(model, dataset, tmp_path, precision="BF16")
+    for file in ("train_val", "deploy"):
+        network = read(tmp_path / f"{file}.prototxt", caffe_pb2.NetParameter())
+        of_type = [layer.renet_param.precision for layer in network.layer if layer.type == "ReNetLSTM"]
+        assert of_type == [caffe_pb2.ReNetParameter.BF16] * layers
+    write(model, dataset, tmp_path / "plain", precision="FLOAT32")
+    assert "precision" not in (tmp_path / "plain/train_val.prototxt").read_text()
+
+
 @pytest.mark.parametrize(
     ("model", "after"),
     [
