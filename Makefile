@@ -9,6 +9,8 @@ MAKEFLAGS += --no-print-directory
 
 JOBS ?= $(shell nproc)
 PYTEST_ARGS ?=
+# processes that pytest's files are shared out to; more would want more memory than most machines have
+TEST_PROCESSES ?= $(shell echo $$(($(JOBS) < 4 ? $(JOBS) : 4)))
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
@@ -257,7 +259,7 @@ test: caffe-tests mpi ## every test: lint, Caffe's and our C++ tests, pycaffe's,
 	  >$(LOGS)/test-pycaffe.log 2>&1 || { status=1; echo "pycaffe's tests failed; the log is $(LOGS)/test-pycaffe.log"; }
 	tail -n 3 $(LOGS)/test-pycaffe.log
 	echo "== pytest"
-	$(PYTHON) -m pytest $(PYTEST_ARGS) 2>&1 | tee $(LOGS)/test-pytest.log || status=1
+	$(PYTHON) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS) 2>&1 | tee $(LOGS)/test-pytest.log || status=1
 	echo "== the image"
 	docker/check_image.sh || status=1
 	echo "== Debian 13"

@@ -14,6 +14,7 @@ from pathlib import Path
 AGENT = Path(__file__).with_name("launch_agent.sh")
 PREFIX = "renet-node"
 SWITCH = "renet-switch"
+NETWORK = "10.77.0"
 # what `ip netns exec` shows a namespace's processes in the place of /etc
 FILES = Path("/etc/netns")
 
@@ -55,14 +56,22 @@ class Hosts:
 
     names: tuple[str, ...]
 
+    def address(self, name: str) -> str:
+        """The IP address of a host."""
+        return f"{NETWORK}.{self.names.index(name) + 1}"
+
+    def command(self, name: str, *words: object) -> list[str]:
+        """A command that becomes, on a host, the one of these words, which the shell there reads."""
+        return [str(AGENT), name, "exec", *map(str, words)]
+
     def mpirun(self, mpirun: Path, *options: str) -> list[str]:
         """A command that starts, from the first host, a process on each; the program follows."""
         places = ",".join(f"{name}:1" for name in self.names)
-        return [
-            *(str(AGENT), self.names[0]),
-            *("exec", str(mpirun), "--host", places, "-n", str(len(self.names)), "--bind-to", "none"),
-            *("--prtemca", "plm_ssh_agent", str(AGENT), *options),
-        ]
+        return self.command(
+            self.names[0],
+            *(mpirun, "--host", places, "-n", len(self.names), "--bind-to", "none"),
+            *("--prtemca", "plm_ssh_agent", AGENT, *options),
+        )
 
     def cut(self, name: str) -> None:
         """Pull the cable of a host."""
@@ -77,7 +86,8 @@ def hosts(count: int, gigabits: float) -> Iterator[Hosts]:
         CalledProcessError: the machine cannot do that.
     """
     names = tuple(f"{PREFIX}{number}" for number in range(1, count + 1))
-    addresses = "".join(f"10.77.0.{number} {name}\n" for number, name in enumerate(names, 1))
+    joined = Hosts(names)
+    addresses = "".join(f"{joined.address(name)} {name}\n" for name in names)
     # without a large buffer a link of this kind drops what comes in a burst
     shape = ("root", "tbf", "rate", f"{int(gigabits * 1000)}mbit", "burst", "256k", "latency", "50ms")
     with ExitStack() as stack:
@@ -90,7 +100,7 @@ def hosts(count: int, gigabits: float) -> Iterator[Hosts]:
         namespace(SWITCH)
         run("ip", "-n", SWITCH, "link", "add", "bridge", "type", "bridge")
         run("ip", "-n", SWITCH, "link", "set", "bridge", "up")
-        for number, name in enumerate(names, 1):
+        for name in names:
             port = name[len("renet-") :]
             namespace(name)
             (FILES / name).mkdir(parents=True)
@@ -98,9 +108,9 @@ def hosts(count: int, gigabits: float) -> Iterator[Hosts]:
             (FILES / name / "hosts").write_text(f"127.0.0.1 localhost\n{addresses}")
             run("ip", "-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", SWITCH)
             run("ip", "-n", SWITCH, "link", "set", port, "master", "bridge", "up")
-            run("ip", "-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
+            run("ip", "-n", name, "addr", "add", f"{joined.address(name)}/24", "dev", "eth0")
             for device in ("lo", "eth0"):
                 run("ip", "-n", name, "link", "set", device, "up")
             run("tc", "-n", name, "qdisc", "add", "dev", "eth0", *shape)
             run("tc", "-n", SWITCH, "qdisc", "add", "dev", port, *shape)
-        yield Hosts(names)
+        yield joined

@@ -333,7 +333,7 @@ def networks(place: Place) -> str:
 
 
 SLURM_JOB = """#!/bin/bash
-#SBATCH --ntasks=2 --requeue --open-mode=append --output={folder}/job.log
+#SBATCH --nodes=2 --ntasks-per-node=1 --requeue --open-mode=append --output={folder}/job.log
 export OMP_NUM_THREADS=1
 resume=$([ -e {run}/run.json ] && echo --resume)
 srun --mpi=pmix {train} $resume --solver {solver} --run {run}
@@ -341,8 +341,9 @@ srun --mpi=pmix {train} $resume --solver {solver} --run {run}
 
 
 def under_slurm(place: Place) -> str:
-    """A job that Slurm puts into the queue again while it trains ends with the weights of an unbroken training."""
-    reason = slurm.lacking()
+    """A job on two nodes that Slurm puts into the queue again while it trains ends with the weights of an unbroken
+    training."""
+    reason = slurm.lacking() or lacking()
     if reason:
         raise Skipped(reason)
     settings = {"max_iter": 60, "display": 1, "snapshot": 20, "test_interval": 10**6}
@@ -352,12 +353,12 @@ def under_slurm(place: Place) -> str:
     script = place.folder / "job.sh"
     train = " ".join(TRAIN)
     script.write_text(SLURM_JOB.format(folder=place.folder, run=runs[1], solver=solvers[1], train=train))
-    with slurm.cluster(place.folder / "daemons") as variables:
-        job = slurm.ask(variables, "sbatch", "--parsable", str(script)).strip()
+    with hosts(2, 1) as joined, slurm.cluster(place.folder / "daemons", joined) as cluster:
+        job = cluster.ask("sbatch", "--parsable", str(script)).strip()
         demand(job.isdecimal(), "sbatch takes no job")
 
         def tells(what: str) -> str:
-            found = re.search(rf"{what}=(\S+)", slurm.ask(variables, "scontrol", "show", "job", job))
+            found = re.search(rf"{what}=(\S+)", cluster.ask("scontrol", "show", "job", job))
             return found[1] if found else ""
 
         log = place.folder / "job.log"
@@ -368,16 +369,17 @@ def under_slurm(place: Place) -> str:
 
         await_that(lambda: iteration_of(runs[1]) >= 5 or tells("JobState") in ended, 180, f"does not begin; {said()}")
         demand(tells("JobState") == "RUNNING", said())
-        slurm.ask(variables, "scontrol", "requeue", job)
+        cluster.ask("scontrol", "requeue", job)
         await_that(lambda: tells("Restarts") == "1", SECONDS_TO_END, "is not queued again")
         stopped = iteration_of(runs[1])
-        slurm.ask(variables, "scontrol", "update", f"jobid={job}", "StartTime=now")
+        cluster.ask("scontrol", "update", f"jobid={job}", "StartTime=now")
         await_that(lambda: tells("JobState") in (*ended, "COMPLETED"), 600, f"does not end; {said()}")
         demand(tells("JobState") == "COMPLETED", said())
-        version = slurm.ask(variables, "srun", "--version").strip()
+        version = cluster.ask("srun", "--version").strip()
     one, other = (weights(run / "snapshots" / f"{run.name}_iter_{settings['max_iter']}.caffemodel") for run in runs)
     demand(np.array_equal(one, other), "the weights differ from the unbroken training's")
-    return f"{version}: 2 tasks by srun, queued again at iteration {stopped} of {settings['max_iter']}: the same bits"
+    when = f"iteration {stopped} of {settings['max_iter']}"
+    return f"{version}: 2 nodes, a task each by srun, queued again at {when}: the same bits"
 
 
 def scaling(place: Place) -> str:

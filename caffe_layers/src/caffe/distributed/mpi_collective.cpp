@@ -19,6 +19,7 @@
 
 #include "caffe/distributed/collective.hpp"
 #include "caffe/distributed/mpi_library.hpp"
+#include "caffe/distributed/mpi_version.hpp"
 
 namespace caffe {
 
@@ -294,18 +295,13 @@ class MpiCollective : public Collective {
   std::vector<MPI_Request> sent_;
 };
 
-/// An MPI's name and first number, by which its libraries are compatible.
-std::string Compatible(const std::string& version) {
-  return version.substr(0, version.find('.'));
-}
-
 Collective* Start(double seconds, std::string* fault) {
   char version[MPI_MAX_LIBRARY_VERSION_STRING];
   int length = 0;
   MPI_Get_library_version(version, &length);
-  const std::string found(version, length);
-  if (Compatible(found) != Compatible(CAFFE_MPI_VERSION)) {
-    *fault = "MPI is " + found.substr(0, found.find_first_of(",\n")) + ", and `make mpi` has built for " CAFFE_MPI_VERSION
+  const std::string found = MpiVersion(std::string(version, length));
+  if (!AreMpisCompatible(found, CAFFE_MPI_VERSION)) {
+    *fault = "MPI is " + found + ", and `make mpi` has built for " CAFFE_MPI_VERSION
         "; run it again";
     return NULL;
   }
