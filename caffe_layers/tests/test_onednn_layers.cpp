@@ -513,6 +513,45 @@ TEST_F(OneDNNLayersTest, LayersInPlaceAreFoldedAndWeightsStay) {
   }
 }
 
+TEST_F(OneDNNLayersTest, RoundedConvolutionsFollowWhatChanges) {
+  const string layers = Convolution("a", "data", 20, "kernel_size: 3 pad: 2 dilation: 2")
+      + BatchNorm("bn", "a", "a") + Scale("scale", "a", "a") + ReLU("relu", "a")
+      + Convolution("b", "a", 40, "kernel_size: 1") + ReLU("relu_b", "b")
+      + Convolution("c", "b", 9, "kernel_size: 3 stride: 2 bias_term: false");
+  Pair pair(layers, {2, 18, 9, 10}, TEST);
+  FillStatistics(*pair.net);
+  FillStatistics(*pair.reference);
+  for (const char* name : {"a", "b", "c"}) {
+    ConvolutionOf(*pair.net, name)->AllowRounding(true);
+  }
+  const bool rounds = Bfloat16Convolution::Available()
+      && dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core;
+  typedef OneDNNConvolutionLayer Layer;
+  Layer* const first = ConvolutionOf(*pair.net, "a");
+  EXPECT_EQ(rounds, first->Describe(Layer::FORWARD, {2, 18, 9, 10}) == "bfloat16");
+  EXPECT_NE("bfloat16", first->Describe(Layer::BACKWARD_DATA, {2, 18, 9, 10}));
+  // gradients hang on the signs before a ReLU, some of which rounding changes
+  const double kSigns = 10;
+  pair.Run(0.02, kSigns);
+  pair.Reshape({1, 18, 17, 40});
+  pair.Run(0.02, kSigns);
+  for (const shared_ptr<Blob<float> >& parameter : pair.net->params()) {
+    if (parameter->count() == 1) { continue; }
+    caffe_scal(parameter->count(), 1.25f, parameter->mutable_cpu_data());
+    pair.CopyParameters();
+    pair.Run(0.02, kSigns);
+  }
+  for (int i : {0, static_cast<int>(pair.net->params().size()) - 1}) {
+    Blob<float>* const weights = pair.net->params()[i].get();
+    weights->data()->Expose();
+    float* const written = weights->mutable_cpu_data();
+    pair.Run(0.02, kSigns);
+    for (int j = 0; j < weights->count(); ++j) { written[j] *= -0.5f; }
+    pair.CopyParameters();
+    pair.Run(0.02, kSigns);
+  }
+}
+
 TEST_F(OneDNNLayersTest, BlocksPassThroughLayersWithoutWeights) {
   shared_ptr<Net<float> > net = Made<float>(Text(Mixed(16), {1, 3, 12, 12}, TRAIN));
   net->Forward();

@@ -17,7 +17,7 @@ from google.protobuf import text_format
 
 from renet.benchmark.foreign_networks import CLASSES, FOREIGN
 from renet.benchmark.network_tasks import DECAY, MOMENTUM, RATE
-from renet.benchmark.settings import CAFFE, DIRECT, KEEPING, PLAIN, PYTORCH, STOCK, Entry, Settings
+from renet.benchmark.settings import CAFFE, DIRECT, KEEPING, PLAIN, PYTORCH, STOCK, Entry, Settings, in_precision
 from renet.benchmark.sides import (
     BFLOAT16_TOLERANCE,
     TOLERANCE,
@@ -152,7 +152,7 @@ def group_entries(settings: Settings) -> list[Entry]:
     """Every shape, forward alone and with backward, in bfloat16, too, where the processor multiplies it."""
     return [
         Entry(
-            ", ".join((",".join(map(str, shape)), passes, *([] if precision == FLOAT32 else [precision]))),
+            in_precision(f"{','.join(map(str, shape))}, {passes}", precision),
             partial(time_group, settings, shape, passes, precision),
         )
         for shape in settings.scale.groups

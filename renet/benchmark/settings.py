@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from renet.benchmark.kernel_tasks import PHOTOGRAPH
 from renet.common.repository import ROOT
 from renet.gpu_check.entries import SHAPES
+from renet.gpu_check.work import FLOAT32
 
 # Names of sides in the results.
 CAFFE, KEEPING, PLAIN = "caffe", "caffe without share_maps", "caffe without oneDNN"
@@ -28,6 +29,12 @@ SIDE_TITLES = {
     OPENVINO: "OpenVINO",
     OPENVINO_BFLOAT16: "OpenVINO in bfloat16",
 }
+
+
+def in_precision(what: str, precision: str) -> str:
+    """Name what is timed in a precision; float32 is not named."""
+    return what if precision == FLOAT32 else f"{what}, {precision}"
+
 
 CHART = "images/speed_growth.svg"  # beside a document or results
 

@@ -24,6 +24,7 @@ from renet.benchmark.settings import (
     PYTORCH,
     SIDE_TITLES,
     STOCK,
+    in_precision,
 )
 from renet.common.text_layout import aligned, markdown
 from renet.gpu_check.entries import PAPER_SECONDS
@@ -218,7 +219,7 @@ def group_table(part: Mapping[str, Any]) -> Table:
         entries,
         2,
         ("N, C, H, W, d", lambda entry: ", ".join(map(str, entry["shape"]))),
-        ("pass", _pass_of_group),
+        ("pass", lambda entry: _in_precision(entry["pass"], entry)),
         *times(sides),
         *(
             (f"{SIDE_TITLES[side]} GFLOP/s", lambda e, s=side: f"{speed:.1f}" if (speed := gflops(e, s)) else "-")
@@ -230,9 +231,8 @@ def group_table(part: Mapping[str, Any]) -> Table:
     )
 
 
-def _pass_of_group(entry: Mapping[str, Any]) -> str:
-    precision = entry.get("precision", FLOAT32)  # results of old have none
-    return entry["pass"] if precision == FLOAT32 else f"{entry['pass']}, {precision}"
+def _in_precision(what: str, entry: Mapping[str, Any]) -> str:
+    return in_precision(what, entry.get("precision", FLOAT32))  # results of old have none
 
 
 def crf_table(part: Mapping[str, Any]) -> Table:
@@ -273,7 +273,7 @@ def engine_table(part: Mapping[str, Any]) -> Table:
     return entry_table(
         entries,
         2,
-        ("network", lambda entry: MODEL_TITLES[entry["model"]]),
+        ("network", lambda entry: _in_precision(MODEL_TITLES[entry["model"]], entry)),
         ("images", lambda entry: size_text(entry["shape"])),
         *times(sides),
         *memory(sides),
@@ -405,11 +405,11 @@ def overview_table(results: Mapping[str, Any]) -> Table:
 
 def _entry_title(part: str, entry: Mapping[str, Any]) -> str:
     if part == "groups":
-        return f"ReNet group {', '.join(map(str, entry['shape']))}, {_pass_of_group(entry)}"
+        return f"ReNet group {', '.join(map(str, entry['shape']))}, {_in_precision(entry['pass'], entry)}"
     if part == "crf":
         return ", ".join(("DenseCRF", f"{entry['shape'][3]} iterations", *entry["shape"][4:]))
     if part in ("networks", "foreign", "engines"):
-        return f"{MODEL_TITLES[entry['model']]}, {PASS_TITLES[entry['pass']]}"
+        return _in_precision(f"{MODEL_TITLES[entry['model']]}, {PASS_TITLES[entry['pass']]}", entry)
     return entry["what"]
 
 

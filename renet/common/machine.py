@@ -48,8 +48,13 @@ def processor_name() -> str:
 
 def multiplies_bfloat16() -> bool:
     """Tell whether ReNet layers with `precision: BF16` round to it on this processor (docs/layers.md)."""
-    flags = set(_of_processor("flags").split())
-    return "amx_bf16" in flags or ("avx512_bf16" in flags and _of_processor("vendor_id") == "AuthenticAMD")
+    is_amd = _of_processor("vendor_id") == "AuthenticAMD"
+    return has_matrix_tiles() or ("avx512_bf16" in _of_processor("flags").split() and is_amd)
+
+
+def has_matrix_tiles() -> bool:
+    """Tell whether the processor has AMX's tiles, to which convolutions go with `CAFFE_ALLOW_BF16=1`."""
+    return "amx_bf16" in _of_processor("flags").split()
 
 
 def _of_processor(what: str) -> str:

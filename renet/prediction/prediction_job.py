@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,6 +23,8 @@ from renet.prediction.inference import Inference, PredictionSettings
 from renet.prediction.probabilities import Assembly
 from renet.runtime.builds import import_gpu_build
 from renet.runtime.worker_process import NativeCrash, run_native
+
+ALLOW_BFLOAT16 = "CAFFE_ALLOW_BF16"  # as Caffe reads it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +49,15 @@ class PredictionJob(ImageJob):
 
     def origin(self) -> dict[str, Any]:
         """See `ImageJob.origin`."""
+        settings = asdict(self.settings) | asdict(self.deploy)
+        if self.gpu is None and os.environ.get(ALLOW_BFLOAT16) == "1":
+            settings["precision"] = "BF16"
         return {
             "model": str(self.model),
             "model_sha256": file_sha256(self.model),
             "weights": str(self.weights),
             "weights_sha256": file_sha256(self.weights),
-            "settings": json.loads(json.dumps(asdict(self.settings) | asdict(self.deploy))),
+            "settings": json.loads(json.dumps(settings)),
         }
 
 

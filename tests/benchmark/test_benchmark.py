@@ -23,7 +23,7 @@ from caffe.proto import caffe_pb2
 from renet.benchmark import results as kept
 from renet.benchmark.charts import growth_chart, point
 from renet.benchmark.data_parts import draw_files, time_conversion, time_evaluation, time_loading
-from renet.benchmark.engine_parts import time_engines
+from renet.benchmark.engine_parts import engine_entries, time_engines
 from renet.benchmark.foreign_networks import FOREIGN
 from renet.benchmark.kernel_parts import time_crf
 from renet.benchmark.kernel_tasks import PRODUCT_SIZE, TRIAD_SIZE, Triad
@@ -84,7 +84,7 @@ from renet.benchmark.tables import (
 from renet.benchmark.worker import Timed, sampled
 from renet.common.document_blocks import block_pattern
 from renet.common.errors import UserError
-from renet.common.machine import multiplies_bfloat16
+from renet.common.machine import has_matrix_tiles, multiplies_bfloat16
 from renet.gpu_check.work import BF16, FLOAT32, FORWARD, FORWARD_BACKWARD, STEP
 
 TINY = (2, 3, 5, 4, 2)
@@ -434,6 +434,16 @@ def test_an_exported_network_in_both_engines(with_peer: Settings) -> None:
     assert 0 < found["differences"][OPENVINO_BFLOAT16] < BFLOAT16_TOLERANCE
     row = dict(zip(*engine_table({"entries": {"h_renet": found}}).rows, strict=True))
     assert row["network"] == "H-ReNet" and "-" not in (row["difference in float32"], row["in bfloat16"])
+    assert found["precision"] == FLOAT32
+
+
+def test_an_exported_network_in_bfloat16_on_both_sides(with_peer: Settings) -> None:
+    found = time_engines(with_peer, "h_renet", (1, 3, 32, 40), BF16)
+    assert list(found["sides"]) == [CAFFE, OPENVINO_BFLOAT16]
+    row = dict(zip(*engine_table({"entries": {"h_renet, BF16": found}}).rows, strict=True))
+    assert row["network"] == "H-ReNet, BF16" and row["difference in float32"] == "-"
+    rounded = [entry.name for entry in engine_entries(with_peer) if "BF16" in entry.name]
+    assert rounded == (["fcn, BF16", "h_renet, BF16", "h_renet_bn_mlfb, BF16"] if has_matrix_tiles() else [])
 
 
 def test_layer_by_layer(settings: Settings) -> None:

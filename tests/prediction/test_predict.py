@@ -193,7 +193,7 @@ def test_scales_and_flip_are_averaged_as_probabilities(workshop, tmp_path):
     assert np.abs(probabilities_of(out, "wide") - at_scale(picture(*SIZES["wide"], 3), 1)).max() > 0.02
 
 
-def test_scale_1_is_one_pass_and_other_settings_do_not_mix(workshop, tmp_path):
+def test_scale_1_is_one_pass_and_other_settings_do_not_mix(workshop, tmp_path, monkeypatch):
     out = tmp_path / "out"
     assert predict(workshop, out, "--probabilities").returncode == 0
     assert predict(workshop, tmp_path / "same", "--probabilities", "--scales", 1).returncode == 0
@@ -211,6 +211,8 @@ def test_scale_1_is_one_pass_and_other_settings_do_not_mix(workshop, tmp_path):
     assert "nothing left to do" in predict(workshop, out, "--scales", 1).stdout
     for options in (("--scales", 1, 2), ("--window", "4x4"), ("--flip",)):
         assert "with other settings" in only_line(predict(workshop, out, *options), "predict.py")
+    monkeypatch.setenv("CAFFE_ALLOW_BF16", "1")
+    assert "with other settings" in only_line(predict(workshop, out), "predict.py")
 
 
 def test_windows_are_predicted_as_images_and_blended(workshop, tmp_path):

@@ -15,6 +15,7 @@
 #include "caffe/data/lmdb_reader.hpp"
 #include "caffe/distributed/launch.hpp"
 #include "caffe/gpu/gpu_precision.hpp"
+#include "caffe/util/bfloat16.hpp"
 #include "caffe/util/hash_bytes.hpp"
 
 namespace caffe {
@@ -176,8 +177,8 @@ string FindDifference(Solver<Dtype>* solver, CollectiveQueue* ranks) {
   for (const Net<Dtype>* net : nets) { layers += DescribeLayers(*net); }
   const std::pair<const char*, string> alike[] = {
       {"library libcaffe.so", DescribeFile(LibraryOfCaffe())},
-      {"processor (-gpu)", Caffe::mode() == Caffe::CPU ? "CPU" :
-          AllowTF32() ? "GPU, CAFFE_ALLOW_TF32=1" : "GPU"},
+      {"processor (-gpu)", Caffe::mode() == Caffe::CPU
+          ? (AllowBfloat16() ? "CPU, CAFFE_ALLOW_BF16=1" : "CPU") : AllowTF32() ? "GPU, CAFFE_ALLOW_TF32=1" : "GPU"},
       {"solver", DescribeSolver(solver->param())},
       {"network", layers},
       {"iteration to go on from", std::to_string(solver->iter())},

@@ -34,6 +34,12 @@ const double kTilesWaste = 2;
 // Sub-images hold the map and what fills up their last rows and columns.
 const double kPartsWaste = 1.5;
 
+// Channels of a tile that rounds to bfloat16; below as many it would be empty for
+// the most part.
+const int kTileRows = 16;
+// A small map's positions go to such tiles as one line, where the kernel is 1x1.
+const int kOneLine = 1024;
+
 int BlockWidth(const memory::desc& order) {
   return static_cast<int>(order.data.format_desc.blocking.inner_blks[0]);
 }
@@ -357,6 +363,8 @@ const OneDNNConvolutionLayer::Plan& OneDNNConvolutionLayer::PlanFor(Pass pass,
 
 std::string OneDNNConvolutionLayer::Describe(Pass pass,
     const vector<int>& bottom_shape) {
+  const bool forward = pass == FORWARD || pass == FORWARD_RECTIFIED;
+  if (forward && Rounds(bottom_shape)) { return "bfloat16"; }
   const Plan& plan = PlanFor(pass, bottom_shape);
   if (!plan.available) { return "as in Caffe"; }
   const bool winograd =
@@ -486,9 +494,65 @@ void OneDNNConvolutionLayer::ForwardPlan(const Plan& plan,
   writer.Finish(rectified);
 }
 
+bool OneDNNConvolutionLayer::Rounds(const vector<int>& shape) const {
+  if (!may_round_ || this->phase_ != TEST) { return false; }
+  static const bool available = Bfloat16Convolution::Available();
+  if (!available) {
+    LOG_FIRST_N(WARNING, 1) << "CAFFE_ALLOW_BF16: convolutions in bfloat16 need "
+        "a processor with AMX: they are float32's.";
+    return false;
+  }
+  return this->group_ == 1 && this->num_spatial_axes_ == 2
+      && this->channel_axis_ == 1 && shape[1] >= kTileRows
+      && *std::min_element(shape.begin(), shape.end()) > 0
+      && BlockWidth(onednn::BlockedOrder(shape)) == kTileRows;
+}
+
+void OneDNNConvolutionLayer::ForwardRounded(const Followers& followers,
+    Blob<float>* bottom, Blob<float>* top) {
+  const int* const kernel = this->kernel_shape_.cpu_data();
+  const int* const stride = this->stride_.cpu_data();
+  const int* const pad = this->pad_.cpu_data();
+  const int* const dilation = this->dilation_.cpu_data();
+  Bfloat16Convolution convolution = {bottom->shape(0), bottom->shape(1),
+      bottom->shape(2), bottom->shape(3), top->shape(1), top->shape(2),
+      top->shape(3), kernel[0], kernel[1], stride[0], stride[1], pad[0], pad[1],
+      dilation[0], dilation[1]};
+  const int positions = bottom->shape(2) * bottom->shape(3);
+  if (kernel[0] == 1 && kernel[1] == 1 && stride[0] == 1 && stride[1] == 1
+      && pad[0] == 0 && pad[1] == 0 && positions <= kOneLine) {
+    convolution.height = convolution.out_height = 1;
+    convolution.width = convolution.out_width = positions;
+  }
+  const Parameters parameters = ParametersFor(followers);
+  Rounded* const rounded = followers.affine ? &folded_.rounded : &rounded_;
+  // behind a pointer in somebody's hands, weights may have changed unseen
+  if (parameters.weights->exposed()
+      || rounded->version != parameters.weights->version()) {
+    rounded->tiles.resize(convolution.packed_bytes() / sizeof(float));
+    convolution.Pack(static_cast<const float*>(parameters.weights->cpu_data()),
+        rounded->tiles.data());
+    rounded->version = parameters.weights->version();
+  }
+  const memory map = onednn::Read(bottom->data().get(), bottom->shape(),
+      onednn::BlockedOrder(bottom->shape()), WORK_SOURCE);
+  onednn::Writer writer(top->data().get(), top->shape(),
+      onednn::BlockedOrder(top->shape()));
+  convolution.Forward(onednn::Values(map), rounded->tiles.data(),
+      parameters.bias, followers.rectify, onednn::Values(writer.memory()),
+      Work(WORK_PARTS, convolution.work_bytes()));
+  writer.Finish(followers.rectify);
+}
+
 void OneDNNConvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
     const vector<Blob<float>*>& top) {
   const Followers followers = TakeFollowers();
+  if (Rounds(bottom[0]->shape())) {
+    for (size_t i = 0; i < bottom.size(); ++i) {
+      ForwardRounded(followers, bottom[i], top[i]);
+    }
+    return;
+  }
   // Caffe's ReLU makes NaN of -infinity, by which a training that overflows is
   // told; the one that is computed along makes 0 of it.
   const bool along = followers.rectify

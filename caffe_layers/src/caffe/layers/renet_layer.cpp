@@ -9,6 +9,7 @@
 #include "caffe/filler.hpp"
 #include "caffe/gpu/gpu_precision.hpp"
 #include "caffe/memory/work_areas.hpp"
+#include "caffe/util/bfloat16.hpp"
 
 namespace caffe {
 
@@ -166,6 +167,8 @@ void ReNetLayer<Dtype>::SetSweep(Place place, const Blob<Dtype>& bottom) {
     case ReNetParameter::TF32: sweep_.precision = RENET_TF32; break;
     case ReNetParameter::BF16: sweep_.precision = RENET_BF16; break;
     }
+  } else if (place == ON_CPU && sizeof(Dtype) == sizeof(float) && AllowBfloat16()) {
+    sweep_.precision = RENET_BF16;
   } else if (AllowTF32()) {
     sweep_.precision = RENET_TF32;
   }

@@ -1,0 +1,47 @@
+#ifndef CAFFE_ONEDNN_BFLOAT16_CONVOLUTION_HPP_
+#define CAFFE_ONEDNN_BFLOAT16_CONVOLUTION_HPP_
+
+#include <cstddef>
+
+namespace caffe {
+
+/**
+ * @brief Convolution whose factors are rounded to bfloat16 and whose sums are of
+ *        float32, by the matrix tiles of Intel's AMX.
+ *
+ *   top(o, y, x) = bias(o) + sum over c, i, j of
+ *       weights(o, c, i, j) * bottom(c, y s + i d - p, x s + j d - p)
+ *
+ * with stride s, dilation d, padding p. Maps lie in onednn::BlockedOrder with 16
+ * channels to a block: 16 positions of a line times a block are a tile of the
+ * top, and what a kernel's tap needs of 32 channels of the bottom, once they are
+ * rounded, is a tile, too, whatever stride and dilation. So there is no
+ * unfolding, and a sum takes its terms from tiles in the first cache.
+ */
+struct Bfloat16Convolution {
+  int num, channels, height, width;  // of the bottom
+  int out_channels, out_height, out_width;
+  int kernel_height, kernel_width, stride_height, stride_width;
+  int pad_height, pad_width, dilation_height, dilation_width;
+
+  /// Whether this processor has the tiles, and the environment allows them
+  /// (ChosenInstructionSet).
+  static bool Available();
+
+  /// Bytes of the weights as Pack() leaves them, and of the work area.
+  size_t packed_bytes() const;
+  size_t work_bytes() const;
+  /// @param weights out_channels x channels x kernel_height x kernel_width.
+  void Pack(const float* weights, void* packed) const;
+  /**
+   * @param bottom, top maps in onednn::BlockedOrder.
+   * @param bias of out_channels; may be NULL.
+   * @param rectify sets what is negative to 0; a NaN stays one.
+   */
+  void Forward(const float* bottom, const void* packed, const float* bias,
+      bool rectify, float* top, void* work) const;
+};
+
+}  // namespace caffe
+
+#endif  // CAFFE_ONEDNN_BFLOAT16_CONVOLUTION_HPP_

@@ -1,0 +1,323 @@
+#include "caffe/onednn/bfloat16_convolution.hpp"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "caffe/common.hpp"
+#include "caffe/util/instruction_set.hpp"
+
+namespace caffe {
+
+bool Bfloat16Convolution::Available() {
+  static const bool available = ChosenInstructionSet() >= AMX;
+  return available;
+}
+
+namespace {
+
+// A tile: 16 rows of 64 bytes. Of the bottom 16 positions of 32 channels, of the
+// weights 32 channels (two to a row) for 16 of the top.
+const int kRows = 16, kDepth = 32;
+const size_t kTile = 1024;
+// Of the weights for 32 channels of the top so many pairs of tiles stay in the second
+// cache while a band of lines goes by, and as often its sums come and go: with 9,
+// which the first cache would hold, those cost a tenth of the time.
+const int kStepsInCache = 36;
+// Sums of a band for 32 channels of the top, and all weights, that the second
+// cache shall hold.
+const size_t kBandBytes = 128 << 10, kWeightsInCache = 1 << 20;
+
+int Groups(int count, int size) { return (count + size - 1) / size; }
+
+/// The convolution as the tiles see it: lines of rounded values with the padding
+/// around them.
+struct Lines {
+  const Bfloat16Convolution& of;
+  const int depths, pairs, taps, height, width;
+
+  explicit Lines(const Bfloat16Convolution& convolution)
+      : of(convolution), depths(Groups(of.channels, kDepth)),
+        pairs(Groups(of.out_channels, 2 * kRows)),
+        taps(of.kernel_height * of.kernel_width),
+        height(of.height + 2 * of.pad_height),
+        width(of.width + 2 * of.pad_width) {}
+  /// Bytes of the lines of an image.
+  size_t image_bytes() const {
+    return static_cast<size_t>(depths) * height * width * kDepth * sizeof(uint16_t);
+  }
+  /// Beyond the last one a tile that is not full reads on.
+  size_t slack() const {
+    return static_cast<size_t>(kRows) * of.stride_width * kDepth * sizeof(uint16_t);
+  }
+};
+
+#if defined(__x86_64__)
+#define WITH_TILES __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bf16")))
+
+/// The compiler does not know what tiles read and write.
+inline void FinishWriting() { __asm__ volatile("" ::: "memory"); }
+
+WITH_TILES void BeginTiles() {
+  struct alignas(64) {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+  } shapes = {};
+  shapes.palette = 1;
+  for (int tile = 0; tile < 8; ++tile) {
+    shapes.row_bytes[tile] = 64;
+    shapes.rows[tile] = kRows;
+  }
+  FinishWriting();
+  _tile_loadconfig(&shapes);
+}
+
+WITH_TILES void EndTiles() { _tile_release(); }
+
+/// A line of 32 channels rounded, of two blocks (the second may be NULL: zeros),
+/// with the padding at its ends.
+WITH_TILES void RoundLine(const float* low, const float* high, int width, int pad,
+    uint16_t* to) {
+  const __m512 zero = _mm512_setzero_ps();
+  std::memset(to, 0, pad * kDepth * sizeof(uint16_t));
+  to += pad * kDepth;
+  for (int x = 0; x < width; ++x, to += kDepth) {
+    const __m512 second = high == NULL ? zero : _mm512_loadu_ps(high + x * 16);
+    const __m512bh both =
+        _mm512_cvtne2ps_pbh(second, _mm512_loadu_ps(low + x * 16));
+    std::memcpy(to, &both, sizeof(both));
+  }
+  std::memset(to, 0, pad * kDepth * sizeof(uint16_t));
+}
+
+/// Where the tiles of a step lie.
+struct Step {
+  const char* bottom;   // the first position's channels
+  const char* weights;  // two tiles for each tap and depth
+  float* top[2];        // the sums of up to 32 positions, for two blocks
+};
+
+/// Adds the taps of some depths to the sums of kA times 16 positions and kB
+/// blocks, which begin with the bias (or zero) where `first`.
+template <int kA, int kB>
+WITH_TILES inline __attribute__((always_inline)) void Multiply(const Lines& lines,
+    const Step& step, int depths, const float* bias, bool first, bool rectify) {
+  const Bfloat16Convolution& of = lines.of;
+  const size_t cell = kDepth * sizeof(uint16_t);
+  const size_t next = of.stride_width * cell, line = lines.width * cell;
+  const size_t depth_bytes = lines.height * line;
+  FinishWriting();
+  if (first) {
+    // a stride of 0: the same in all rows
+    _tile_loadd(0, bias, 0);
+    if (kA > 1) { _tile_loadd(2, bias, 0); }
+    if (kB > 1) {
+      _tile_loadd(1, bias + 16, 0);
+      if (kA > 1) { _tile_loadd(3, bias + 16, 0); }
+    }
+  } else {
+    _tile_loadd(0, step.top[0], 64);
+    if (kA > 1) { _tile_loadd(2, step.top[0] + 256, 64); }
+    if (kB > 1) {
+      _tile_loadd(1, step.top[1], 64);
+      if (kA > 1) { _tile_loadd(3, step.top[1] + 256, 64); }
+    }
+  }
+  const char* weights = step.weights;
+  for (int depth = 0; depth < depths; ++depth) {
+    for (int i = 0; i < of.kernel_height; ++i) {
+      const char* from =
+          step.bottom + depth * depth_bytes + i * of.dilation_height * line;
+      for (int j = 0; j < of.kernel_width; ++j) {
+        _tile_loadd(4, from, next);
+        if (kA > 1) { _tile_loadd(5, from + kRows * next, next); }
+        _tile_loadd(6, weights, 64);
+        if (kB > 1) { _tile_loadd(7, weights + kTile, 64); }
+        _tile_dpbf16ps(0, 4, 6);
+        if (kB > 1) { _tile_dpbf16ps(1, 4, 7); }
+        if (kA > 1) {
+          _tile_dpbf16ps(2, 5, 6);
+          if (kB > 1) { _tile_dpbf16ps(3, 5, 7); }
+        }
+        weights += 2 * kTile;
+        from += of.dilation_width * cell;
+      }
+    }
+  }
+  _tile_stored(0, step.top[0], 64);
+  if (kA > 1) { _tile_stored(2, step.top[0] + 256, 64); }
+  if (kB > 1) {
+    _tile_stored(1, step.top[1], 64);
+    if (kA > 1) { _tile_stored(3, step.top[1] + 256, 64); }
+  }
+  FinishWriting();
+  if (!rectify) { return; }
+  for (int b = 0; b < kB; ++b) {
+    for (int i = 0; i < kA * 256; ++i) {
+      const float sum = step.top[b][i];
+      step.top[b][i] = sum < 0 ? 0 : sum;
+    }
+  }
+}
+
+/// The sums of a line of the top.
+template <int kB>
+WITH_TILES void MultiplyLine(const Lines& lines, Step step, int depths,
+    const float* bias, bool first, bool rectify) {
+  const size_t next = lines.of.stride_width * kDepth * sizeof(uint16_t);
+  int left = lines.of.out_width;
+  for (; left >= 2 * kRows; left -= 2 * kRows) {
+    Multiply<2, kB>(lines, step, depths, bias, first, rectify);
+    step.bottom += 2 * kRows * next;
+    for (int b = 0; b < kB; ++b) { step.top[b] += 2 * kRows * 16; }
+  }
+  if (left >= kRows) {
+    Multiply<1, kB>(lines, step, depths, bias, first, rectify);
+    step.bottom += kRows * next;
+    for (int b = 0; b < kB; ++b) { step.top[b] += kRows * 16; }
+    left -= kRows;
+  }
+  if (left == 0) { return; }
+  // positions that fill up the last tile are computed, and left out
+  alignas(64) float sums[2][256];
+  Step rest = step;
+  for (int b = 0; b < kB; ++b) {
+    rest.top[b] = sums[b];
+    if (!first) { std::memcpy(sums[b], step.top[b], left * 64); }
+  }
+  Multiply<1, kB>(lines, rest, depths, bias, first, rectify);
+  for (int b = 0; b < kB; ++b) { std::memcpy(step.top[b], sums[b], left * 64); }
+}
+
+/// Lines [from, to) of the top of an image, for a pair of its blocks.
+WITH_TILES void MultiplyBand(const Lines& lines, const char* image,
+    const char* packed, const float* bias, bool rectify, int pair, int from, int to,
+    float* top) {
+  const Bfloat16Convolution& of = lines.of;
+  const size_t line = lines.width * kDepth * sizeof(uint16_t);
+  const size_t map = static_cast<size_t>(of.out_height) * of.out_width * 16;
+  const bool both = 2 * pair + 1 < Groups(of.out_channels, kRows);
+  const int at_once = std::max(1, kStepsInCache / lines.taps);
+  const char* const weights =
+      packed + static_cast<size_t>(pair) * lines.depths * lines.taps * 2 * kTile;
+  for (int depth = 0; depth < lines.depths; depth += at_once) {
+    const int depths = std::min(at_once, lines.depths - depth);
+    const bool last = depth + depths == lines.depths;
+    for (int y = from; y < to; ++y) {
+      float* const sums = top + 2 * pair * map
+          + static_cast<size_t>(y) * of.out_width * 16;
+      const Step step = {image + (static_cast<size_t>(depth) * lines.height
+          + y * of.stride_height) * line,
+          weights + static_cast<size_t>(depth) * lines.taps * 2 * kTile,
+          {sums, sums + map}};
+      (both ? MultiplyLine<2> : MultiplyLine<1>)(lines, step, depths,
+          bias + pair * 2 * kRows, depth == 0, rectify && last);
+    }
+  }
+}
+#endif  // defined(__x86_64__)
+
+/// x to the nearest bfloat16, ties to even; a NaN stays one.
+uint16_t Rounded(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  if ((bits & 0x7FFFFFFF) > 0x7F800000) { return (bits >> 16) | 0x40; }
+  return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+}
+
+}  // namespace
+
+size_t Bfloat16Convolution::packed_bytes() const {
+  const Lines lines(*this);
+  return static_cast<size_t>(lines.pairs) * lines.depths * lines.taps * 2 * kTile;
+}
+
+size_t Bfloat16Convolution::work_bytes() const {
+  const Lines lines(*this);
+  return lines.image_bytes() + lines.slack();
+}
+
+void Bfloat16Convolution::Pack(const float* weights, void* packed) const {
+  const Lines lines(*this);
+  const int blocks = 2 * lines.pairs;
+#pragma omp parallel for
+  for (int block = 0; block < blocks; ++block) {
+    for (int depth = 0; depth < lines.depths; ++depth) {
+      for (int tap = 0; tap < lines.taps; ++tap) {
+        uint16_t* const tile = static_cast<uint16_t*>(packed)
+            + (((static_cast<size_t>(block / 2) * lines.depths + depth) * lines.taps
+            + tap) * 2 + block % 2) * (kTile / sizeof(uint16_t));
+        for (int k = 0; k < kDepth; ++k) {
+          for (int i = 0; i < kRows; ++i) {
+            const int o = block * kRows + i, c = depth * kDepth + k;
+            tile[(k / 2 * kRows + i) * 2 + k % 2] = o < out_channels && c < channels
+                ? Rounded(weights[(static_cast<size_t>(o) * channels + c)
+                    * lines.taps + tap]) : 0;
+          }
+        }
+      }
+    }
+  }
+}
+
+void Bfloat16Convolution::Forward(const float* bottom, const void* packed,
+    const float* bias, bool rectify, float* top, void* work) const {
+#if defined(__x86_64__)
+  const Lines lines(*this);
+  const int blocks = Groups(channels, kRows);
+  const size_t map = static_cast<size_t>(height) * width * kRows;
+  const size_t top_map = static_cast<size_t>(out_height) * out_width * kRows;
+  const size_t line = static_cast<size_t>(lines.width) * kDepth;
+  std::vector<float> biases(lines.pairs * 2 * kRows, 0);
+  if (bias != NULL) { std::copy(bias, bias + out_channels, biases.begin()); }
+  int band = static_cast<int>(
+      kBandBytes / (sizeof(float) * 2 * kRows * out_width));
+  band = std::max(1, std::min(band, out_height));
+  const int bands = Groups(out_height, band);
+  const bool pairs_first = packed_bytes() <= kWeightsInCache;
+  uint16_t* const image = static_cast<uint16_t*>(work);
+  for (int n = 0; n < num; ++n) {
+    const float* const from = bottom + n * blocks * map;
+    float* const to = top + n * Groups(out_channels, kRows) * top_map;
+#pragma omp parallel
+    {
+#pragma omp for collapse(2)
+      for (int depth = 0; depth < lines.depths; ++depth) {
+        for (int y = 0; y < lines.height; ++y) {
+          uint16_t* const at =
+              image + (static_cast<size_t>(depth) * lines.height + y) * line;
+          const int row = y - pad_height;
+          if (row < 0 || row >= height) {
+            std::memset(at, 0, line * sizeof(uint16_t));
+            continue;
+          }
+          const float* const low =
+              from + 2 * depth * map + static_cast<size_t>(row) * width * kRows;
+          RoundLine(low, 2 * depth + 1 < blocks ? low + map : NULL, width,
+              pad_width, at);
+        }
+      }
+      BeginTiles();
+#pragma omp for
+      for (int item = 0; item < bands * lines.pairs; ++item) {
+        const int pair = pairs_first ? item % lines.pairs : item / bands;
+        const int first = (pairs_first ? item / lines.pairs : item % bands) * band;
+        MultiplyBand(lines, reinterpret_cast<const char*>(image),
+            static_cast<const char*>(packed), biases.data(), rectify, pair, first,
+            std::min(first + band, out_height), to);
+      }
+      EndTiles();
+    }
+  }
+#else
+  LOG(FATAL) << "no tiles on this processor";
+#endif
+}
+
+}  // namespace caffe
