@@ -138,7 +138,7 @@ def _simple_commands(text: str) -> Iterator[list[str]]:
     command: list[str] = []
     for word in [*words, ";"]:
         if re.fullmatch(r"[;&|]+", word):
-            while command and re.fullmatch(r"[A-Z_]+=.*", command[0]):
+            while command and re.fullmatch(r"[A-Z_][A-Z0-9_]*=.*", command[0]):
                 command.pop(0)
             if command:
                 yield command
