@@ -287,6 +287,23 @@ def test_errors_are_one_line(scenes: Path) -> None:
     assert done.returncode == FAILED
 
 
+ASKS = """
+import ctypes, sys
+import caffe
+ranks = caffe.join_ranks()
+getenv = ctypes.CDLL(None).getenv  # os.environ is older
+getenv.restype = ctypes.c_char_p
+sys.stdout.write(f"<{getenv(b'OMPI_MCA_coll_libnbc_iallreduce_algorithm').decode()}>")
+"""
+
+
+def test_sums_go_in_a_ring_unless_a_user_chooses(tmp_path: Path) -> None:
+    for chosen in ("ring", "recursive_doubling"):
+        variables = {} if chosen == "ring" else {"OMPI_MCA_coll_libnbc_iallreduce_algorithm": chosen}
+        done = call(2, sys.executable, "-c", ASKS, cwd=tmp_path, **variables)
+        assert done.stdout.count(f"<{chosen}>") == 2, done.stdout + done.stderr
+
+
 def test_a_busy_launcher_tells_the_reason_before_it_ends_all(tmp_path: Path) -> None:
     """A launcher that sleeps while a rank says why and ends all finds both when it wakes."""
     (tmp_path / "rank.py").write_text(
