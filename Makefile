@@ -243,19 +243,22 @@ test: caffe-tests mpi ## every test: lint, Caffe's and our C++ tests, pycaffe's,
 	$(MAKE) lint || status=1
 	$(MAKE) kernels || status=1
 	echo "== C++ tests: Caffe's own and ours"
-	# Caffe's tests find their files from the source's root; idle threads sleep, as tests may share the processors
-	(cd build/caffe-source && OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ../cpu/bin/caffe-tests --gtest_filter='-*GPU*') \
+	# Caffe's tests leave thousands of files: those of each test, and a log for each process that is to die
+	scratch=$$(mktemp -d)
+	trap 'rm -rf "$$scratch"' EXIT
+	# they find their own from the source's root; idle threads sleep, as tests may share the processors
+	(cd build/caffe-source && TMPDIR=$$scratch OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ../cpu/bin/caffe-tests --gtest_filter='-*GPU*') \
 	  >$(LOGS)/test-cpp.log 2>&1 || { status=1; echo "C++ tests failed; the log is $(LOGS)/test-cpp.log"; }
 	sed -n '/^\[==========\] .* ran/,$$p' $(LOGS)/test-cpp.log
 	for limit in DNNL_MAX_CPU_ISA=AVX2 CAFFE_WINOGRAD=0; do
 	  echo "== C++ tests of the layers on oneDNN with $$limit"
-	  (cd build/caffe-source && env $$limit OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ../cpu/bin/caffe-tests \
+	  (cd build/caffe-source && env TMPDIR=$$scratch $$limit OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ../cpu/bin/caffe-tests \
 	    --gtest_filter='*OneDNN*-*GPU*') >$(LOGS)/test-$${limit%=*}.log 2>&1 \
 	    || { status=1; echo "they failed; the log is $(LOGS)/test-$${limit%=*}.log"; }
 	  tail -n 1 $(LOGS)/test-$${limit%=*}.log
 	done
 	echo "== pycaffe's tests"
-	$(PYTHON) -m unittest discover -s build/caffe-source/python/caffe/test \
+	TMPDIR=$$scratch $(PYTHON) -m unittest discover -s build/caffe-source/python/caffe/test \
 	  >$(LOGS)/test-pycaffe.log 2>&1 || { status=1; echo "pycaffe's tests failed; the log is $(LOGS)/test-pycaffe.log"; }
 	tail -n 3 $(LOGS)/test-pycaffe.log
 	echo "== pytest"
