@@ -30,13 +30,12 @@ SIDE_TITLES = {
     OPENVINO_BFLOAT16: "OpenVINO in bfloat16",
 }
 
+CHART = "images/speed_growth.svg"  # beside a document or results
+
 
 def in_precision(what: str, precision: str) -> str:
     """Name what is timed in a precision; float32 is not named."""
     return what if precision == FLOAT32 else f"{what}, {precision}"
-
-
-CHART = "images/speed_growth.svg"  # beside a document or results
 
 
 class Scale(NamedTuple):

@@ -128,8 +128,12 @@ def write(
         close = get_close_matches(model, MODELS, 3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(MODELS)}"
         raise UserError(f"no model {model!r}; {hint}")
-    known_names = {"solver": SOLVERS, "schedule": tuple(POLICIES), "precision": PRECISIONS}
-    for choice, (name, known) in zip((solver, schedule, precision), known_names.items(), strict=True):
+    named = (
+        ("solver", solver, SOLVERS),
+        ("schedule", schedule, tuple(POLICIES)),
+        ("precision", precision, PRECISIONS),
+    )
+    for name, choice, known in named:
         if choice is not None and choice not in known:
             raise UserError(f"{name} is one of {', '.join(known)}, not {choice!r}")
     height, width = crop or (None, None)

@@ -41,9 +41,9 @@ class Recipe:
         """Give the network's options (see `renet.networks.spec.Options`)."""
         return {"augment": self.augment, "dropout": self.dropout}
 
-    def schedule(self, iterations: int, rate: float = RATE) -> Schedule:
+    def schedule(self, iterations: int) -> Schedule:
         """Make the schedule of a training of so many iterations."""
-        schedule = adam(iterations, rate)
+        schedule = adam(iterations, RATE)
         if self.weight_decay:
             schedule = adamw(schedule)
         warm_up = min(_WARM_UP, int(_SHORT_WARM_UP * iterations)) or None

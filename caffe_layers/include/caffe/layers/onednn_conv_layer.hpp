@@ -36,8 +36,8 @@ namespace caffe {
  * of these have changed, and a ReLU is part of Winograd's code.
  *
  * Where AllowBfloat16() lets them, forward passes of a TEST net go to AMX's
- * tiles (Bfloat16Convolution), in about a fifth of the time: without groups,
- * and with 16 channels of the bottom or more.
+ * tiles (Bfloat16Convolution), in about half of the time: without groups, and
+ * with 16 channels of the bottom or more.
  */
 class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
     public FusingLayer {

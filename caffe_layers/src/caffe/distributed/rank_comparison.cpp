@@ -175,10 +175,12 @@ string FindDifference(Solver<Dtype>* solver, CollectiveQueue* ranks) {
   }
   string layers;
   for (const Net<Dtype>* net : nets) { layers += DescribeLayers(*net); }
+  const string processor = Caffe::mode() == Caffe::CPU
+      ? string("CPU") + (AllowBfloat16() ? ", CAFFE_ALLOW_BF16=1" : "")
+      : string("GPU") + (AllowTF32() ? ", CAFFE_ALLOW_TF32=1" : "");
   const std::pair<const char*, string> alike[] = {
       {"library libcaffe.so", DescribeFile(LibraryOfCaffe())},
-      {"processor (-gpu)", Caffe::mode() == Caffe::CPU
-          ? (AllowBfloat16() ? "CPU, CAFFE_ALLOW_BF16=1" : "CPU") : AllowTF32() ? "GPU, CAFFE_ALLOW_TF32=1" : "GPU"},
+      {"processor (-gpu)", processor},
       {"solver", DescribeSolver(solver->param())},
       {"network", layers},
       {"iteration to go on from", std::to_string(solver->iter())},
