@@ -35,6 +35,8 @@ SUMMARY = (
     "link", "processes", "images each", "step s", "exposed communication", "speed-up", "efficiency", "days"
 )  # fmt: skip
 SECONDS_OF_A_DAY = 24 * 60 * 60
+# of the bytes that usual Ethernet frames take on the wire, gaps included, those that are TCP.s content
+PAYLOAD = 1448 / 1538
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Link:
 
     def seconds(self, size: int, ranks: int) -> float:
         """Compute how long the sum of `size` bytes over some ranks takes: in a ring, as Caffe asks Open MPI for."""
-        latency, bandwidth = self.microseconds / 1e6, self.gigabits * 1e9 / 8
+        latency, bandwidth = self.microseconds / 1e6, PAYLOAD * self.gigabits * 1e9 / 8
         return 2 * (ranks - 1) * (latency + size / (ranks * bandwidth))
 
 

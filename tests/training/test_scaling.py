@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from renet.common.errors import UserError
-from renet.training.scaling import Link, Schedule, Step, Trace, measure_all, median, predict, table
+from renet.training.scaling import PAYLOAD, Link, Schedule, Step, Trace, measure_all, median, predict, table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOOL = [sys.executable, str(REPOSITORY / "tools/scaling.py")]
-# 1000 bytes a microsecond, and no latency
-FAST = Link(8, 0)
+# 1000 bytes of content a microsecond, and no latency
+FAST = Link(8 / PAYLOAD, 0)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,8 @@ def test_a_link_takes_the_time_of_a_ring() -> None:
     latency = Link(8, 100)
     assert latency.seconds(8, 8) == pytest.approx(14 * 100e-6, rel=1e-3)
     assert latency.seconds(8, 1) == 0
+    # what a gigabit carries beside the headers of Ethernet, IP and TCP
+    assert Link(1, 0).seconds(117_685_000, 2) == pytest.approx(1, rel=1e-4)
 
 
 def test_a_prediction_hides_what_goes_beside_computation() -> None:
