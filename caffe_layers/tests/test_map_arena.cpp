@@ -402,6 +402,25 @@ TYPED_TEST(OneDNNMapArenaTest, HasTheWorkAreas) {
   }
 }
 
+class OneDNNMapArenaWeightsTest : public OneDNNMapArenaTest<float> {};
+
+// Also where direct convolution computes BatchNorm and Scale along.
+TEST_F(OneDNNMapArenaWeightsTest, WeightsAreThereOnce) {
+  if (!onednn::Allowed()) { return; }
+  shared_ptr<Net<float> > net = Made<float>(Convolution("a", "data", 16)
+      + Described("norm", "a", "a", "type: 'BatchNorm'")
+      + Described("scale", "a", "a", "type: 'Scale' scale_param { bias_term: true }")
+      + Convolution("b", "a", 32), {1, 16, 3, 3});
+  for (bool shares : {false, true}) {
+    if (shares) { net->ShareMaps(); }
+    net->Forward();
+    for (const char* name : {"a", "b"}) {
+      const SyncedMemory& weights = *net->layer_by_name(name)->blobs()[0]->data();
+      EXPECT_EQ(!shares, weights.plain_is_current()) << name;
+    }
+  }
+}
+
 class OneDNNConvolutionInPiecesTest : public OneDNNMapArenaTest<float> {};
 
 // Convolutions that Winograd's takes hundreds of megabytes for: in bands of rows,

@@ -210,10 +210,13 @@ struct Case {
 // Winograd's, on sub-images and not; direct; what oneDNN leaves to Caffe.
 const Case kCases[] = {
   {"kernel_size: 3 pad: 1", 16, 32, 9, 14},
+  {"kernel_size: 3 pad: 1", 16, 32, 23, 30},
   {"kernel_size: 3 pad: 1", 32, 16, 1, 1},
   {"kernel_size: 3", 32, 32, 8, 11},
+  {"kernel_size: 3", 32, 32, 26, 29},
   {"kernel_size: 3 pad: 2", 16, 16, 8, 11},
   {"kernel_size: 3 pad: 2 dilation: 2", 32, 16, 13, 10},
+  {"kernel_size: 3 pad: 2 dilation: 2", 32, 16, 31, 27},
   {"kernel_size: 3 pad: 12 dilation: 12", 16, 48, 40, 44},
   {"kernel_size: 3 pad: 12 dilation: 12", 16, 16, 3, 5},
   {"kernel_size: 3 pad: 1 dilation: 2", 16, 16, 13, 10},
@@ -258,7 +261,7 @@ TEST_F(OneDNNLayersTest, LargeConvolutionsThatLearnEqualDoublePrecision) {
         if (!learns) {
           text.replace(text.find("convolution_param"), 0, "param { lr_mult: 0 } ");
         }
-        const vector<int> shape = {num, 1024, 8, 8};
+        const vector<int> shape = {num, 1024, 24, 24};
         Pair pair(text, shape, TRAIN);
         pair.Run(2e-5);
         if (!onednn::WinogradAllowed()
@@ -467,11 +470,13 @@ TEST_F(OneDNNLayersTest, SoftmaxOfScoresFarApart) {
   EXPECT_FALSE(std::isnan(probabilities.cpu_data()[6]));
 }
 
-TEST_F(OneDNNLayersTest, LayersInPlaceAreFoldedAndWeightsStay) {
-  const string conv = Convolution("a", "data", 16,
-      "kernel_size: 3 pad: 1 bias_term: false");
+// Folded into Winograd's weights on a map of the first size, and scaled along by
+// direct convolution on the others; weights by number 0, with a bias or none.
+void ExpectFused(int outputs, const string& convolution) {
+  const string conv = Convolution("a", "data", outputs, convolution);
   const string rest = BatchNorm("bn", "a", "a") + Scale("scale", "a", "a")
       + ReLU("relu", "a") + Convolution("b", "a", 16, "kernel_size: 1");
+  SCOPED_TRACE(conv);
   Pair pair(conv + rest, {2, 16, 9, 10}, TEST);
   FillStatistics(*pair.net);
   FillStatistics(*pair.reference);
@@ -511,6 +516,18 @@ TEST_F(OneDNNLayersTest, LayersInPlaceAreFoldedAndWeightsStay) {
     EXPECT_LT(Difference(a->cpu_data(),
         pair.reference->blob_by_name("a")->cpu_data(), a->count()), 1e-5) << end;
   }
+}
+
+TEST_F(OneDNNLayersTest, LayersInPlaceAreComputedAlongAndWeightsStay) {
+  for (int outputs : {16, 19, 40}) {
+    for (const char* bias : {"false", "true"}) {
+      const string rest = string(" bias_term: ") + bias;
+      ExpectFused(outputs, "kernel_size: 3 pad: 1" + rest);
+      ExpectFused(outputs, "kernel_size: 1" + rest);
+    }
+  }
+  ExpectFused(16, "kernel_size: 3 pad: 1 group: 16 bias_term: false");
+  ExpectFused(32, "kernel_size: 3 pad: 1 group: 2");
 }
 
 TEST_F(OneDNNLayersTest, RoundedConvolutionsFollowWhatChanges) {
@@ -624,15 +641,48 @@ TEST_F(OneDNNLayersTest, MethodsAreTheFastOnes) {
     EXPECT_EQ("direct", ConvolutionOf(*net, "last")->Describe(pass, shape));
     EXPECT_EQ("direct",
         ConvolutionOf(*net, "first")->Describe(pass, {1, 3, 36, 40}));
-    // nothing to gain where most tiles are empty
-    EXPECT_EQ("direct",
-        ConvolutionOf(*net, "middle")->Describe(pass, {1, 16, 1, 1}));
   }
   // what would make 0 of a NaN is left to the ReLU
   EXPECT_EQ(onednn::WinogradAllowed() ? "Winograd" : "as in Caffe",
       ConvolutionOf(*net, "middle")->Describe(Layer::FORWARD_RECTIFIED, shape));
   EXPECT_EQ("as in Caffe",
       ConvolutionOf(*net, "last")->Describe(Layer::FORWARD_RECTIFIED, shape));
+}
+
+// Few positions are not worth transformed weights, nor are empty tiles.
+TEST_F(OneDNNLayersTest, WinogradsIsForMapsLargeEnough) {
+  if (!onednn::WinogradAllowed()
+      || dnnl::get_effective_cpu_isa() < dnnl::cpu_isa::avx512_core) {
+    return;
+  }
+  typedef OneDNNConvolutionLayer Layer;
+  const struct {
+    int num, channels, size;
+    bool when_kept, when_learnt;
+  } kShapes[] = {
+    {1, 128, 28, true, true}, {1, 256, 14, true, false}, {2, 256, 14, true, false},
+    {4, 256, 14, true, true}, {4, 256, 7, true, false}, {1, 512, 7, false, false},
+    // their weights, transformed by four times four, are too large to be kept
+    {4, 512, 7, false, false}, {4, 512, 14, true, true}, {1, 16, 1, false, false},
+  };
+  for (const auto& s : kShapes) {
+    const vector<int> shape = {s.num, s.channels, s.size, s.size};
+    SCOPED_TRACE(testing::Message() << s.num << " x " << s.channels << " x "
+        << s.size);
+    const string text =
+        Text(Convolution("a", "data", s.channels, "kernel_size: 3 pad: 1"),
+            shape, TEST);
+    EXPECT_EQ(s.when_kept ? "Winograd" : "direct",
+        ConvolutionOf(*Made<float>(text), "a")->Describe(Layer::FORWARD, shape));
+    shared_ptr<Net<float> > learns = Made<float>(
+        Text(Convolution("a", "data", s.channels, "kernel_size: 3 pad: 1"),
+            shape, TRAIN));
+    for (Layer::Pass pass : {Layer::FORWARD, Layer::BACKWARD_DATA,
+         Layer::BACKWARD_WEIGHTS}) {
+      EXPECT_EQ(s.when_learnt ? "Winograd" : "direct",
+          ConvolutionOf(*learns, "a")->Describe(pass, shape));
+    }
+  }
 }
 
 TEST_F(OneDNNLayersTest, MapsPassWithoutCaffesOrder) {

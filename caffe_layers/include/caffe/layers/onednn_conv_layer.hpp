@@ -32,8 +32,9 @@ namespace caffe {
  *
  * Maps are read and written in oneDNN's order (onednn::BlockedOrder) and so
  * passed on. In a TEST net, layers in place behind this one are computed along:
- * BatchNorm and Scale are folded into a copy of the weights, made anew when any
- * of these have changed, and a ReLU is part of Winograd's code.
+ * direct convolution scales and shifts what it writes as BatchNorm and Scale do,
+ * for Winograd's these are folded into a copy of the weights, made anew when any
+ * of them have changed, and a ReLU is part of Winograd's code.
  *
  * Where AllowBfloat16() lets them, forward passes of a TEST net go to AMX's
  * tiles (Bfloat16Convolution), in about half of the time: without groups, and
@@ -59,7 +60,8 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
   void AllowRounding(bool may_round) { may_round_ = may_round; }
 
   enum Pass {
-    FORWARD, FORWARD_RECTIFIED, BACKWARD_DATA, BACKWARD_WEIGHTS, PASSES
+    FORWARD, FORWARD_RECTIFIED, FORWARD_SCALED, BACKWARD_DATA, BACKWARD_WEIGHTS,
+    PASSES
   };
   /// How a pass is computed on bottoms of a shape: "Winograd" or "direct", each
   /// also "on sub-images" and "in pieces"; "bfloat16"; else "as in Caffe".
@@ -106,17 +108,22 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
   /// Fills in a plan; false: oneDNN has no code of its own for this.
   bool Try(Pass pass, const vector<int>& shape, const Method& method, Plan* plan) const;
   dnnl::memory::desc PlainWeights() const;
+  /// A value for each channel of the top.
+  dnnl::memory::desc OfChannels() const;
   bool WeightsLearn() const {
     return this->phase_ == TRAIN && this->param_propagate_down_[0];
   }
-  /// The weights and the bias of a forward pass.
+  /// The weights of a forward pass, and what it adds to the products.
   struct Parameters {
     SyncedMemory* weights;
-    const float* bias;  // NULL: the plan takes none
+    const float* bias;   // NULL: the plan takes none
+    const float* scale;  // of what the plan writes, before the bias; else NULL
     onednn::PackedWeights* packed;
   };
   /// This layer's own, or with layers that follow folded in.
   Parameters ParametersFor(const Followers& followers);
+  /// This layer's own weights, and layers that follow as a scale and a bias.
+  Parameters UnfoldedParameters(const Followers& followers);
   /// Runs a plan's primitive, with its scratch in the work area for that.
   static void Execute(const Plan& plan,
       std::unordered_map<int, dnnl::memory> arguments);
@@ -156,6 +163,9 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
   onednn::PlansByShape<Plans> plans_;
   onednn::PackedWeights packed_;
   Folded folded_;
+  // what layers that follow bring, where it is not folded; with room for what fills
+  // up the last block
+  vector<float> scale_, shift_;
 };
 
 }  // namespace caffe

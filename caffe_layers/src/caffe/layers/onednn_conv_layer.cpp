@@ -28,17 +28,26 @@ const size_t kLargestTransformed = 16 << 20;
 // in pieces where they take more than this: below it, FCN on 375 x 500 gets slower.
 const size_t kLargestScratch = 112 << 20;
 
-// Winograd's takes tiles of 4 x 4 results, filled or not, with a quarter of the
-// products; above this share of results to positions it gains nothing.
-const double kTilesWaste = 2;
+// What Winograd's takes, in positions of direct convolution, measured for 128 to
+// 512 channels: for a tile of 4 x 4 results, filled or not, and for the weights.
+// Those that are kept transformed are more to be read; all others are transformed in
+// each pass, and in a training their gradients back.
+const double kOfTile = 8, kOfKeptWeights = 25, kOfWeights = 180;
 // Sub-images hold the map and what fills up their last rows and columns.
 const double kPartsWaste = 1.5;
+
+// Of channels, by BlockedOrder().
+const int kWidestBlock = 16;
 
 // Channels of a tile that rounds to bfloat16; below as many it would be empty for
 // the most part.
 const int kTileRows = 16;
 // A small map's positions go to such tiles as one line, where the kernel is 1x1.
 const int kOneLine = 1024;
+
+bool IsForward(OneDNNConvolutionLayer::Pass pass) {
+  return pass < OneDNNConvolutionLayer::BACKWARD_DATA;
+}
 
 int BlockWidth(const memory::desc& order) {
   return static_cast<int>(order.data.format_desc.blocking.inner_blks[0]);
@@ -58,11 +67,14 @@ vector<int> PartShape(const vector<int>& shape, int dilation) {
   return vector<int>{parts.count(), shape[1], parts.rows(), parts.columns()};
 }
 
-/// Results that Winograd's computes for each position of a map.
-double TilesWaste(const vector<int>& shape, int dilation) {
+/// Whether Winograd's is faster than direct convolution with a map of as many
+/// positions as a top of this shape.
+bool WinogradPays(const vector<int>& shape, int dilation, bool keeps_weights) {
   const SubImages parts = PartsOf(shape, dilation);
-  return 16. * dilation * dilation * ((parts.rows() + 3) / 4)
-      * ((parts.columns() + 3) / 4) / (double(shape[2]) * shape[3]);
+  const double tiles = double(parts.count()) * ((parts.rows() + 3) / 4)
+      * ((parts.columns() + 3) / 4);
+  return kOfTile * tiles + (keeps_weights ? kOfKeptWeights : kOfWeights)
+      <= double(shape[0]) * shape[2] * shape[3];
 }
 
 double PartsWaste(const vector<int>& shape, int dilation) {
@@ -137,8 +149,7 @@ vector<OneDNNConvolutionLayer::Method> OneDNNConvolutionLayer::Methods(
   const Method kAny = {algorithm::convolution_direct, 1, false};
   vector<Method> methods;
   if (onednn::WinogradAllowed() && square && this->group_ == 1
-      && (dilation[0] == 1 || parts)
-      && TilesWaste(shape, dilation[0]) <= kTilesWaste) {
+      && (dilation[0] == 1 || parts)) {
     methods.push_back(parts ? kWinogradOnParts : kWinograd);
   }
   methods.push_back(kDirect);
@@ -168,9 +179,11 @@ bool OneDNNConvolutionLayer::Try(Pass pass, const vector<int>& shape,
   memory::desc source = onednn::PlainOrder(source_shape);
   memory::desc target = onednn::PlainOrder(target_shape);
   memory::desc weights = PlainWeights();
-  const bool forward = pass == FORWARD || pass == FORWARD_RECTIFIED;
-  // a TEST net's always has one, as what is folded into the weights brings one
-  const bool has_bias = this->bias_term_ || (forward && this->phase_ == TEST);
+  const bool forward = IsForward(pass);
+  // a TEST net's always has one, as what is folded into the weights brings one;
+  // what scales adds it thereafter
+  const bool has_bias = pass != FORWARD_SCALED
+      && (this->bias_term_ || (forward && this->phase_ == TEST));
   const memory::desc bias = has_bias
       ? onednn::PlainOrder(vector<int>(1, this->num_output_)) : memory::desc();
   const memory::data_type type = memory::data_type::f32;
@@ -192,6 +205,12 @@ bool OneDNNConvolutionLayer::Try(Pass pass, const vector<int>& shape,
     dnnl::post_ops rectify;
     rectify.append_eltwise(1, algorithm::eltwise_relu, 0, 0);
     attributes.set_post_ops(rectify);
+  } else if (pass == FORWARD_SCALED) {
+    dnnl::post_ops scale_and_shift;
+    for (algorithm each : {algorithm::binary_mul, algorithm::binary_add}) {
+      scale_and_shift.append_binary(each, OfChannels());
+    }
+    attributes.set_post_ops(scale_and_shift);
   }
   const bool winograd = method.algorithm == algorithm::convolution_winograd;
   const bool saves_memory = forward && saves_memory_;
@@ -233,9 +252,11 @@ bool OneDNNConvolutionLayer::Try(Pass pass, const vector<int>& shape,
     plan->channels = this->num_output_;
     plan->rows = target_shape[2];
     Forward::primitive_desc description = describe();
+    const bool keeps_weights = kind == dnnl::prop_kind::forward_inference
+        && description.weights_desc().get_size() <= kLargestTransformed;
+    if (winograd && !WinogradPays(top_shape, d, keeps_weights)) { return false; }
     if (forward) {
-      if (kind == dnnl::prop_kind::forward_inference && winograd
-          && description.weights_desc().get_size() > kLargestTransformed) {
+      if (winograd && !keeps_weights) {
         kind = dnnl::prop_kind::forward_training;
         description = describe();
       }
@@ -344,13 +365,15 @@ const OneDNNConvolutionLayer::Plan& OneDNNConvolutionLayer::PlanFor(Pass pass,
       || *std::min_element(shape.begin(), shape.end()) == 0) {
     return *plan;
   }
-  if (pass == FORWARD_RECTIFIED) {
-    // Never a slower method for the ReLU's sake. oneDNN's direct code makes 0
-    // of a NaN, and so would hide that a training has diverged.
-    const Plan& unrectified = PlanFor(FORWARD, shape);
-    if (unrectified.available && unrectified.method.algorithm
-        == algorithm::convolution_winograd) {
-      Try(pass, shape, unrectified.method, plan);
+  if (pass == FORWARD_RECTIFIED || pass == FORWARD_SCALED) {
+    // Never a slower method for the followers' sake. oneDNN's direct code makes 0
+    // of a NaN where it rectifies, and so would hide that a training has diverged;
+    // Winograd's does not scale.
+    const Plan& alone = PlanFor(FORWARD, shape);
+    const bool winograd =
+        alone.method.algorithm == algorithm::convolution_winograd;
+    if (alone.available && winograd == (pass == FORWARD_RECTIFIED)) {
+      Try(pass, shape, alone.method, plan);
     }
     return *plan;
   }
@@ -363,8 +386,7 @@ const OneDNNConvolutionLayer::Plan& OneDNNConvolutionLayer::PlanFor(Pass pass,
 
 std::string OneDNNConvolutionLayer::Describe(Pass pass,
     const vector<int>& bottom_shape) {
-  const bool forward = pass == FORWARD || pass == FORWARD_RECTIFIED;
-  if (forward && Rounds(bottom_shape)) { return "bfloat16"; }
+  if (IsForward(pass) && Rounds(bottom_shape)) { return "bfloat16"; }
   const Plan& plan = PlanFor(pass, bottom_shape);
   if (!plan.available) { return "as in Caffe"; }
   const bool winograd =
@@ -380,7 +402,7 @@ OneDNNConvolutionLayer::Parameters OneDNNConvolutionLayer::ParametersFor(
   const float* const bias =
       this->bias_term_ ? this->blobs_[1]->cpu_data() : NULL;
   if (this->phase_ != TEST || (bias != NULL && !followers.affine)) {
-    return {own->data().get(), bias, &packed_};
+    return {own->data().get(), bias, NULL, &packed_};
   }
   folded_.bias.assign(this->num_output_, 0);
   for (int o = 0; o < this->num_output_; ++o) {
@@ -389,7 +411,7 @@ OneDNNConvolutionLayer::Parameters OneDNNConvolutionLayer::ParametersFor(
         ? followers.scale[o] * term + followers.shift[o] : term;
   }
   if (!followers.affine) {
-    return {own->data().get(), folded_.bias.data(), &packed_};
+    return {own->data().get(), folded_.bias.data(), NULL, &packed_};
   }
   SyncedMemory* const memory = own->data().get();
   // behind a pointer in somebody's hands, weights may have changed unseen
@@ -408,7 +430,27 @@ OneDNNConvolutionLayer::Parameters OneDNNConvolutionLayer::ParametersFor(
     folded_.scale = followers.scale;
     folded_.version = memory->version();
   }
-  return {folded_.weights.data().get(), folded_.bias.data(), &folded_.packed};
+  return {folded_.weights.data().get(), folded_.bias.data(), NULL,
+      &folded_.packed};
+}
+
+OneDNNConvolutionLayer::Parameters OneDNNConvolutionLayer::UnfoldedParameters(
+    const Followers& followers) {
+  const float* const bias =
+      this->bias_term_ ? this->blobs_[1]->cpu_data() : NULL;
+  const int blocks = (this->num_output_ + kWidestBlock - 1) / kWidestBlock;
+  scale_.assign(blocks * kWidestBlock, 0);
+  shift_.assign(blocks * kWidestBlock, 0);
+  for (int o = 0; o < this->num_output_; ++o) {
+    scale_[o] = followers.scale[o];
+    shift_[o] = followers.scale[o] * (bias != NULL ? bias[o] : 0)
+        + followers.shift[o];
+  }
+  return {this->blobs_[0]->data().get(), shift_.data(), scale_.data(), &packed_};
+}
+
+memory::desc OneDNNConvolutionLayer::OfChannels() const {
+  return onednn::PlainOrder(vector<int>{1, this->num_output_, 1, 1});
 }
 
 void OneDNNConvolutionLayer::Execute(const Plan& plan,
@@ -448,7 +490,13 @@ void OneDNNConvolutionLayer::ForwardPiece(const Plan& plan,
   std::unordered_map<int, memory> arguments = {{DNNL_ARG_SRC, source},
       {DNNL_ARG_DST, target},
       {DNNL_ARG_WEIGHTS, WeightsFor(plan, parameters, channel)}};
-  if (parameters.bias != NULL) {
+  if (plan.pass == FORWARD_SCALED) {
+    const float* const values[] = {parameters.scale, parameters.bias};
+    for (int i = 0; i < 2; ++i) {
+      arguments[DNNL_ARG_ATTR_MULTIPLE_POST_OP(i) | DNNL_ARG_SRC_1] =
+          memory(OfChannels(), onednn::Engine(), const_cast<float*>(values[i]));
+    }
+  } else if (parameters.bias != NULL) {
     arguments[DNNL_ARG_BIAS] = memory(plan.bias, onednn::Engine(),
         const_cast<float*>(parameters.bias) + channel);
   }
@@ -555,10 +603,13 @@ void OneDNNConvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   }
   // Caffe's ReLU makes NaN of -infinity, by which a training that overflows is
   // told; the one that is computed along makes 0 of it.
-  const bool along = followers.rectify
-      && PlanFor(FORWARD_RECTIFIED, bottom[0]->shape()).available;
-  const Plan& plan = PlanFor(along ? FORWARD_RECTIFIED : FORWARD,
-      bottom[0]->shape());
+  const vector<int>& shape = bottom[0]->shape();
+  const bool rectifies = followers.rectify
+      && PlanFor(FORWARD_RECTIFIED, shape).available;
+  const bool scales = followers.affine
+      && PlanFor(FORWARD_SCALED, shape).available;
+  const Plan& plan = PlanFor(rectifies ? FORWARD_RECTIFIED
+      : scales ? FORWARD_SCALED : FORWARD, shape);
   if (!plan.available) {
     ConvolutionLayer<float>::Forward_cpu(bottom, top);
     if (followers.affine || followers.rectify) {
@@ -568,12 +619,13 @@ void OneDNNConvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
     }
     return;
   }
-  const Parameters parameters = ParametersFor(followers);
+  const Parameters parameters =
+      scales ? UnfoldedParameters(followers) : ParametersFor(followers);
   for (size_t i = 0; i < bottom.size(); ++i) {
     ForwardPlan(plan, parameters, followers.rectify, bottom[i], top[i]);
   }
   // what has been folded is at hand as the plan takes it
-  if (followers.affine) { folded_.weights.data()->ReleasePlain(); }
+  if (followers.affine && !scales) { folded_.weights.data()->ReleasePlain(); }
 }
 
 void OneDNNConvolutionLayer::BackwardData(const Plan& plan, Blob<float>* top,
@@ -581,7 +633,8 @@ void OneDNNConvolutionLayer::BackwardData(const Plan& plan, Blob<float>* top,
   const memory map = onednn::Read(top->diff().get(), top->shape(), plan.top,
       WORK_SOURCE);
   const memory target = Take(map, plan.target, plan.top_parts, 0, WORK_PARTS);
-  const Parameters parameters = {this->blobs_[0]->data().get(), NULL, &packed_};
+  const Parameters parameters =
+      {this->blobs_[0]->data().get(), NULL, NULL, &packed_};
   onednn::Writer writer(bottom->diff().get(), bottom->shape(), plan.bottom);
   for (int channel = 0; channel < bottom->shape(1); channel += plan.channels) {
     const memory piece = PlaceFor(writer.memory(), plan.piece_source,
