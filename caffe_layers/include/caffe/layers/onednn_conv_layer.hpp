@@ -32,9 +32,10 @@ namespace caffe {
  *
  * Maps are read and written in oneDNN's order (onednn::BlockedOrder) and so
  * passed on. In a TEST net, layers in place behind this one are computed along:
- * direct convolution scales and shifts what it writes as BatchNorm and Scale do,
- * for Winograd's these are folded into a copy of the weights, made anew when any
- * of them have changed, and a ReLU is part of Winograd's code.
+ * BatchNorm and Scale are folded into a copy of the weights, made anew when any
+ * of these have changed; direct convolution with many weights to a value of its top
+ * scales and shifts what it writes, without a copy. A ReLU is part of Winograd's
+ * code.
  *
  * Where AllowBfloat16() lets them, forward passes of a TEST net go to AMX's
  * tiles (Bfloat16Convolution), in about half of the time: without groups, and

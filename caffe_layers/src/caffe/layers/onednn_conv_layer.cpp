@@ -36,6 +36,11 @@ const double kOfTile = 8, kOfKeptWeights = 25, kOfWeights = 180;
 // Sub-images hold the map and what fills up their last rows and columns.
 const double kPartsWaste = 1.5;
 
+// oneDNN scales a map's values slowly while it writes them: up to seven times as long
+// as without. With at least so many weights to a value that is some percent, and
+// saves a folded copy of them.
+const int kScales = 8;
+
 // Of channels, by BlockedOrder().
 const int kWidestBlock = 16;
 
@@ -607,6 +612,7 @@ void OneDNNConvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   const bool rectifies = followers.rectify
       && PlanFor(FORWARD_RECTIFIED, shape).available;
   const bool scales = followers.affine
+      && this->blobs_[0]->count() >= kScales * top[0]->count()
       && PlanFor(FORWARD_SCALED, shape).available;
   const Plan& plan = PlanFor(rectifies ? FORWARD_RECTIFIED
       : scales ? FORWARD_SCALED : FORWARD, shape);
