@@ -421,6 +421,30 @@ TEST_F(OneDNNMapArenaWeightsTest, WeightsAreThereOnce) {
   }
 }
 
+// Large ones are moved from the one order to the other, and are what they were.
+TEST_F(OneDNNMapArenaWeightsTest, LargeWeightsMove) {
+  const string layers = Described("large", "data", "large", "type: 'Convolution' "
+      "convolution_param { kernel_size: 7 num_output: 512 weight_filler "
+      "{ type: 'gaussian' } }");
+  const vector<int> shape = {1, 352, 9, 8};
+  shared_ptr<Net<float> > net = Made<float>(layers, shape);
+  shared_ptr<Net<float> > other = Made<float>(layers, shape);
+  NetParameter before, after;
+  net->ToProto(&before);
+  other->CopyTrainedLayersFrom(before);
+  net->ShareMaps();
+  Fill(net->input_blobs()[0]);
+  other->input_blobs()[0]->CopyFrom(*net->input_blobs()[0]);
+  for (int pass = 0; pass < 2; ++pass) {
+    const Blob<float>& actual = *net->Forward()[0];
+    const Blob<float>& expected = *other->Forward()[0];
+    EXPECT_TRUE(std::equal(actual.cpu_data(), actual.cpu_data() + actual.count(),
+        expected.cpu_data()));
+    net->ToProto(&after);
+    EXPECT_EQ(before.SerializeAsString(), after.SerializeAsString());
+  }
+}
+
 class OneDNNConvolutionInPiecesTest : public OneDNNMapArenaTest<float> {};
 
 // Convolutions that Winograd's takes hundreds of megabytes for: in bands of rows,

@@ -166,8 +166,10 @@ class PackedWeights {
   /// @param plain the weights as they lie in Caffe's order.
   /// @param learns whether they change in each pass: then they lie in the work
   ///        area for weights, and nothing is kept.
+  /// @param saves_memory whether to do without Caffe's order at once where it is
+  ///        large, and so without the memory for both.
   dnnl::memory Get(SyncedMemory* weights, const dnnl::memory::desc& plain,
-      const dnnl::memory::desc& order, bool learns);
+      const dnnl::memory::desc& order, bool learns, bool saves_memory = false);
 
  private:
   struct Packed {

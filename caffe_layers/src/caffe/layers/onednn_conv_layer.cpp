@@ -474,8 +474,12 @@ memory OneDNNConvolutionLayer::WeightsFor(const Plan& plan,
   // of weights that learn, and of some channels of the bottom, a piece is packed at
   // a time
   if (all || (!of_bottom && !WeightsLearn())) {
+    // not those that a net in training has, too
+    const bool saves_memory = saves_memory_
+        && this->blobs_[0]->data().use_count() == 1
+        && parameters.weights == this->blobs_[0]->data().get();
     const memory packed = parameters.packed->Get(parameters.weights,
-        PlainWeights(), plan.weights, WeightsLearn());
+        PlainWeights(), plan.weights, WeightsLearn(), saves_memory);
     return memory(plan.piece_weights, onednn::Engine(), onednn::Values(packed)
         + channel / plan.channels * (plan.piece_weights.get_size() / sizeof(float)));
   }

@@ -1,5 +1,8 @@
 #include "caffe/onednn/onednn.hpp"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -186,8 +189,40 @@ void Accumulate(const memory& from, const memory& to) {
   dnnl::reorder(source, target, attributes).execute(Stream(), source, target);
 }
 
+namespace {
+
+// Weights as large as this are worth the care.
+const size_t kLargeWeights = 32 << 20;
+// Outputs that are packed at a time: whole blocks in every order.
+const int kOutputs = 64;
+
+/// Copies weights of N x C x H x W into an order with these outermost, and gives
+/// back the pages of what has been copied, whose values are lost.
+void Move(float* from, const memory& to) {
+  const memory::dims dims = to.get_desc().dims();
+  const memory::desc plain = PlainOrder(vector<int>(dims.begin(), dims.end()));
+  const size_t page = sysconf(_SC_PAGESIZE);
+  const size_t bytes = plain.get_size() / dims[0] * kOutputs;
+  char* released = reinterpret_cast<char*>(
+      (reinterpret_cast<uintptr_t>(from) + page - 1) / page * page);
+  for (int64_t output = 0; output < dims[0]; output += kOutputs) {
+    const memory::dims piece = {kOutputs, dims[1], dims[2], dims[3]};
+    const memory::dims first = {output, 0, 0, 0};
+    Reorder(memory(plain.submemory_desc(piece, first), Engine(), from),
+        memory(to.get_desc().submemory_desc(piece, first), Engine(),
+            to.get_data_handle()));
+    char* const end =
+        reinterpret_cast<char*>(from) + (output / kOutputs + 1) * bytes;
+    const size_t whole = end > released ? (end - released) / page * page : 0;
+    if (whole > 0) { madvise(released, whole, MADV_DONTNEED); }
+    released += whole;
+  }
+}
+
+}  // namespace
+
 memory PackedWeights::Get(SyncedMemory* weights, const memory::desc& plain,
-    const memory::desc& order, bool learns) {
+    const memory::desc& order, bool learns, bool saves_memory) {
   if (order == plain) {
     return memory(plain, Engine(), const_cast<void*>(weights->cpu_data()));
   }
@@ -216,14 +251,27 @@ memory PackedWeights::Get(SyncedMemory* weights, const memory::desc& plain,
       packed->layout.reset(new MapLayout());
       packed->layout->Reset(order);
     }
-    Reorder(here, packed->layout->memory());
-    packed->version = weights->version();
     // what ToPlain() could turn back
     const memory::dims dims = order.dims();
     const bool turns_back = order.data.format_kind != dnnl_format_kind_wino
         && plain == PlainOrder(std::vector<int>(dims.begin(), dims.end()));
+    bool moves = saves_memory && turns_back && !weights->exposed()
+        && plain.get_size() >= kLargeWeights && dims.size() == 4
+        && dims[0] % kOutputs == 0;
+#ifndef CPU_ONLY
+    moves = false;  // memory that is pinned for a GPU keeps its pages
+#endif
+    if (moves) {
+      Move(static_cast<float*>(here.get_data_handle()), packed->layout->memory());
+    } else {
+      Reorder(here, packed->layout->memory());
+    }
+    packed->version = weights->version();
     if (turns_back && !weights->exposed()) {
       weights->set_layout(packed->layout, false);
+    }
+    if (moves) {
+      CHECK(weights->ReleasePlain()) << "weights whose pages are gone are kept";
     }
   }
   return packed->layout->memory();
