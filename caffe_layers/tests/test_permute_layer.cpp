@@ -143,6 +143,43 @@ TEST(PermutationKernelTest, TestBothWays) {
   }
 }
 
+// As CropLayer takes a part of an array, and puts it back among zeros.
+TEST(PermutationKernelTest, TestParts) {
+  const struct { vector<int> shape, sizes, begin; } kParts[] = {
+    {{2, 3, 7, 9}, {2, 3, 4, 5}, {0, 0, 1, 3}}, {{2, 3, 7, 9}, {1, 2, 7, 9}, {1, 1, 0, 0}},
+    {{2, 3, 7, 9}, {2, 3, 7, 9}, {0, 0, 0, 0}}, {{5, 4}, {1, 1}, {4, 2}},
+    {{3, 4, 5, 6, 7}, {3, 2, 5, 3, 7}, {0, 1, 0, 2, 0}}, {{40, 30}, {33, 30}, {7, 0}},
+  };
+  for (const auto& test : kParts) {
+    Blob<double> whole(test.shape), part(test.sizes);
+    for (int i = 0; i < whole.count(); ++i) { whole.mutable_cpu_data()[i] = i; }
+    caffe_set(whole.count(), 0., whole.mutable_cpu_diff());
+    const int begin = whole.offset(test.begin);
+    const Permutation crop = GetCrop(test.shape, test.sizes);
+    const dim3 blocks((part.count() - 1) / kPermutationThreads + 1);
+    emulation::Launch(PermutationKernel<double>, blocks, dim3(kPermutationThreads), 0,
+        part.count(), crop, false, whole.cpu_data() + begin,
+        part.mutable_cpu_data());
+    emulation::Launch(PermutationKernel<double>, blocks, dim3(kPermutationThreads), 0,
+        part.count(), crop, true, part.cpu_data(),
+        whole.mutable_cpu_diff() + begin);
+    const int axes = test.shape.size();
+    int taken = 0;
+    for (int i = 0; i < whole.count(); ++i) {
+      bool is_in = true;
+      for (int axis = 0, rest = i; axis < axes; ++axis) {
+        const int at = rest / whole.count(axis + 1);
+        rest %= whole.count(axis + 1);
+        is_in &= at >= test.begin[axis] && at < test.begin[axis] + test.sizes[axis];
+      }
+      ASSERT_EQ(is_in ? i : 0, whole.cpu_diff()[i]);
+      // they come in the order of the whole
+      if (is_in) { ASSERT_EQ(i, part.cpu_data()[taken++]); }
+    }
+    EXPECT_EQ(part.count(), taken);
+  }
+}
+
 #endif  // CAFFE_CUDA_EMULATION
 
 }  // namespace caffe
