@@ -176,6 +176,48 @@ TEST_P(Bfloat16ConvolutionTest, NaNStaysNaNAndWhereItIs) {
   }
 }
 
+TEST_P(Bfloat16ConvolutionTest, BackwardIsTheTransposeOfForward) {
+  const Case& c = GetParam();
+  EXPECT_EQ(c.stride == 1 && c.pad <= c.dilation * (c.kernel - 1),
+      convolution_.HasBackward());
+  if (!Bfloat16Convolution::Available() || !convolution_.HasBackward()) { return; }
+  Map gradient(c.num, c.outputs, convolution_.out_height, convolution_.out_width);
+  std::vector<double> expected(bottom_.values.size(), 0);
+  for (int n = 0; n < c.num; ++n) {
+    for (int o = 0; o < c.outputs; ++o) {
+      for (int y = 0; y < gradient.height; ++y) {
+        for (int x = 0; x < gradient.width; ++x) {
+          const float value = gradient.at(n, o, y, x) = Draw();
+          for (int channel = 0; channel < c.channels; ++channel) {
+            for (int tap = 0; tap < c.kernel * c.kernel; ++tap) {
+              const int row = y + tap / c.kernel * c.dilation - c.pad;
+              const int column = x + tap % c.kernel * c.dilation - c.pad;
+              if (row < 0 || column < 0 || row >= c.height || column >= c.width) { continue; }
+              const float weight =
+                  weights_[(o * c.channels + channel) * c.kernel * c.kernel + tap];
+              expected[&bottom_.at(n, channel, row, column) - bottom_.values.data()]
+                  += double(Rounded(weight)) * Rounded(value);
+            }
+          }
+        }
+      }
+    }
+  }
+  const Bfloat16Convolution backward = convolution_.Backward();
+  std::vector<char> packed(backward.packed_bytes()), work(backward.work_bytes(), -1);
+  backward.PackTurned(weights_.data(), packed.data());
+  std::vector<float> result(expected.size(), -7);
+  backward.Forward(gradient.values.data(), packed.data(), NULL, false,
+      result.data(), work.data());
+  double largest = 1e-30, difference = 0;
+  for (size_t i = 0; i < result.size(); ++i) {
+    largest = std::max(largest, std::abs(expected[i]));
+    const double d = std::abs(result[i] - expected[i]);
+    difference = d <= difference ? difference : d;  // a NaN stays
+  }
+  EXPECT_LT(difference / largest, 2e-6);
+}
+
 INSTANTIATE_TEST_CASE_P(Shapes, Bfloat16ConvolutionTest, ::testing::ValuesIn(kCases));
 
 TEST(AllowBfloat16Test, IsZeroOrOne) {

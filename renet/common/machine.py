@@ -14,10 +14,12 @@ from typing import Any
 from renet.common.repository import commit
 
 PROCESSORS = Path("/proc/cpuinfo")
+# environment variables of Caffe by which the same network gives other results (docs/layers.md)
+SWITCHES = ("CAFFE_ALLOW_BF16", "CAFFE_ALLOW_TF32", "CAFFE_ONEDNN", "CAFFE_WINOGRAD")
 
 
 def environment() -> dict[str, Any]:
-    """Collect the environment of a result: command, versions, commit, machine and number of threads."""
+    """Collect the environment of a result: command, versions, commit, machine, number of threads, and switches."""
     import caffe  # only where figures are made: it is slow to load
     import numpy as np
 
@@ -27,6 +29,7 @@ def environment() -> dict[str, Any]:
         "commit": commit(),
         "machine": {"system": platform.platform(), "processor": processor_name(), "cores": os.cpu_count()},
         "threads": threads(),
+        "switches": {name: os.environ[name] for name in SWITCHES if name in os.environ},
     }
 
 

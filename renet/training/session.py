@@ -105,6 +105,7 @@ def begin(
     folder.iteration = restore.iteration if restore else 0
     metrics = folder.cut_metrics(folder.iteration)
     data = files.data_folder()
+    before = folder.metadata.get("switches")
     folder.begin(
         {
             "model": files.network.name,
@@ -117,7 +118,16 @@ def begin(
             "processes": ranks.names() or None,
         }
     )
+    now = folder.metadata["switches"]
+    if restore and before is not None and before != now:
+        changed = f"{_switches(now)} in the environment, {_switches(before)} before"
+        _say(f"not bit for bit as without the interruption (docs/training.md): {changed}")
     return folder, files, restore, metrics
+
+
+def _switches(values: Mapping[str, str]) -> str:
+    """Caffe's environment variables as one types them."""
+    return " ".join(f"{name}={value}" for name, value in values.items()) or "no CAFFE_ variable"
 
 
 def follow(settings: TrainingSettings, work: Work, ranks: Ranks) -> TrainingResult:

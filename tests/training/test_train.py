@@ -179,6 +179,22 @@ def test_interrupted_equals_unbroken(
     ]
 
 
+def test_other_switches_are_told_at_the_resumption(unbroken: Path, scenes: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(unbroken, tmp_path / "run")
+    for switches, told in (({"CAFFE_WINOGRAD": "0"}, True), ({"CAFFE_WINOGRAD": "0"}, False), ({}, True)):
+        iterations = RunState.of(run).iterations + 1
+        resumed = subprocess.run(
+            [*TRAIN, "--resume", "--run", str(run), "--iterations", str(iterations)],
+            capture_output=True, text=True, cwd=scenes, env=ENVIRONMENT | switches, timeout=120,
+        )  # fmt: skip
+        assert resumed.returncode == 0, resumed.stderr
+        assert ("not bit for bit as without the interruption" in resumed.stderr) == told
+        assert ("CAFFE_WINOGRAD=0 in the environment, no CAFFE_ variable before" in resumed.stderr) == (
+            told and bool(switches)
+        )
+        assert json.loads((run / "run.json").read_text())["switches"] == switches
+
+
 def train_in_a_terminal(
     *arguments: object, cwd: Path, press_at: Hold | None = None, columns: int = 160, **environment: str
 ) -> tuple[bytes, int]:

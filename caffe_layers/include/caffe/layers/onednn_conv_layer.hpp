@@ -37,9 +37,9 @@ namespace caffe {
  * scales and shifts what it writes, without a copy. A ReLU is part of Winograd's
  * code.
  *
- * Where AllowBfloat16() lets them, forward passes of a TEST net go to AMX's
- * tiles (Bfloat16Convolution), in about half of the time: without groups, and
- * with 16 channels of the bottom or more.
+ * Where AllowBfloat16() lets them, forward passes, and those back to the bottom,
+ * go to AMX's tiles (Bfloat16Convolution), in about half of the time: without
+ * groups, with 16 channels to be summed over or more, and back with a stride of 1.
  */
 class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
     public FusingLayer {
@@ -56,8 +56,8 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
   /// single images, and up to a sixth longer.
   void SaveMemory() { saves_memory_ = true; }
 
-  /// Whether forward passes of a TEST net may round the factors of products to
-  /// bfloat16, in the place of AllowBfloat16().
+  /// Whether passes forward and back to the bottom may round the factors of
+  /// products to bfloat16, in the place of AllowBfloat16().
   void AllowRounding(bool may_round) { may_round_ = may_round; }
 
   enum Pass {
@@ -131,10 +131,13 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
   /// The weights of the piece that begins with a channel.
   dnnl::memory WeightsFor(const Plan& plan, const Parameters& parameters,
       int channel);
-  /// Whether a forward pass over bottoms of a shape rounds to bfloat16.
-  bool Rounds(const vector<int>& shape) const;
+  /// Whether a pass over bottoms of a shape rounds to bfloat16.
+  bool Rounds(Pass pass, const vector<int>& shape) const;
+  /// The convolution of bottoms of a shape.
+  Bfloat16Convolution Rounded(const vector<int>& shape) const;
   void ForwardRounded(const Followers& followers, Blob<float>* bottom,
       Blob<float>* top);
+  void BackwardDataRounded(Blob<float>* top, Blob<float>* bottom);
   /// The channels of a top from `channel` on, or a band of its rows.
   void ForwardPiece(const Plan& plan, const Parameters& parameters, int channel,
       const dnnl::memory& source, const dnnl::memory& target);
@@ -144,10 +147,10 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
   void BackwardWeights(const Plan& plan, Blob<float>* top, Blob<float>* bottom);
 
   /// Weights rounded to bfloat16, in tiles, and what they are of.
-  struct Rounded {
-    LargePageBuffer<float> tiles;
+  struct Tiles {
+    LargePageBuffer<float> values;
     uint64_t version;
-    Rounded() : version(0) {}  // no memory has this one
+    Tiles() : version(0) {}  // no memory has this one
   };
   /// Weights and bias with layers that follow folded in, and what they are of.
   struct Folded {
@@ -155,12 +158,12 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
     vector<float> bias, scale;
     uint64_t version;
     onednn::PackedWeights packed;
-    Rounded rounded;
+    Tiles tiles;
     Folded() : version(0) {}  // no memory has this one
   };
 
   bool saves_memory_, may_round_;
-  Rounded rounded_;
+  Tiles tiles_;
   onednn::PlansByShape<Plans> plans_;
   onednn::PackedWeights packed_;
   Folded folded_;

@@ -33,6 +33,20 @@ struct Bfloat16Convolution {
   size_t work_bytes() const;
   /// @param weights out_channels x channels x kernel_height x kernel_width.
   void Pack(const float* weights, void* packed) const;
+
+  /// Whether Backward() is known: with a stride of 1, and a padding within the
+  /// kernel's reach.
+  bool HasBackward() const;
+  /**
+   * @brief The convolution by which the bottom's gradient comes from the top's:
+   *
+   *   bottom'(c, y, x) = sum over o, i, j of
+   *       weights(o, c, i, j) * top'(o, y + p - i d, x + p - j d)
+   */
+  Bfloat16Convolution Backward() const;
+  /// Packs for Backward(), which this is, the weights of the convolution that it is of.
+  void PackTurned(const float* weights, void* packed) const;
+
   /**
    * @param bottom, top maps in onednn::BlockedOrder.
    * @param bias of out_channels; may be NULL.

@@ -7,8 +7,8 @@ namespace caffe {
  * Whether products on the CPU may have their factors rounded to bfloat16 (7 bits
  * of mantissa instead of 23) where no layer says otherwise: the environment
  * variable CAFFE_ALLOW_BF16 says so with 1, and 0 or nothing forbids it.
- * Anything else is fatal. Convolutions of TEST nets and ReNet layers without a
- * precision of their own ask this function.
+ * Anything else is fatal. Convolutions and ReNet layers without a precision of
+ * their own ask this function.
  */
 bool AllowBfloat16();
 

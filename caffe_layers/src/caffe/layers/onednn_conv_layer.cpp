@@ -125,6 +125,20 @@ memory Take(const memory& map, const memory::desc& order, const SubImages& parts
   return piece;
 }
 
+/// The same convolution on its positions side by side, where that is the same: tiles
+/// are fuller then.
+Bfloat16Convolution InOneLine(Bfloat16Convolution convolution) {
+  const int positions = convolution.height * convolution.width;
+  if (convolution.kernel_height == 1 && convolution.kernel_width == 1
+      && convolution.stride_height == 1 && convolution.stride_width == 1
+      && convolution.pad_height == 0 && convolution.pad_width == 0
+      && positions <= kOneLine) {
+    convolution.height = convolution.out_height = 1;
+    convolution.width = convolution.out_width = positions;
+  }
+  return convolution;
+}
+
 }  // namespace
 
 memory::desc OneDNNConvolutionLayer::PlainWeights() const {
@@ -391,7 +405,7 @@ const OneDNNConvolutionLayer::Plan& OneDNNConvolutionLayer::PlanFor(Pass pass,
 
 std::string OneDNNConvolutionLayer::Describe(Pass pass,
     const vector<int>& bottom_shape) {
-  if (IsForward(pass) && Rounds(bottom_shape)) { return "bfloat16"; }
+  if (Rounds(pass, bottom_shape)) { return "bfloat16"; }
   const Plan& plan = PlanFor(pass, bottom_shape);
   if (!plan.available) { return "as in Caffe"; }
   const bool winograd =
@@ -551,60 +565,85 @@ void OneDNNConvolutionLayer::ForwardPlan(const Plan& plan,
   writer.Finish(rectified);
 }
 
-bool OneDNNConvolutionLayer::Rounds(const vector<int>& shape) const {
-  if (!may_round_ || this->phase_ != TEST) { return false; }
+bool OneDNNConvolutionLayer::Rounds(Pass pass, const vector<int>& shape) const {
+  if (!may_round_ || pass == BACKWARD_WEIGHTS) { return false; }
   static const bool available = Bfloat16Convolution::Available();
   if (!available) {
     LOG_FIRST_N(WARNING, 1) << "CAFFE_ALLOW_BF16: convolutions in bfloat16 need "
         "a processor with AMX: they are float32's.";
     return false;
   }
-  return this->group_ == 1 && this->num_spatial_axes_ == 2
-      && this->channel_axis_ == 1 && shape[1] >= kTileRows
-      && *std::min_element(shape.begin(), shape.end()) > 0
-      && BlockWidth(onednn::BlockedOrder(shape)) == kTileRows;
+  if (this->group_ != 1 || this->num_spatial_axes_ != 2 || this->channel_axis_ != 1
+      || *std::min_element(shape.begin(), shape.end()) <= 0
+      || BlockWidth(onednn::BlockedOrder(shape)) != kTileRows) {
+    return false;
+  }
+  return IsForward(pass) ? shape[1] >= kTileRows
+      : this->num_output_ >= kTileRows && Rounded(shape).HasBackward();
 }
 
-void OneDNNConvolutionLayer::ForwardRounded(const Followers& followers,
-    Blob<float>* bottom, Blob<float>* top) {
+Bfloat16Convolution OneDNNConvolutionLayer::Rounded(
+    const vector<int>& shape) const {
   const int* const kernel = this->kernel_shape_.cpu_data();
   const int* const stride = this->stride_.cpu_data();
   const int* const pad = this->pad_.cpu_data();
   const int* const dilation = this->dilation_.cpu_data();
-  Bfloat16Convolution convolution = {bottom->shape(0), bottom->shape(1),
-      bottom->shape(2), bottom->shape(3), top->shape(1), top->shape(2),
-      top->shape(3), kernel[0], kernel[1], stride[0], stride[1], pad[0], pad[1],
-      dilation[0], dilation[1]};
-  const int positions = bottom->shape(2) * bottom->shape(3);
-  if (kernel[0] == 1 && kernel[1] == 1 && stride[0] == 1 && stride[1] == 1
-      && pad[0] == 0 && pad[1] == 0 && positions <= kOneLine) {
-    convolution.height = convolution.out_height = 1;
-    convolution.width = convolution.out_width = positions;
+  int out[2];
+  for (int i = 0; i < 2; ++i) {
+    out[i] = (shape[2 + i] + 2 * pad[i] - (dilation[i] * (kernel[i] - 1) + 1))
+        / stride[i] + 1;
   }
+  return {shape[0], shape[1], shape[2], shape[3], this->num_output_, out[0], out[1],
+      kernel[0], kernel[1], stride[0], stride[1], pad[0], pad[1], dilation[0],
+      dilation[1]};
+}
+
+void OneDNNConvolutionLayer::ForwardRounded(const Followers& followers,
+    Blob<float>* bottom, Blob<float>* top) {
+  const Bfloat16Convolution convolution = InOneLine(Rounded(bottom->shape()));
   const Parameters parameters = ParametersFor(followers);
-  Rounded* const rounded = followers.affine ? &folded_.rounded : &rounded_;
+  const size_t bytes = convolution.packed_bytes();
+  Tiles* const kept = WeightsLearn() ? NULL
+      : followers.affine ? &folded_.tiles : &tiles_;
+  if (kept != NULL) { kept->values.resize(bytes / sizeof(float)); }
+  float* const tiles =
+      kept != NULL ? kept->values.data() : Work(WORK_WEIGHTS, bytes);
   // behind a pointer in somebody's hands, weights may have changed unseen
-  if (parameters.weights->exposed()
-      || rounded->version != parameters.weights->version()) {
-    rounded->tiles.resize(convolution.packed_bytes() / sizeof(float));
+  if (kept == NULL || parameters.weights->exposed()
+      || kept->version != parameters.weights->version()) {
     convolution.Pack(static_cast<const float*>(parameters.weights->cpu_data()),
-        rounded->tiles.data());
-    rounded->version = parameters.weights->version();
+        tiles);
+    if (kept != NULL) { kept->version = parameters.weights->version(); }
   }
   const memory map = onednn::Read(bottom->data().get(), bottom->shape(),
       onednn::BlockedOrder(bottom->shape()), WORK_SOURCE);
   onednn::Writer writer(top->data().get(), top->shape(),
       onednn::BlockedOrder(top->shape()));
-  convolution.Forward(onednn::Values(map), rounded->tiles.data(),
-      parameters.bias, followers.rectify, onednn::Values(writer.memory()),
+  convolution.Forward(onednn::Values(map), tiles, parameters.bias,
+      followers.rectify, onednn::Values(writer.memory()),
       Work(WORK_PARTS, convolution.work_bytes()));
   writer.Finish(followers.rectify);
+}
+
+void OneDNNConvolutionLayer::BackwardDataRounded(Blob<float>* top,
+    Blob<float>* bottom) {
+  const Bfloat16Convolution convolution =
+      InOneLine(Rounded(bottom->shape()).Backward());
+  float* const tiles = Work(WORK_WEIGHTS, convolution.packed_bytes());
+  convolution.PackTurned(this->blobs_[0]->cpu_data(), tiles);
+  const memory map = onednn::Read(top->diff().get(), top->shape(),
+      onednn::BlockedOrder(top->shape()), WORK_SOURCE);
+  onednn::Writer writer(bottom->diff().get(), bottom->shape(),
+      onednn::BlockedOrder(bottom->shape()));
+  convolution.Forward(onednn::Values(map), tiles, NULL, false,
+      onednn::Values(writer.memory()), Work(WORK_PARTS, convolution.work_bytes()));
+  writer.Finish();
 }
 
 void OneDNNConvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
     const vector<Blob<float>*>& top) {
   const Followers followers = TakeFollowers();
-  if (Rounds(bottom[0]->shape())) {
+  if (Rounds(FORWARD, bottom[0]->shape())) {
     for (size_t i = 0; i < bottom.size(); ++i) {
       ForwardRounded(followers, bottom[i], top[i]);
     }
@@ -700,8 +739,9 @@ void OneDNNConvolutionLayer::Backward_cpu(const vector<Blob<float>*>& top,
       || (this->bias_term_ && this->param_propagate_down_[1]);
   const bool to_bottom = std::find(propagate_down.begin(),
       propagate_down.end(), true) != propagate_down.end();
+  const bool rounds = to_bottom && Rounds(BACKWARD_DATA, shape);
   if ((to_weights && !PlanFor(BACKWARD_WEIGHTS, shape).available)
-      || (to_bottom && !PlanFor(BACKWARD_DATA, shape).available)) {
+      || (to_bottom && !rounds && !PlanFor(BACKWARD_DATA, shape).available)) {
     ConvolutionLayer<float>::Backward_cpu(top, propagate_down, bottom);
     return;
   }
@@ -709,7 +749,10 @@ void OneDNNConvolutionLayer::Backward_cpu(const vector<Blob<float>*>& top,
     if (to_weights) {
       BackwardWeights(PlanFor(BACKWARD_WEIGHTS, shape), top[i], bottom[i]);
     }
-    if (propagate_down[i]) {
+    if (!propagate_down[i]) { continue; }
+    if (rounds) {
+      BackwardDataRounded(top[i], bottom[i]);
+    } else {
       BackwardData(PlanFor(BACKWARD_DATA, shape), top[i], bottom[i]);
     }
   }

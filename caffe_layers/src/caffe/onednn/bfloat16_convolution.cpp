@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "caffe/common.hpp"
@@ -243,27 +244,67 @@ size_t Bfloat16Convolution::work_bytes() const {
   return lines.image_bytes() + lines.slack();
 }
 
-void Bfloat16Convolution::Pack(const float* weights, void* packed) const {
-  const Lines lines(*this);
-  const int blocks = 2 * lines.pairs;
-#pragma omp parallel for
+namespace {
+
+/// Packs weights of which those of output o and channel c begin at value
+/// o * of_output + c * of_channel, the taps in their order or the other way round.
+void PackTiles(const Lines& lines, const float* weights, size_t of_output,
+    size_t of_channel, bool reverses, uint16_t* packed) {
+  const int blocks = 2 * lines.pairs, taps = lines.taps;
+  const size_t tile_values = kTile / sizeof(uint16_t);
+#pragma omp parallel for collapse(2)
   for (int block = 0; block < blocks; ++block) {
     for (int depth = 0; depth < lines.depths; ++depth) {
-      for (int tap = 0; tap < lines.taps; ++tap) {
-        uint16_t* const tile = static_cast<uint16_t*>(packed)
-            + (((static_cast<size_t>(block / 2) * lines.depths + depth) * lines.taps
-            + tap) * 2 + block % 2) * (kTile / sizeof(uint16_t));
-        for (int k = 0; k < kDepth; ++k) {
-          for (int i = 0; i < kRows; ++i) {
-            const int o = block * kRows + i, c = depth * kDepth + k;
-            tile[(k / 2 * kRows + i) * 2 + k % 2] = o < out_channels && c < channels
-                ? Rounded(weights[(static_cast<size_t>(o) * channels + c)
-                    * lines.taps + tap]) : 0;
+      // the tiles of a block's taps lie two apart
+      uint16_t* const tiles = packed
+          + ((static_cast<size_t>(block / 2) * lines.depths + depth) * taps * 2
+          + block % 2) * tile_values;
+      for (int k = 0; k < kDepth; ++k) {
+        for (int i = 0; i < kRows; ++i) {
+          const int o = block * kRows + i, c = depth * kDepth + k;
+          const bool is_there =
+              o < lines.of.out_channels && c < lines.of.channels;
+          const float* const from = weights + o * of_output + c * of_channel;
+          uint16_t* const to = tiles + (k / 2 * kRows + i) * 2 + k % 2;
+          for (int tap = 0; tap < taps; ++tap) {
+            to[tap * 2 * tile_values] = is_there
+                ? Rounded(from[reverses ? taps - 1 - tap : tap]) : 0;
           }
         }
       }
     }
   }
+}
+
+}  // namespace
+
+void Bfloat16Convolution::Pack(const float* weights, void* packed) const {
+  const Lines lines(*this);
+  PackTiles(lines, weights, static_cast<size_t>(channels) * lines.taps, lines.taps,
+      false, static_cast<uint16_t*>(packed));
+}
+
+void Bfloat16Convolution::PackTurned(const float* weights, void* packed) const {
+  const Lines lines(*this);
+  PackTiles(lines, weights, lines.taps,
+      static_cast<size_t>(out_channels) * lines.taps, true,
+      static_cast<uint16_t*>(packed));
+}
+
+bool Bfloat16Convolution::HasBackward() const {
+  return stride_height == 1 && stride_width == 1
+      && pad_height <= dilation_height * (kernel_height - 1)
+      && pad_width <= dilation_width * (kernel_width - 1);
+}
+
+Bfloat16Convolution Bfloat16Convolution::Backward() const {
+  Bfloat16Convolution turned = *this;
+  std::swap(turned.channels, turned.out_channels);
+  std::swap(turned.height, turned.out_height);
+  std::swap(turned.width, turned.out_width);
+  turned.pad_height = dilation_height * (kernel_height - 1) - pad_height;
+  turned.pad_width = dilation_width * (kernel_width - 1) - pad_width;
+  return turned;
 }
 
 void Bfloat16Convolution::Forward(const float* bottom, const void* packed,
