@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ def environment() -> dict[str, Any]:
         "threads": threads(),
         "switches": {name: os.environ[name] for name in SWITCHES if name in os.environ},
     }
+
+
+def switches_text(values: Mapping[str, str]) -> str:
+    """Write Caffe's environment variables as one types them before a command."""
+    return " ".join(f"{name}={shlex.quote(value)}" for name, value in values.items())
 
 
 def threads() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 
 from renet.common.files import write_atomically
-from renet.common.machine import gpu_name, processor_name, threads
+from renet.common.machine import gpu_name, processor_name, switches_text, threads
 from renet.common.repository import commit, product_path
 from renet.common.text_layout import markdown, shape_text
 from renet.evaluation.paper_results import PaperExperiment
@@ -209,6 +209,8 @@ def _machine_text(report: Report) -> str:
     text = (
         f"Predicted on: {devices}{more}; this machine: {processor_name()}, {threads()} thread{'s' * (threads() > 1)}."
     )
+    switches = {switches_text(report.metadata(each).get("switches") or {}) for each in report.trainings}
+    text += "".join(f" Trained with {each}." for each in sorted(switches) if each)
     seeds = ", ".join(map(str, report.settings.seeds))
     spread = "; figures are means, in brackets the lowest and the highest" if len(report.settings.seeds) > 1 else ""
     return f"{text} Seeds: {seeds}{spread}. Commit: {commit() or 'not known'}."

@@ -15,6 +15,7 @@ from typing import Any
 from renet.common.document_blocks import fill_blocks
 from renet.common.errors import UserError
 from renet.common.files import write_atomically
+from renet.common.machine import switches_text
 from renet.common.repository import ROOT
 from renet.common.text_files import read_json_object, read_text
 from renet.common.text_layout import markdown
@@ -358,7 +359,7 @@ def figure_of_run(run: Path, table: str | None, row: str, evaluation: Path | Non
         seconds=metadata.get("seconds"),
         seconds_an_image=record.get("seconds_per_image"),
         commit=metadata.get("commit"),
-        command=_command(metadata.get("command"), metadata.get("name")),
+        command=_command(metadata.get("command"), metadata.get("name"), metadata.get("switches") or {}),
     )
 
 
@@ -373,12 +374,13 @@ def _iteration(record: Mapping[str, Any]) -> int | None:
     return int(found[1]) if found else None
 
 
-def _command(text: str | None, name: str | None) -> str | None:
+def _command(text: str | None, name: str | None, switches: Mapping[str, str]) -> str | None:
     """The command as typed in the repository's folder: a machine's paths are of no use elsewhere.
 
     Args:
         text: as it was typed.
         name: of the run, whose folder is runs/NAME then; of other paths outside the repository their last part stays.
+        switches: Caffe's environment variables.
     """
     if text is None:
         return None
@@ -396,7 +398,7 @@ def _command(text: str | None, name: str | None) -> str | None:
                 return option + equals + (other + f"{path}/".removeprefix(folder)).rstrip("/")
         return option + equals + Path(path).name
 
-    return shlex.join(map(elsewhere, words))
+    return f"{switches_text(switches)} {shlex.join(map(elsewhere, words))}".lstrip()
 
 
 def update(documents: Path, change: Callable[[Results], Results] = lambda results: results) -> Path:

@@ -23,6 +23,7 @@ _METADATA = (
     "processor_seconds",
     "parameters",
     "threads",
+    "switches",
     "machine",
     "commit",
     "versions",

@@ -16,7 +16,7 @@ from caffe.proto import caffe_pb2
 from renet.common.command_line import EXIT_BAD_INPUT
 from renet.common.commands import as_typed
 from renet.common.errors import UserError, naming
-from renet.common.machine import gpu_name
+from renet.common.machine import gpu_name, switches_text
 from renet.common.repository import ROOT, find_file, path_for_caffe, shipped_file
 from renet.common.scratch import scratch_folder
 from renet.networks.trained_run import MEASURES, best_test, read_metrics
@@ -120,14 +120,10 @@ def begin(
     )
     now = folder.metadata["switches"]
     if restore and before is not None and before != now:
-        changed = f"{_switches(now)} in the environment, {_switches(before)} before"
+        named = [switches_text(values) or "no CAFFE_ variable" for values in (now, before)]
+        changed = f"{named[0]} in the environment, {named[1]} before"
         _say(f"not bit for bit as without the interruption (docs/training.md): {changed}")
     return folder, files, restore, metrics
-
-
-def _switches(values: Mapping[str, str]) -> str:
-    """Caffe's environment variables as one types them."""
-    return " ".join(f"{name}={value}" for name, value in values.items()) or "no CAFFE_ variable"
 
 
 def follow(settings: TrainingSettings, work: Work, ranks: Ranks) -> TrainingResult:

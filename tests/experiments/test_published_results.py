@@ -142,6 +142,13 @@ def test_a_command_has_no_path_of_a_machine(run: Path, typed: str, kept: str | N
     assert figure_of_run(run, "first", ROW).command == (kept or typed)
 
 
+def test_a_command_has_the_switches_of_caffe(run: Path) -> None:
+    metadata = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(metadata | {"switches": {"CAFFE_ALLOW_BF16": "1"}}))
+    figure = figure_of_run(run, "first", ROW)
+    assert figure.command == "CAFFE_ALLOW_BF16=1 python tools/train.py --solver runs/solver.prototxt"
+
+
 def test_a_run_is_added_once(documents: Path, run: Path) -> None:
     for evaluation in ("evaluation.json", "evaluation_crf.json"):
         done = add(documents, run, "--table", "first", "--row", ROW, "--evaluation", run / evaluation)
