@@ -128,8 +128,8 @@ LAYER = 'layer { name: "data" type: "Input" top: "data" input_param { shape { di
             "layer 'x': renet_param.peephole: not known here",
         ),
         (
-            'layer { name: "x" type: "Pooling" bottom: "data" top: "x" pooling_param { pool: AVE kernel_size: 2 } }',
-            "layer 'x': pooling AVE: MAX expected",
+            'layer { name: "x" type: "Pooling" bottom: "data" top: "x" pooling_param { pool: STOCHASTIC } }',
+            "layer 'x': pooling STOCHASTIC: MAX or AVE expected",
         ),
         (
             'layer { name: "x" type: "Convolution" bottom: "data" top: "x"'
