@@ -218,6 +218,53 @@ TEST_P(Bfloat16ConvolutionTest, BackwardIsTheTransposeOfForward) {
   EXPECT_LT(difference / largest, 2e-6);
 }
 
+TEST_P(Bfloat16ConvolutionTest, WeightGradientAddsToWhatIsThere) {
+  const Case& c = GetParam();
+  const int in_tiles = (convolution_.out_width + 31) / 32 * 32;
+  EXPECT_EQ(c.stride == 1 && 2 * convolution_.out_width >= in_tiles,
+      convolution_.HasWeightGradient());
+  if (!Bfloat16Convolution::Available() || c.stride != 1) { return; }
+  Map gradient(c.num, c.outputs, convolution_.out_height, convolution_.out_width);
+  for (int n = 0; n < c.num; ++n) {
+    for (int o = 0; o < c.outputs; ++o) {
+      for (int i = 0; i < gradient.height * gradient.width; ++i) {
+        gradient.at(n, o, i / gradient.width, i % gradient.width) = Draw();
+      }
+    }
+  }
+  std::vector<float> result(weights_.size(), 0.5f), again(weights_.size(), 0.5f);
+  for (std::vector<float>* each : {&result, &again}) {
+    std::vector<char> work(convolution_.gradient_work_bytes(), -1);
+    convolution_.AddWeightGradient(bottom_.values.data(), gradient.values.data(),
+        each->data(), work.data());
+  }
+  EXPECT_EQ(result, again);
+  double largest = 1e-30, difference = 0;
+  const int taps = c.kernel * c.kernel;
+  for (size_t i = 0; i < result.size(); ++i) {
+    const int o = i / taps / c.channels, channel = i / taps % c.channels;
+    const int down = i % taps / c.kernel * c.dilation - c.pad;
+    const int right = i % taps % c.kernel * c.dilation - c.pad;
+    double expected = 0.5;
+    for (int n = 0; n < c.num; ++n) {
+      for (int y = 0; y < gradient.height; ++y) {
+        for (int x = 0; x < gradient.width; ++x) {
+          if (y + down < 0 || x + right < 0 || y + down >= c.height
+              || x + right >= c.width) {
+            continue;
+          }
+          expected += double(Rounded(gradient.at(n, o, y, x)))
+              * Rounded(bottom_.at(n, channel, y + down, x + right));
+        }
+      }
+    }
+    largest = std::max(largest, std::abs(expected));
+    const double d = std::abs(result[i] - expected);
+    difference = d <= difference ? difference : d;  // a NaN stays
+  }
+  EXPECT_LT(difference / largest, 2e-6);
+}
+
 INSTANTIATE_TEST_CASE_P(Shapes, Bfloat16ConvolutionTest, ::testing::ValuesIn(kCases));
 
 TEST(AllowBfloat16Test, IsZeroOrOne) {

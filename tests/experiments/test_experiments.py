@@ -312,7 +312,7 @@ def test_table_tells_what_was_run(voc: Path, tmp_path: Path) -> None:
         "Images of an iteration: 4, where the paper has 10",
     ):
         assert line in text
-    for line in ("sees a pass's 2 images", "Nothing was pretrained", "mirrored"):
+    for line in ("sees a pass's 2 images", "Nothing was pretrained", "mirrored", "Trained with CAFFE_ALLOW_BF16=1."):
         assert line in text
     (run,) = (run for run in result["runs"] if run["name"] == "h_renet_bn_irnn")
     assert (run["iterations"], run["paper_iterations"], run["images_seen"], run["seed"]) == (30, 30000, 120, 0)

@@ -37,9 +37,9 @@ namespace caffe {
  * scales and shifts what it writes, without a copy. A ReLU is part of Winograd's
  * code.
  *
- * Where AllowBfloat16() lets them, forward passes, and those back to the bottom,
- * go to AMX's tiles (Bfloat16Convolution), in about half of the time: without
- * groups, with 16 channels to be summed over or more, and back with a stride of 1.
+ * Where AllowBfloat16() lets them, passes go to AMX's tiles (Bfloat16Convolution),
+ * in about half of the time: without groups, with 16 channels or more (of what is
+ * summed over; to the weights, of both), and back with a stride of 1.
  */
 class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
     public FusingLayer {
@@ -56,8 +56,8 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
   /// single images, and up to a sixth longer.
   void SaveMemory() { saves_memory_ = true; }
 
-  /// Whether passes forward and back to the bottom may round the factors of
-  /// products to bfloat16, in the place of AllowBfloat16().
+  /// Whether passes may round the factors of products to bfloat16, in the place of
+  /// AllowBfloat16().
   void AllowRounding(bool may_round) { may_round_ = may_round; }
 
   enum Pass {
@@ -138,6 +138,7 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
   void ForwardRounded(const Followers& followers, Blob<float>* bottom,
       Blob<float>* top);
   void BackwardDataRounded(Blob<float>* top, Blob<float>* bottom);
+  void BackwardWeightsRounded(Blob<float>* top, Blob<float>* bottom);
   /// The channels of a top from `channel` on, or a band of its rows.
   void ForwardPiece(const Plan& plan, const Parameters& parameters, int channel,
       const dnnl::memory& source, const dnnl::memory& target);
@@ -170,6 +171,7 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
   // what layers that follow bring, where it is not folded; with room for what fills
   // up the last block
   vector<float> scale_, shift_;
+  vector<float> channel_sums_, channel_products_;  // of the top's gradient
 };
 
 }  // namespace caffe

@@ -47,6 +47,20 @@ struct Bfloat16Convolution {
   /// Packs for Backward(), which this is, the weights of the convolution that it is of.
   void PackTurned(const float* weights, void* packed) const;
 
+  /// Whether AddWeightGradient() is known, and worth it: with a stride of 1, and lines
+  /// that fill half of their tiles.
+  bool HasWeightGradient() const;
+  /// Bytes of its work area.
+  size_t gradient_work_bytes() const;
+  /**
+   * @brief Adds to the weights' gradient
+   *
+   *   weights'(o, c, i, j) += sum over n, y, x of
+   *       top'(n, o, y, x) * bottom(n, c, y + i d - p, x + j d - p)
+   */
+  void AddWeightGradient(const float* bottom, const float* top_diff,
+      float* weights_diff, void* work) const;
+
   /**
    * @param bottom, top maps in onednn::BlockedOrder.
    * @param bias of out_channels; may be NULL.

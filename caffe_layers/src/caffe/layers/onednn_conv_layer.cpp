@@ -566,7 +566,7 @@ void OneDNNConvolutionLayer::ForwardPlan(const Plan& plan,
 }
 
 bool OneDNNConvolutionLayer::Rounds(Pass pass, const vector<int>& shape) const {
-  if (!may_round_ || pass == BACKWARD_WEIGHTS) { return false; }
+  if (!may_round_) { return false; }
   static const bool available = Bfloat16Convolution::Available();
   if (!available) {
     LOG_FIRST_N(WARNING, 1) << "CAFFE_ALLOW_BF16: convolutions in bfloat16 need "
@@ -578,8 +578,15 @@ bool OneDNNConvolutionLayer::Rounds(Pass pass, const vector<int>& shape) const {
       || BlockWidth(onednn::BlockedOrder(shape)) != kTileRows) {
     return false;
   }
-  return IsForward(pass) ? shape[1] >= kTileRows
-      : this->num_output_ >= kTileRows && Rounded(shape).HasBackward();
+  const bool fills_bottom = shape[1] >= kTileRows;
+  const bool fills_top = this->num_output_ >= kTileRows;
+  switch (pass) {
+    case BACKWARD_DATA: return fills_top && Rounded(shape).HasBackward();
+    case BACKWARD_WEIGHTS:
+      return fills_top && fills_bottom
+          && InOneLine(Rounded(shape)).HasWeightGradient();
+    default: return fills_bottom;
+  }
 }
 
 Bfloat16Convolution OneDNNConvolutionLayer::Rounded(
@@ -638,6 +645,28 @@ void OneDNNConvolutionLayer::BackwardDataRounded(Blob<float>* top,
   convolution.Forward(onednn::Values(map), tiles, NULL, false,
       onednn::Values(writer.memory()), Work(WORK_PARTS, convolution.work_bytes()));
   writer.Finish();
+}
+
+void OneDNNConvolutionLayer::BackwardWeightsRounded(Blob<float>* top,
+    Blob<float>* bottom) {
+  const vector<int>& shape = top->shape();
+  const memory map = onednn::Read(bottom->data().get(), bottom->shape(),
+      onednn::BlockedOrder(bottom->shape()), WORK_SOURCE);
+  const memory gradient = onednn::Read(top->diff().get(), shape,
+      onednn::BlockedOrder(shape), WORK_OTHER_SOURCE);
+  if (this->param_propagate_down_[0]) {
+    const Bfloat16Convolution convolution = InOneLine(Rounded(bottom->shape()));
+    convolution.AddWeightGradient(onednn::Values(map), onednn::Values(gradient),
+        this->blobs_[0]->mutable_cpu_diff(),
+        Work(WORK_PARTS, convolution.gradient_work_bytes()));
+  }
+  if (this->bias_term_ && this->param_propagate_down_[1]) {
+    const vector<float> zeros(this->num_output_, 0);
+    ChannelSums(ChannelOrder(shape, kTileRows), onednn::Values(gradient),
+        onednn::Values(gradient), zeros, zeros, &channel_sums_, &channel_products_);
+    float* const diff = this->blobs_[1]->mutable_cpu_diff();
+    for (int o = 0; o < this->num_output_; ++o) { diff[o] += channel_sums_[o]; }
+  }
 }
 
 void OneDNNConvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
@@ -739,14 +768,18 @@ void OneDNNConvolutionLayer::Backward_cpu(const vector<Blob<float>*>& top,
       || (this->bias_term_ && this->param_propagate_down_[1]);
   const bool to_bottom = std::find(propagate_down.begin(),
       propagate_down.end(), true) != propagate_down.end();
-  const bool rounds = to_bottom && Rounds(BACKWARD_DATA, shape);
-  if ((to_weights && !PlanFor(BACKWARD_WEIGHTS, shape).available)
+  const bool rounds = Rounds(BACKWARD_DATA, shape);
+  const bool rounds_to_weights = Rounds(BACKWARD_WEIGHTS, shape);
+  if ((to_weights && !rounds_to_weights
+          && !PlanFor(BACKWARD_WEIGHTS, shape).available)
       || (to_bottom && !rounds && !PlanFor(BACKWARD_DATA, shape).available)) {
     ConvolutionLayer<float>::Backward_cpu(top, propagate_down, bottom);
     return;
   }
   for (size_t i = 0; i < top.size(); ++i) {
-    if (to_weights) {
+    if (to_weights && rounds_to_weights) {
+      BackwardWeightsRounded(top[i], bottom[i]);
+    } else if (to_weights) {
       BackwardWeights(PlanFor(BACKWARD_WEIGHTS, shape), top[i], bottom[i]);
     }
     if (!propagate_down[i]) { continue; }

@@ -1,9 +1,5 @@
 #include "caffe/onednn/bfloat16_convolution.hpp"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -11,9 +7,15 @@
 #include <vector>
 
 #include "caffe/common.hpp"
+#include "caffe/onednn/bfloat16_tiles.hpp"
 #include "caffe/util/instruction_set.hpp"
 
 namespace caffe {
+
+using tiles::Groups;
+using tiles::kDepth;
+using tiles::kRows;
+using tiles::Rounded;
 
 bool Bfloat16Convolution::Available() {
   static const bool available = ChosenInstructionSet() >= AMX;
@@ -22,10 +24,9 @@ bool Bfloat16Convolution::Available() {
 
 namespace {
 
-// A tile: 16 rows of 64 bytes. Of the bottom 16 positions of 32 channels, of the
-// weights 32 channels (two to a row) for 16 of the top.
-const int kRows = 16, kDepth = 32;
-const size_t kTile = 1024;
+// A tile is, of the bottom, 16 positions of 32 channels; of the weights, 32 channels
+// (two to a row) for 16 of the top.
+const size_t kTile = tiles::kBytes;
 // Of the weights for 32 channels of the top so many pairs of tiles stay in the second
 // cache while a band of lines goes by, and as often its sums come and go: with 9,
 // which the first cache would hold, those cost a tenth of the time.
@@ -33,8 +34,6 @@ const int kStepsInCache = 36;
 // Sums of a band for 32 channels of the top, and all weights, that the second
 // cache shall hold.
 const size_t kBandBytes = 128 << 10, kWeightsInCache = 1 << 20;
-
-int Groups(int count, int size) { return (count + size - 1) / size; }
 
 /// The convolution as the tiles see it: lines of rounded values with the padding
 /// around them.
@@ -59,27 +58,7 @@ struct Lines {
 };
 
 #if defined(__x86_64__)
-#define WITH_TILES __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bf16")))
-
-/// The compiler does not know what tiles read and write.
-inline void FinishWriting() { __asm__ volatile("" ::: "memory"); }
-
-WITH_TILES void BeginTiles() {
-  struct alignas(64) {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-  } shapes = {};
-  shapes.palette = 1;
-  for (int tile = 0; tile < 8; ++tile) {
-    shapes.row_bytes[tile] = 64;
-    shapes.rows[tile] = kRows;
-  }
-  FinishWriting();
-  _tile_loadconfig(&shapes);
-}
-
-WITH_TILES void EndTiles() { _tile_release(); }
+using tiles::FinishWriting;
 
 /// A line of 32 channels rounded, of two blocks (the second may be NULL: zeros),
 /// with the padding at its ends.
@@ -224,14 +203,6 @@ WITH_TILES void MultiplyBand(const Lines& lines, const char* image,
 }
 #endif  // defined(__x86_64__)
 
-/// x to the nearest bfloat16, ties to even; a NaN stays one.
-uint16_t Rounded(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof(bits));
-  if ((bits & 0x7FFFFFFF) > 0x7F800000) { return (bits >> 16) | 0x40; }
-  return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-}
-
 }  // namespace
 
 size_t Bfloat16Convolution::packed_bytes() const {
@@ -344,7 +315,7 @@ void Bfloat16Convolution::Forward(const float* bottom, const void* packed,
               pad_width, at);
         }
       }
-      BeginTiles();
+      tiles::BeginTiles();
 #pragma omp for
       for (int item = 0; item < bands * lines.pairs; ++item) {
         const int pair = pairs_first ? item % lines.pairs : item / bands;
@@ -353,7 +324,7 @@ void Bfloat16Convolution::Forward(const float* bottom, const void* packed,
             static_cast<const char*>(packed), biases.data(), rectify, pair, first,
             std::min(first + band, out_height), to);
       }
-      EndTiles();
+      tiles::EndTiles();
     }
   }
 #else
