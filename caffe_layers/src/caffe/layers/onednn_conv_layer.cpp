@@ -684,7 +684,7 @@ void OneDNNConvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   const bool rectifies = followers.rectify
       && PlanFor(FORWARD_RECTIFIED, shape).available;
   const bool scales = followers.affine
-      && this->blobs_[0]->count() >= kScales * top[0]->count()
+      && this->blobs_[0]->count() / kScales >= top[0]->count()
       && PlanFor(FORWARD_SCALED, shape).available;
   const Plan& plan = PlanFor(rectifies ? FORWARD_RECTIFIED
       : scales ? FORWARD_SCALED : FORWARD, shape);
