@@ -18,6 +18,7 @@ SOAK_ARGS ?= --minutes 60 --images 20000 --iterations 20000
 GPU_DATA_ARGS ?=
 MPICXX ?=
 CLUSTER_ARGS ?=
+EMULATED_ARGS ?=
 # random shapes that `make sanitize` tries; what `make fuzz` takes of time for each program, and where its inputs grow
 SHAPES ?= 10000
 FUZZ_SECONDS ?= 600
@@ -228,6 +229,15 @@ kernels: venv ## our CUDA kernels, compiled for the first and the last of CUDA_A
 	# all of them every time, most of it out of ccache: the compiler's report is of all of them then
 	quietly "compiling our CUDA kernels" kernels cmake --build build/kernels --parallel $(JOBS) --clean-first --target kernels
 	$(PYTHON) caffe_layers/scripts/kernel_resources.py $(LOGS)/kernels.log --out $(LOGS)/kernel_resources.md
+
+.PHONY: test-emulated-gpu
+test-emulated-gpu: venv ## GPU mode without a GPU: layers, networks and memory, CUDA played by the processor; EMULATED_ARGS="--only networks"
+	@$(BEGIN)
+	$(CONFIGURE)
+	configured build/gpu-emulated "Caffe with a GPU that the processor plays" configure-emulated -DGPU=EMULATED
+	shown "building it and its tests" emulated cmake --build build/gpu-emulated --parallel $(JOBS) --target all --target caffe-tests
+	exec 9>&-
+	$(PYTHON) tests/gpu_check/emulated.py $(EMULATED_ARGS)
 
 .PHONY: lint
 lint: venv ## ruff and import-linter over all Python, hadolint over the Dockerfile

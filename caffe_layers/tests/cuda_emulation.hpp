@@ -5,7 +5,8 @@
  * Runs the source of CUDA kernels on the host, one thread block after another,
  * so that their index arithmetic and their barriers are tested without a GPU.
  * Included before the .cuh headers in question, in builds without CUDA's own
- * headers (CPU_ONLY); CAFFE_CUDA_EMULATION is defined where it is active.
+ * headers (CPU_ONLY, and GPU=EMULATED, whose cuda_runtime.h includes it);
+ * CAFFE_CUDA_EMULATION is defined where it is active.
  *
  * Every thread of a block is a fiber of one host thread. It runs until it
  * waits for others (__syncthreads, __syncwarp, a shuffle) or ends; then the
@@ -19,7 +20,8 @@
  * threads, too much shared memory, writes beyond it. Shared memory is full of
  * NaN (integers: -1) when a block starts.
  */
-#if defined(CPU_ONLY) && !defined(__CUDACC__) && !defined(__VECTOR_TYPES_H__)
+#if (defined(CPU_ONLY) || defined(CAFFE_EMULATED_GPU)) && !defined(__CUDACC__) \
+    && !defined(__VECTOR_TYPES_H__)
 #define CAFFE_CUDA_EMULATION
 
 #include <cxxabi.h>
@@ -47,6 +49,7 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <typeinfo>
 #include <vector>
 
@@ -551,12 +554,9 @@ inline std::string KernelName(void* address, const std::type_info& type) {
   return text;
 }
 
-/// kernel<<<grid, block, shared_bytes>>>(args...), finished when it returns.
-template <typename... P, typename... A>
-void Launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
-    A... args) {
-  const std::string name =
-      KernelName(reinterpret_cast<void*>(kernel), typeid(kernel));
+/// Runs `body` as each thread of a grid, finished when it returns.
+inline void LaunchBody(const std::string& name, dim3 grid, dim3 block,
+    size_t shared_bytes, const std::function<void()>& body) {
   const size_t threads = size_t(block.x) * block.y * block.z;
   std::ostringstream text;
   text << name << ": ";
@@ -576,9 +576,6 @@ void Launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
          << "may have " << settings().shared_memory_limit;
     throw Error(text.str());
   }
-  const std::tuple<P...> parameters(args...);
-  const std::function<void()> body =
-      [&]() { std::apply(kernel, parameters); };
   gridDim = grid;
   blockDim = block;
   for (blockIdx.z = 0; blockIdx.z < grid.z; ++blockIdx.z) {
@@ -588,6 +585,15 @@ void Launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
       }
     }
   }
+}
+
+/// kernel<<<grid, block, shared_bytes>>>(args...), finished when it returns.
+template <typename... P, typename... A>
+void Launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+    A... args) {
+  const std::tuple<P...> parameters(args...);
+  LaunchBody(KernelName(reinterpret_cast<void*>(kernel), typeid(kernel)), grid,
+      block, shared_bytes, [&]() { std::apply(kernel, parameters); });
 }
 
 /// What a lane gives to a shuffle and gets from it.
@@ -703,6 +709,30 @@ template <typename T>
 T atomicAdd(T* address, T value) {
   const T before = *address;
   *address += value;
+  return before;
+}
+
+// Atomic for the processor's threads, too: tests have several of them insert.
+// The pointer alone says the type, as in CUDA.
+template <typename T>
+T atomicCAS(T* address, std::common_type_t<T> expected,
+    std::common_type_t<T> value) {
+  __atomic_compare_exchange_n(address, &expected, value, false, __ATOMIC_SEQ_CST,
+      __ATOMIC_SEQ_CST);
+  return expected;
+}
+template <typename T>
+T atomicMin(T* address, std::common_type_t<T> value) {
+  T before = __atomic_load_n(address, __ATOMIC_SEQ_CST);
+  while (value < before && !__atomic_compare_exchange_n(address, &before, value,
+      false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
+  return before;
+}
+template <typename T>
+T atomicMax(T* address, std::common_type_t<T> value) {
+  T before = __atomic_load_n(address, __ATOMIC_SEQ_CST);
+  while (before < value && !__atomic_compare_exchange_n(address, &before, value,
+      false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
   return before;
 }
 

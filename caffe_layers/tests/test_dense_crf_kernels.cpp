@@ -2,19 +2,6 @@
 #include "cuda_emulation.hpp"
 #ifdef CAFFE_CUDA_EMULATION
 
-// Atomic for the processor's threads, too.
-inline int atomicCAS(int* address, int expected, int value) {
-  __atomic_compare_exchange_n(address, &expected, value, false,
-      __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-  return expected;
-}
-inline int atomicMin(int* address, int value) {
-  int before = __atomic_load_n(address, __ATOMIC_SEQ_CST);
-  while (value < before && !__atomic_compare_exchange_n(address, &before,
-      value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
-  return before;
-}
-
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>

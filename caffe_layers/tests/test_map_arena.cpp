@@ -80,9 +80,11 @@ bool IsGone(const Net<Dtype>& net, const string& blob) {
 
 }  // namespace
 
-template <typename Dtype>
-class OneDNNMapArenaTest : public CPUDeviceTest<Dtype> {
+template <typename TypeParam>
+class OneDNNMapArenaTest : public MultiDeviceTest<TypeParam> {
  protected:
+  typedef typename TypeParam::Dtype Dtype;
+
   virtual void SetUp() { Caffe::set_random_seed(1701); }
 
   // A net that lets maps go gives what one that keeps them gives.
@@ -104,13 +106,14 @@ class OneDNNMapArenaTest : public CPUDeviceTest<Dtype> {
   }
 };
 
-TYPED_TEST_CASE(OneDNNMapArenaTest, TestDtypes);
+TYPED_TEST_CASE(OneDNNMapArenaTest, TestDtypesAndDevices);
 
 TYPED_TEST(OneDNNMapArenaTest, SameResultsWhateverTheSizes) {
+  typedef typename TypeParam::Dtype Dtype;
   // without the last layer, which takes one size
   const string layers = Layers().substr(0, Layers().find("layer { name: 'flat'"));
-  shared_ptr<Net<TypeParam> > net = Made<TypeParam>(layers, {1, 5, 12, 16});
-  shared_ptr<Net<TypeParam> > other = Made<TypeParam>(layers, {1, 5, 12, 16});
+  shared_ptr<Net<Dtype> > net = Made<Dtype>(layers, {1, 5, 12, 16});
+  shared_ptr<Net<Dtype> > other = Made<Dtype>(layers, {1, 5, 12, 16});
   other->ShareTrainedLayersWith(net.get());
   net->ShareMaps();
   const vector<int> shapes[] = {{1, 5, 12, 16}, {1, 5, 40, 31}, {2, 5, 7, 9},
@@ -123,10 +126,11 @@ TYPED_TEST(OneDNNMapArenaTest, SameResultsWhateverTheSizes) {
 }
 
 TYPED_TEST(OneDNNMapArenaTest, MapsAreGoneAndInputsAndOutputsAreNot) {
-  shared_ptr<Net<TypeParam> > net = Made<TypeParam>(Layers(), {1, 5, 12, 16});
+  typedef typename TypeParam::Dtype Dtype;
+  shared_ptr<Net<Dtype> > net = Made<Dtype>(Layers(), {1, 5, 12, 16});
   net->ShareMaps();
   Fill(net->input_blobs()[0]);
-  const vector<TypeParam> input(net->input_blobs()[0]->cpu_data(),
+  const vector<Dtype> input(net->input_blobs()[0]->cpu_data(),
       net->input_blobs()[0]->cpu_data() + net->input_blobs()[0]->count());
   net->Forward();
   for (const char* name : {"a", "b", "pool", "c", "d", "sum", "flat"}) {
@@ -139,22 +143,25 @@ TYPED_TEST(OneDNNMapArenaTest, MapsAreGoneAndInputsAndOutputsAreNot) {
 }
 
 TYPED_TEST(OneDNNMapArenaTest, WhatNumPyHoldsStays) {
-  shared_ptr<Net<TypeParam> > net = Made<TypeParam>(Layers(), {1, 5, 12, 16});
-  shared_ptr<Net<TypeParam> > other = Made<TypeParam>(Layers(), {1, 5, 12, 16});
+  typedef typename TypeParam::Dtype Dtype;
+  shared_ptr<Net<Dtype> > net = Made<Dtype>(Layers(), {1, 5, 12, 16});
+  shared_ptr<Net<Dtype> > other = Made<Dtype>(Layers(), {1, 5, 12, 16});
   other->ShareTrainedLayersWith(net.get());
   net->ShareMaps();
-  const shared_ptr<Blob<TypeParam> > held = net->blob_by_name("c");
+  const shared_ptr<Blob<Dtype> > held = net->blob_by_name("c");
   held->data()->Expose();
-  const TypeParam* const pointer = held->mutable_cpu_data();
+  const Dtype* const pointer = held->mutable_cpu_data();
   this->ExpectSame(net.get(), other.get(), {1, 5, 12, 16});
-  const Blob<TypeParam>& expected = *other->blob_by_name("c");
+  EXPECT_EQ(pointer, held->cpu_data());  // on a GPU whoever looks again has them copied
+  const Blob<Dtype>& expected = *other->blob_by_name("c");
   for (int i = 0; i < expected.count(); ++i) {
     ASSERT_NEAR(expected.cpu_data()[i], pointer[i], 1e-4);
   }
 }
 
 TYPED_TEST(OneDNNMapArenaTest, WeightsAreThereForWhoAsks) {
-  shared_ptr<Net<TypeParam> > net = Made<TypeParam>(Layers(), {1, 5, 12, 16});
+  typedef typename TypeParam::Dtype Dtype;
+  shared_ptr<Net<Dtype> > net = Made<Dtype>(Layers(), {1, 5, 12, 16});
   NetParameter before, after;
   net->ToProto(&before);
   net->ShareMaps();
@@ -163,14 +170,15 @@ TYPED_TEST(OneDNNMapArenaTest, WeightsAreThereForWhoAsks) {
   net->ToProto(&after);
   EXPECT_EQ(before.SerializeAsString(), after.SerializeAsString());
   // new weights are the ones that count
-  shared_ptr<Net<TypeParam> > other = Made<TypeParam>(Layers(), {1, 5, 12, 16});
+  shared_ptr<Net<Dtype> > other = Made<Dtype>(Layers(), {1, 5, 12, 16});
   other->ToProto(&after);
   net->CopyTrainedLayersFrom(after);
   this->ExpectSame(net.get(), other.get(), {1, 5, 12, 16});
 }
 
 TYPED_TEST(OneDNNMapArenaTest, NoBackwardInTest) {
-  shared_ptr<Net<TypeParam> > net = Made<TypeParam>(Layers(), {1, 5, 12, 16});
+  typedef typename TypeParam::Dtype Dtype;
+  shared_ptr<Net<Dtype> > net = Made<Dtype>(Layers(), {1, 5, 12, 16});
   net->ShareMaps();
   net->Forward();
   EXPECT_DEATH(net->Backward(), "maps that backward needs were let go");
@@ -253,11 +261,12 @@ vector<string> TrainingNets() {
 }
 
 TYPED_TEST(OneDNNMapArenaTest, TrainingIsTheSameBitForBit) {
+  typedef typename TypeParam::Dtype Dtype;
   for (const string& layers : TrainingNets()) {
     SCOPED_TRACE(layers);
     const vector<int> shape = {2, 5, 12, 16};
-    shared_ptr<Net<TypeParam> > net = Made<TypeParam>(layers, shape, "TRAIN");
-    shared_ptr<Net<TypeParam> > other = Made<TypeParam>(layers, shape, "TRAIN");
+    shared_ptr<Net<Dtype> > net = Made<Dtype>(layers, shape, "TRAIN");
+    shared_ptr<Net<Dtype> > other = Made<Dtype>(layers, shape, "TRAIN");
     NetParameter weights;
     net->ToProto(&weights);
     other->CopyTrainedLayersFrom(weights);
@@ -273,25 +282,35 @@ TYPED_TEST(OneDNNMapArenaTest, TrainingIsTheSameBitForBit) {
         net->ClearParamDiffs();
         other->ClearParamDiffs();
       }
-      vector<TypeParam> found[2];
-      for (Net<TypeParam>* one : {net.get(), other.get()}) {
+      vector<Dtype> found[2];
+      for (Net<Dtype>* one : {net.get(), other.get()}) {
         Caffe::set_random_seed(1701 + pass);
         one->ForwardBackward();
         found[one == other.get()] = LossesAndGradients(one);
       }
-      EXPECT_EQ(found[1], found[0]) << "in pass " << pass;
+      if (Caffe::mode() == Caffe::CPU) {
+        EXPECT_EQ(found[1], found[0]) << "in pass " << pass;
+        continue;
+      }
+      // cuDNN's and atomic sums are not the same twice
+      ASSERT_EQ(found[1].size(), found[0].size());
+      for (size_t i = 0; i < found[1].size(); ++i) {
+        ASSERT_NEAR(found[1][i], found[0][i], 1e-3 * (1 + std::abs(found[1][i])))
+            << "in pass " << pass;
+      }
     }
   }
 }
 
 TYPED_TEST(OneDNNMapArenaTest, GradientsThatNumPyHoldsStay) {
+  typedef typename TypeParam::Dtype Dtype;
   const string layers = TrainingNets()[0];
-  shared_ptr<Net<TypeParam> > net = Made<TypeParam>(layers, {2, 5, 12, 16}, "TRAIN");
+  shared_ptr<Net<Dtype> > net = Made<Dtype>(layers, {2, 5, 12, 16}, "TRAIN");
   net->ShareMaps();
   net->ForwardBackward();
-  const shared_ptr<Blob<TypeParam> > held = net->blob_by_name("d");
+  const shared_ptr<Blob<Dtype> > held = net->blob_by_name("d");
   held->diff()->Expose();
-  const TypeParam* const gradient = held->mutable_cpu_diff();
+  const Dtype* const gradient = held->mutable_cpu_diff();
   EXPECT_EQ(0, held->asum_diff());
   for (int pass = 0; pass < 2; ++pass) {
     net->ForwardBackward();
@@ -302,7 +321,8 @@ TYPED_TEST(OneDNNMapArenaTest, GradientsThatNumPyHoldsStay) {
 }
 
 TYPED_TEST(OneDNNMapArenaTest, WhatIsAskedForWithinAPassStays) {
-  shared_ptr<Net<TypeParam> > net = Made<TypeParam>(Layers(), {1, 5, 12, 16});
+  typedef typename TypeParam::Dtype Dtype;
+  shared_ptr<Net<Dtype> > net = Made<Dtype>(Layers(), {1, 5, 12, 16});
   net->ShareMaps();
   Fill(net->input_blobs()[0]);
   net->Forward();
@@ -310,28 +330,29 @@ TYPED_TEST(OneDNNMapArenaTest, WhatIsAskedForWithinAPassStays) {
   const int pool = std::find(net->layer_names().begin(), net->layer_names().end(),
       "pool") - net->layer_names().begin();
   net->ForwardFromTo(0, pool);
-  const shared_ptr<Blob<TypeParam> > held = net->blob_by_name("pool");
+  const shared_ptr<Blob<Dtype> > held = net->blob_by_name("pool");
   held->data()->Expose();
-  const TypeParam* const values = held->mutable_cpu_data();
-  const vector<TypeParam> now(values, values + held->count());
+  const Dtype* const values = held->mutable_cpu_data();
+  const vector<Dtype> now(values, values + held->count());
   net->ForwardFromTo(pool + 1, layers - 1);
   net->Forward();
-  EXPECT_EQ(now, vector<TypeParam>(values, values + held->count()));
+  EXPECT_EQ(now, vector<Dtype>(values, values + held->count()));
   EXPECT_EQ(0, net->blob_by_name("c")->asum_data());
 }
 
 TYPED_TEST(OneDNNMapArenaTest, WhatWasAskedForStaysWhereItGrows) {
+  typedef typename TypeParam::Dtype Dtype;
   const string layers = Layers().substr(0, Layers().find("layer { name: 'flat'"));
-  shared_ptr<Net<TypeParam> > net = Made<TypeParam>(layers, {1, 5, 12, 16});
-  shared_ptr<Net<TypeParam> > other = Made<TypeParam>(layers, {1, 5, 12, 16});
+  shared_ptr<Net<Dtype> > net = Made<Dtype>(layers, {1, 5, 12, 16});
+  shared_ptr<Net<Dtype> > other = Made<Dtype>(layers, {1, 5, 12, 16});
   other->ShareTrainedLayersWith(net.get());
   net->blob_by_name("c")->data()->Expose();
   net->ShareMaps();
   for (const vector<int>& shape : {vector<int>{1, 5, 12, 16}, {1, 5, 40, 31}}) {
     for (int pass = 0; pass < 2; ++pass) {
       this->ExpectSame(net.get(), other.get(), shape);
-      const Blob<TypeParam>& expected = *other->blob_by_name("c");
-      const Blob<TypeParam>& actual = *net->blob_by_name("c");
+      const Blob<Dtype>& expected = *other->blob_by_name("c");
+      const Blob<Dtype>& actual = *net->blob_by_name("c");
       for (int i = 0; i < expected.count(); ++i) {
         ASSERT_NEAR(expected.cpu_data()[i], actual.cpu_data()[i], 1e-4);
       }
@@ -340,31 +361,33 @@ TYPED_TEST(OneDNNMapArenaTest, WhatWasAskedForStaysWhereItGrows) {
 }
 
 TYPED_TEST(OneDNNMapArenaTest, BlobsOutliveTheNet) {
-  shared_ptr<Net<TypeParam> > net = Made<TypeParam>(Layers(), {1, 5, 12, 16});
+  typedef typename TypeParam::Dtype Dtype;
+  shared_ptr<Net<Dtype> > net = Made<Dtype>(Layers(), {1, 5, 12, 16});
   net->ShareMaps();
   Fill(net->input_blobs()[0]);
   net->Forward();
   net->ForwardTo(net->layers().size() / 2);
-  const vector<shared_ptr<Blob<TypeParam> > > blobs = net->blobs();
+  const vector<shared_ptr<Blob<Dtype> > > blobs = net->blobs();
   const auto values = [&blobs]() {
-    vector<vector<TypeParam> > values;
-    for (const shared_ptr<Blob<TypeParam> >& blob : blobs) {
+    vector<vector<Dtype> > values;
+    for (const shared_ptr<Blob<Dtype> >& blob : blobs) {
       if (blob->data()->head() != SyncedMemory::UNINITIALIZED) {
-        const TypeParam* const begin = blob->cpu_data();
-        values.push_back(vector<TypeParam>(begin, begin + blob->count()));
+        const Dtype* const begin = blob->cpu_data();
+        values.push_back(vector<Dtype>(begin, begin + blob->count()));
       }
     }
     return values;
   };
-  const vector<vector<TypeParam> > before = values();
+  const vector<vector<Dtype> > before = values();
   net.reset();
   EXPECT_FALSE(before.empty());
   EXPECT_EQ(before, values());
 }
 
 TYPED_TEST(OneDNNMapArenaTest, TakesLessThanTheSumOfTheMaps) {
-  shared_ptr<Net<TypeParam> > net = Made<TypeParam>(Layers(), {1, 5, 40, 64});
-  MapArena<TypeParam> arena(*net);
+  typedef typename TypeParam::Dtype Dtype;
+  shared_ptr<Net<Dtype> > net = Made<Dtype>(Layers(), {1, 5, 40, 64});
+  MapArena<Dtype> arena(*net);
   FreeWork();
   size_t sizes[2], sum = 0;
   for (int pass = 0; pass < 2; ++pass) {
@@ -387,22 +410,56 @@ TYPED_TEST(OneDNNMapArenaTest, TakesLessThanTheSumOfTheMaps) {
 }
 
 TYPED_TEST(OneDNNMapArenaTest, HasTheWorkAreas) {
+  typedef typename TypeParam::Dtype Dtype;
   const string layers = Labels() + Layers() + Loss("loss", "last");
-  shared_ptr<Net<TypeParam> > net = Made<TypeParam>(layers, {2, 5, 12, 16}, "TRAIN");
+  shared_ptr<Net<Dtype> > net = Made<Dtype>(layers, {2, 5, 12, 16}, "TRAIN");
   net->ForwardBackward();
   net->ShareMaps();
   EXPECT_EQ(0u, OwnWorkSize()) << "after another net's passes";
   net->ForwardBackward();
   const bool wants_some = OwnWorkSize() > 0;
-  // double precision has no layers on oneDNN
-  EXPECT_EQ((std::is_same<TypeParam, float>::value && onednn::Allowed()), wants_some);
+  // double precision and the GPU have no layers on oneDNN
+  EXPECT_EQ((std::is_same<Dtype, float>::value && Caffe::mode() == Caffe::CPU
+      && onednn::Allowed()), wants_some);
   for (int pass = 0; pass < 3; ++pass) {
     net->ForwardBackward();
     EXPECT_EQ(0u, OwnWorkSize()) << "in pass " << pass;
   }
 }
 
-class OneDNNMapArenaWeightsTest : public OneDNNMapArenaTest<float> {};
+#ifndef CPU_ONLY
+TYPED_TEST(OneDNNMapArenaTest, ModeMayChange) {
+  typedef typename TypeParam::Dtype Dtype;
+  const string layers = Layers().substr(0, Layers().find("layer { name: 'flat'"));
+  shared_ptr<Net<Dtype> > net = Made<Dtype>(layers, {1, 5, 12, 16});
+  shared_ptr<Net<Dtype> > other = Made<Dtype>(layers, {1, 5, 12, 16});
+  other->ShareTrainedLayersWith(net.get());
+  net->ShareMaps();
+  for (Caffe::Brew mode : {Caffe::CPU, Caffe::GPU, Caffe::CPU, Caffe::GPU}) {
+    Caffe::set_mode(mode);
+    for (int pass = 0; pass < 3; ++pass) {
+      this->ExpectSame(net.get(), other.get(), {1, 5, 12, 16});
+    }
+  }
+}
+
+// What a pass takes of the GPU's memory is the arena alone, from the second on.
+TYPED_TEST(OneDNNMapArenaTest, PassesAllocateNothing) {
+  typedef typename TypeParam::Dtype Dtype;
+  if (Caffe::mode() == Caffe::CPU) { return; }
+  const string layers = Labels() + Layers() + Loss("loss", "last");
+  shared_ptr<Net<Dtype> > net = Made<Dtype>(layers, {2, 5, 12, 16}, "TRAIN");
+  net->ShareMaps();
+  size_t free[4], total;
+  for (int pass = 0; pass < 4; ++pass) {
+    net->ForwardBackward();
+    CUDA_CHECK(cudaMemGetInfo(&free[pass], &total));
+  }
+  EXPECT_EQ(free[2], free[3]);
+}
+#endif
+
+class OneDNNMapArenaWeightsTest : public OneDNNMapArenaTest<CPUDevice<float> > {};
 
 // Also where direct convolution computes BatchNorm and Scale along.
 TEST_F(OneDNNMapArenaWeightsTest, WeightsAreThereOnce) {
@@ -445,7 +502,7 @@ TEST_F(OneDNNMapArenaWeightsTest, LargeWeightsMove) {
   }
 }
 
-class OneDNNConvolutionInPiecesTest : public OneDNNMapArenaTest<float> {};
+class OneDNNConvolutionInPiecesTest : public OneDNNMapArenaTest<CPUDevice<float> > {};
 
 // Convolutions that Winograd's takes hundreds of megabytes for: in bands of rows,
 // and in parts of the channels, on the map and on its sub-images.

@@ -1,13 +1,5 @@
 #include "cuda_emulation.hpp"
 
-#ifdef CAFFE_CUDA_EMULATION
-inline int atomicMax(int* address, int value) {
-  const int before = *address;
-  *address = value > before ? value : before;
-  return before;
-}
-#endif
-
 #ifdef _OPENMP
 #include <omp.h>
 #endif

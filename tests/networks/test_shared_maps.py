@@ -1,7 +1,11 @@
-"""Maps that share memory (`net.share_maps`): every network gives what it gives where each map has its own."""
+"""Maps that share memory (`net.share_maps`): every network gives what it gives where each map has its own.
+
+With RENET_TEST_GPU=1, in a build with a GPU, the memory is the GPU's.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import caffe
@@ -22,6 +26,7 @@ MODELS = sorted(
     {folder.parent.name: folder for folder in ROOT.glob("prototxt/*/*/") if folder.parent.name != "deconvnet"}.items()
 )
 SEED = 3
+ON_GPU = os.environ.get("RENET_TEST_GPU") == "1"
 
 
 def results(net: caffe.Net, backward: bool) -> dict[str, np.ndarray]:
@@ -41,7 +46,7 @@ def expect_the_same(text: str, backward: bool, tmp_path: Path) -> None:
     """Compare passes without and with `share_maps`, bit for bit."""
     file = tmp_path / "net.prototxt"
     file.write_text(text)
-    caffe.set_mode_cpu()
+    (caffe.set_mode_gpu if ON_GPU else caffe.set_mode_cpu)()
     caffe.set_random_seed(SEED)
     net = caffe.Net(str(file), caffe.TRAIN if backward else caffe.TEST)
     fill_with_noise(net, text_format.Parse(text, caffe_pb2.NetParameter()))

@@ -48,10 +48,12 @@ class MapArena {
   void BeforeBackward(int layer);
   void AfterBackward(int layer);
   /// Bytes of the arena; 0 before the second pass.
-  size_t size() const { return arena_ ? arena_->size() : 0; }
+  size_t size() const;
 
  private:
-  enum Order { PLAIN, LAYOUT };
+  /// Where and how values lie: DEVICE on the GPU, the others on the host.
+  enum Order { PLAIN, LAYOUT, DEVICE };
+  static constexpr Order ORDERS[] = {PLAIN, LAYOUT, DEVICE};
   /// The values of a blob, or its gradients: number 2 * blob, or that + 1.
   typedef int Values;
   typedef std::vector<char, UninitializedAllocator<char> > Arena;
@@ -87,7 +89,11 @@ class MapArena {
   size_t Bytes(const Use& use) const;
   /// Places what is planned_, as large as it is now.
   void Plan();
+  /// The first byte of the arena.
+  char* Begin() const;
   void BeginPass();
+  /// Forgets what was seen and planned in the other mode.
+  void ChangeMode();
   void Lend(size_t index, int step);
   /// Whether nothing that is in use lies between two places.
   bool IsFree(const char* begin, const char* end) const;
@@ -99,6 +105,7 @@ class MapArena {
 
   const Net<Dtype>& net_;
   const int layers_;
+  Caffe::Brew mode_;  // of the passes that were seen
   std::vector<std::vector<Values> > used_at_;  // by step
   std::vector<int> last_use_;                  // a step, by values
   std::vector<bool> stays_;                    // by values
@@ -119,7 +126,8 @@ class MapArena {
   std::vector<std::vector<int> > starting_at_;  // pieces, by step
   std::vector<std::vector<int> > shapes_;  // that are planned for, of each layer's bottoms
   shared_ptr<Arena> arena_;
-  std::vector<shared_ptr<Arena> > earlier_arenas_;  // of this pass
+  shared_ptr<SyncedMemory> device_arena_;  // on the GPU, in its mode
+  std::vector<shared_ptr<void> > earlier_arenas_;  // of this pass
 };
 
 }  // namespace caffe

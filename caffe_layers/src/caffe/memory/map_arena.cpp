@@ -34,8 +34,11 @@ void AppendShapes(const vector<Blob<Dtype>*>& blobs, vector<int>* shapes) {
 }  // namespace
 
 template <typename Dtype>
+constexpr typename MapArena<Dtype>::Order MapArena<Dtype>::ORDERS[];
+
+template <typename Dtype>
 MapArena<Dtype>::MapArena(const Net<Dtype>& net)
-    : net_(net), layers_(net.layers().size()),
+    : net_(net), layers_(net.layers().size()), mode_(Caffe::mode()),
       used_at_(net.phase() == TRAIN ? 2 * layers_ : layers_),
       last_use_(2 * net.blobs().size(), -1),
       stays_(2 * net.blobs().size(), false), runs_(false),
@@ -121,7 +124,7 @@ typename MapArena<Dtype>::Sharing MapArena<Dtype>::SharingOf(
 
 template <typename Dtype>
 size_t MapArena<Dtype>::Bytes(const Use& use) const {
-  if (use.order == PLAIN) { return memory(use.values)->size(); }
+  if (use.order != LAYOUT) { return memory(use.values)->size(); }
   const vector<int>& shape = net_.blobs()[use.values / 2]->shape();
   const bool is_map = shape.size() == 4
       && *std::min_element(shape.begin(), shape.end()) > 0;
@@ -153,9 +156,41 @@ void MapArena<Dtype>::Plan() {
   }
   if (total <= size()) { return; }
   // Of the old one there may be parts in use.
-  if (open_.empty()) { arena_.reset(); }
-  if (arena_) { earlier_arenas_.push_back(arena_); }
-  arena_.reset(new Arena(total));
+  if (!open_.empty()) {
+    earlier_arenas_.push_back(arena_);
+    earlier_arenas_.push_back(device_arena_);
+  }
+  arena_.reset();
+  device_arena_.reset();
+  if (mode_ == Caffe::GPU) {
+    device_arena_.reset(new SyncedMemory(total));
+    device_arena_->mutable_gpu_data();
+  } else {
+    arena_.reset(new Arena(total));
+  }
+}
+
+template <typename Dtype>
+size_t MapArena<Dtype>::size() const {
+  return device_arena_ ? device_arena_->size() : arena_ ? arena_->size() : 0;
+}
+
+template <typename Dtype>
+char* MapArena<Dtype>::Begin() const {
+  return device_arena_ ? static_cast<char*>(device_arena_->mutable_gpu_data())
+      : arena_->data();
+}
+
+template <typename Dtype>
+void MapArena<Dtype>::ChangeMode() {
+  mode_ = Caffe::mode();
+  seen_.clear();
+  planned_.clear();
+  pieces_.clear();
+  work_.assign(used_at_.size(), std::array<size_t, WORK_AREAS>());
+  planned_work_ = work_;
+  arena_.reset();
+  device_arena_.reset();
 }
 
 template <typename Dtype>
@@ -179,6 +214,7 @@ void MapArena<Dtype>::BeginPass() {
         used_at_.size() - 1);
   }
   earlier_arenas_.clear();
+  if (mode_ != Caffe::mode()) { ChangeMode(); }
   if (seen_ != planned_ || work_ != planned_work_) {
     planned_.swap(seen_);
     FreeWork();
@@ -197,9 +233,12 @@ void MapArena<Dtype>::Lend(size_t index, int step) {
   if (bytes == 0 || bytes > pieces_[index].bytes || SharingOf(use.values).stays) {
     return;
   }
-  char* const begin = arena_->data() + pieces_[index].offset;
+  char* const begin = Begin() + pieces_[index].offset;
   if (!IsFree(begin, begin + bytes)) { return; }
-  if (use.order == PLAIN) {
+  if (use.order == DEVICE) {
+    if (!memory->LendDevice(begin)) { return; }
+    lent_for_new_values_.push_back(memory);
+  } else if (use.order == PLAIN) {
     const bool is_new = memory->head() == SyncedMemory::UNINITIALIZED;
     if (!memory->LendPlain(begin)) { return; }
     if (is_new) { lent_for_new_values_.push_back(memory); }
@@ -228,7 +267,7 @@ void MapArena<Dtype>::LendWorkAreas(int step) {
     const ArenaPiece& piece =
         pieces_[planned_.size() + step * WORK_AREAS + area];
     if (piece.bytes == 0) { continue; }
-    char* const begin = arena_->data() + piece.offset;
+    char* const begin = Begin() + piece.offset;
     if (!IsFree(begin, begin + piece.bytes)) { continue; }
     LendWork(static_cast<WorkArea>(area), begin, piece.bytes);
     lent_work_.push_back(std::make_pair(begin, begin + piece.bytes));
@@ -242,6 +281,7 @@ void MapArena<Dtype>::EndWork(int step) {
   }
   lent_work_.clear();
   const std::array<size_t, WORK_AREAS> sizes = TakeWorkSizes();
+  if (mode_ == Caffe::GPU) { return; }  // the host's, of layers without a GPU's form
   for (int area = 0; area < WORK_AREAS; ++area) {
     work_[step][area] = std::max(work_[step][area], sizes[area]);
   }
@@ -278,11 +318,13 @@ void MapArena<Dtype>::After(int step) {
     const Values values = used_at_[step][i];
     SyncedMemory* const memory = this->memory(values);
     const bool was_written = memory->version() != versions_[i];
+    if (mode_ == Caffe::GPU && (memory->has_plain() || memory->spare_layout())) {
+      stays_[values] = true;
+    }
     const Sharing sharing = SharingOf(values);
     if (sharing.stays) {
       memory->Keep();
-      open_.erase(std::make_pair(memory, PLAIN));
-      open_.erase(std::make_pair(memory, LAYOUT));
+      for (Order order : ORDERS) { open_.erase(std::make_pair(memory, order)); }
       continue;
     }
     const bool is_unwritten = !was_written
@@ -290,21 +332,23 @@ void MapArena<Dtype>::After(int step) {
             memory) != lent_for_new_values_.end();
     if (is_unwritten || sharing.last_use <= step) {
       memory->Release();
-      for (Order order : {PLAIN, LAYOUT}) { Close(memory, order, step); }
+      for (Order order : ORDERS) { Close(memory, order, step); }
       continue;
     }
     memory->ReleaseStale();
     const bool is_current[] = {memory->plain_is_current(),
-        memory->layout() != NULL};
+        memory->layout() != NULL,
+        mode_ == Caffe::GPU && memory->device_is_current()};
     bool is_known = was_written;
-    for (Order order : {PLAIN, LAYOUT}) {
+    for (Order order : ORDERS) {
       is_known |= open_.count(std::make_pair(memory, order)) > 0;
     }
-    if ((is_current[PLAIN] || is_current[LAYOUT]) && !is_known) {
+    if ((is_current[PLAIN] || is_current[LAYOUT] || is_current[DEVICE])
+        && !is_known) {
       stays_[values] = true;  // read, and no layer has written it
       continue;
     }
-    for (Order order : {PLAIN, LAYOUT}) {
+    for (Order order : ORDERS) {
       if (!is_current[order]) {
         Close(memory, order, step);
       } else if (open_.count(std::make_pair(memory, order)) == 0) {
@@ -317,7 +361,6 @@ void MapArena<Dtype>::After(int step) {
 
 template <typename Dtype>
 void MapArena<Dtype>::BeforeForward(int layer) {
-  if (Caffe::mode() == Caffe::GPU) { return; }
   if (layer == 0) { BeginPass(); }
   if (!runs_) { return; }
   if (!pieces_.empty()) {
@@ -336,7 +379,7 @@ void MapArena<Dtype>::BeforeForward(int layer) {
 
 template <typename Dtype>
 void MapArena<Dtype>::AfterForward(int layer) {
-  if (Caffe::mode() == Caffe::GPU || !runs_) { return; }
+  if (!runs_) { return; }
   After(layer);
   if (net_.phase() == TRAIN) {
     // what a layer notes there on the way forward is for its way back
@@ -363,12 +406,12 @@ template <typename Dtype>
 void MapArena<Dtype>::BeforeBackward(int layer) {
   CHECK_EQ(net_.phase(), TRAIN)
       << "maps that backward needs were let go (ShareMaps)";
-  if (Caffe::mode() == Caffe::CPU && runs_) { Before(2 * layers_ - 1 - layer); }
+  if (runs_) { Before(2 * layers_ - 1 - layer); }
 }
 
 template <typename Dtype>
 void MapArena<Dtype>::AfterBackward(int layer) {
-  if (Caffe::mode() == Caffe::CPU && runs_) { After(2 * layers_ - 1 - layer); }
+  if (runs_) { After(2 * layers_ - 1 - layer); }
 }
 
 template class MapArena<float>;

@@ -1,0 +1,1 @@
+// Caffe includes thrust and uses nothing of it.
