@@ -324,9 +324,6 @@ class Block {
     for (size_t i = 0; i < threads_.size(); ++i) {
       threads_[i].index = make_uint3(i % blockDim.x,
           i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y));
-      size_t size;
-      char* stack = Stack(static_cast<int>(i), &size);
-      threads_[i].fiber.Prepare(stack, size, &Block::Enter);
       order_[i] = static_cast<int>(i);
     }
     if (settings().order == Settings::DESCENDING) {
@@ -414,6 +411,7 @@ class Block {
     unsigned mask = 0;
     void* data = NULL;
     int rank = 0;  // place in order_
+    bool has_begun = false;
   };
 
   void Describe(std::ostringstream* text) const {
@@ -442,22 +440,45 @@ class Block {
   /// one's turn again. Ready threads are those that wait for nothing; a thread
   /// that runs stays among them.
   void Next() {
+    Thread* const next = Ready();
+    if (!next) {
+      error_ = Stuck();
+      End();
+    }
+    Fiber* const self = running_ ? &running_->fiber : &Fiber::launcher();
+    if (running_ == next) return;
+    if (!next->has_begun) {
+      size_t size;
+      char* const stack = Stack(static_cast<int>(next - threads_.data()), &size);
+      next->fiber.Prepare(stack, size, &Block::Enter);
+      next->has_begun = true;
+    }
+    running_ = next;
+    threadIdx = next->index;
+    self->SwitchTo(&next->fiber);
+  }
+
+  /// The thread that is to run now; NULL: none can.
+  Thread* Ready() {
     if (running_ && running_->waits != NOTHING) {
       ready_[running_->rank / 64] &= ~(uint64_t(1) << running_->rank % 64);
     }
     size_t word = 0;
     while (word < ready_.size() && !ready_[word]) ++word;
-    if (word == ready_.size()) {
-      error_ = Stuck();
-      End();
-    }
-    Thread* const next =
-        &threads_[order_[64 * word + __builtin_ctzll(ready_[word])]];
-    Fiber* const self = running_ ? &running_->fiber : &Fiber::launcher();
-    if (running_ == next) return;
+    return word == ready_.size() ? NULL
+        : &threads_[order_[64 * word + __builtin_ctzll(ready_[word])]];
+  }
+
+  /// Makes the next thread the one that runs, on the stack of this one, which
+  /// has ended. Most kernels' threads wait for nobody, and need no other stack.
+  bool GoesOnAsNext() {
+    Thread* const next = Ready();
+    if (!next || next->has_begun) return false;
+    next->has_begun = true;
+    std::swap(next->fiber, running_->fiber);
     running_ = next;
     threadIdx = next->index;
-    self->SwitchTo(&next->fiber);
+    return true;
   }
 
   /// Goes back to the launcher for good.
@@ -500,13 +521,15 @@ class Block {
   static void Enter() {
     Block* const block = current();
     Fiber::Arrived(&block->running_->fiber);
-    try {
-      block->body_();
-    } catch (...) {
-      block->exception_ = std::current_exception();
-    }
-    if (block->exception_) block->End();
-    block->running_->waits = ENDED;
+    do {
+      try {
+        block->body_();
+      } catch (...) {
+        block->exception_ = std::current_exception();
+      }
+      if (block->exception_) block->End();
+      block->running_->waits = ENDED;
+    } while (block->GoesOnAsNext());
     block->Next();
     std::abort();  // an ended thread is not chosen again
   }
