@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from renet.gpu_check.check import STAGES, Report, conclusion, exit_status, run_stages
-from renet.gpu_check.machine import Machine
+from renet.gpu_check.check import STAGES, Report, Stage, conclusion, exit_status, run_stages
+from renet.gpu_check.machine import FAILED, PASSED, UNFINISHED, Machine, Outcome, run_command
 from renet.packaging.gpu_bundle import our_test_suites
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -26,9 +26,24 @@ OF_A_GPU = ("benchmark", "sanitizer")  # the stages that are about CUDA itself
 SECONDS = 3600.0
 
 
+def maps(machine: Machine, deadline: float) -> Outcome:
+    """Every network with memory of the GPU that its maps share, beside itself without."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/networks/test_shared_maps.py"]
+    variables = {**machine.variables, "PYTHONPATH": str(BUILD / "python"), "RENET_TEST_GPU": "1"}
+    ended = run_command(command, deadline, variables, REPOSITORY)
+    (machine.out / "maps.log").write_text(ended.output)
+    return Outcome(PASSED if ended.status == 0 else UNFINISHED if ended.status is None else FAILED, ended.words)
+
+
+ALL_STAGES = (
+    *(stage for stage in STAGES if stage.name not in OF_A_GPU),
+    Stage("maps", 60, maps, "every network with and without memory that its maps share"),
+)
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Run the stages."""
-    stages = [stage for stage in STAGES if stage.name in arguments.only]
+    stages = [stage for stage in ALL_STAGES if stage.name in arguments.only]
     start = time.monotonic()
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +71,7 @@ def main(arguments: argparse.Namespace) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """Make the command's parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [stage.name for stage in STAGES if stage.name not in OF_A_GPU]
+    names = [stage.name for stage in ALL_STAGES]
     only = {"nargs": "+", "choices": names, "default": names, "metavar": "STAGE"}
     parser.add_argument("--only", **only, help=f"of {', '.join(names)}; default: all")
     limit = {"type": float, "default": SECONDS, "metavar": "SECONDS"}
