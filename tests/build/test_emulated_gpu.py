@@ -1,14 +1,17 @@
-"""How launches of CUDA's kernels become calls of the emulation."""
+"""The build whose GPU the processor plays: what it compiles, and how launches become calls of the emulation."""
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "caffe_layers" / "scripts" / "emulate_kernels.py"
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPT = REPOSITORY / "caffe_layers" / "scripts" / "emulate_kernels.py"
 CONFIGURED = "::caffe::emulation::Configured"
 
 
@@ -46,3 +49,21 @@ def test_what_is_not_understood_is_told(tmp_path: Path, source: str, message: st
     assert done.returncode != 0
     assert message in done.stderr
     assert not (tmp_path / "out" / "kernel.cpp").exists()
+
+
+def compiled(folder: Path) -> set[str]:
+    """What a build folder makes libcaffe of: the names below src/caffe."""
+    commands = json.loads((folder / "compile_commands.json").read_text())
+    files = [command["file"] for command in commands if " -o CMakeFiles/caffe.dir/" in command["command"]]
+    return {found[1] for file in files if (found := re.search(r"/src/caffe/(.*)", file))}
+
+
+def test_gpu_builds_have_all_layers_of_the_cpus(tmp_path: Path) -> None:
+    if not (REPOSITORY / "build" / "cpu" / "compile_commands.json").is_file():
+        pytest.skip("there is no build/cpu: make caffe")
+    command = ["cmake", "-G", "Ninja", "-S", REPOSITORY / "caffe_layers", "-B", tmp_path, "-DGPU=EMULATED"]
+    subprocess.run(command, check=True, capture_output=True)
+    sources = compiled(tmp_path)
+    assert len(sources) > 200
+    assert compiled(REPOSITORY / "build" / "cpu") - sources == set()
+    assert {"layers/crop_layer.cpp", "layers/crop_layer_cu.cpp"} <= sources  # ours is the GPU's part alone
