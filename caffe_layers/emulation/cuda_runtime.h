@@ -162,6 +162,18 @@ ConfiguredKernel<Call> Configured(Call kernel, dim3 grid, dim3 block,
   return ConfiguredKernel<Call>(kernel, grid, block, shared_bytes, stream);
 }
 
+/// What CUDA gives a handle of, and takes back.
+template <typename T>
+cudaError_t Make(T** handle, const T& value = T()) {
+  *handle = new T(value);
+  return cudaSuccess;
+}
+template <typename T>
+cudaError_t Destroy(T* handle) {
+  delete handle;
+  return cudaSuccess;
+}
+
 }  // namespace emulation
 }  // namespace caffe
 
@@ -274,15 +286,13 @@ inline cudaError_t cudaMemset(void* to, int value, size_t bytes) {
 
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream,
     unsigned /* flags */) {
-  *stream = new EmulatedStream();
-  return cudaSuccess;
+  return caffe::emulation::Make(stream);
 }
 inline cudaError_t cudaStreamCreate(cudaStream_t* stream) {
   return cudaStreamCreateWithFlags(stream, 0);
 }
 inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  delete stream;
-  return cudaSuccess;
+  return caffe::emulation::Destroy(stream);
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t /* stream */) {
   return cudaSuccess;
@@ -305,16 +315,13 @@ inline cudaError_t cudaStreamEndCapture(cudaStream_t stream,
 }
 inline cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* executable,
     cudaGraph_t graph, unsigned /* flags */) {
-  *executable = new EmulatedGraph(*graph);
-  return cudaSuccess;
+  return caffe::emulation::Make(executable, *graph);
 }
 inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
-  delete graph;
-  return cudaSuccess;
+  return caffe::emulation::Destroy(graph);
 }
 inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
-  delete executable;
-  return cudaSuccess;
+  return caffe::emulation::Destroy(executable);
 }
 inline cudaError_t cudaGraphLaunch(cudaGraphExec_t executable,
     cudaStream_t stream) {
@@ -325,15 +332,13 @@ inline cudaError_t cudaGraphLaunch(cudaGraphExec_t executable,
 }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event,
     unsigned /* flags */) {
-  *event = new EmulatedEvent;
-  return cudaSuccess;
+  return caffe::emulation::Make(event);
 }
 inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
   return cudaEventCreateWithFlags(event, 0);
 }
 inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
-  delete event;
-  return cudaSuccess;
+  return caffe::emulation::Destroy(event);
 }
 inline cudaError_t cudaEventRecord(cudaEvent_t /* event */,
     cudaStream_t /* stream */) {

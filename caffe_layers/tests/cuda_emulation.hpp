@@ -744,19 +744,21 @@ T atomicCAS(T* address, std::common_type_t<T> expected,
       __ATOMIC_SEQ_CST);
   return expected;
 }
-template <typename T>
-T atomicMin(T* address, std::common_type_t<T> value) {
+/// Puts the value in the place of those that it comes before.
+template <typename T, typename Before>
+T CaffeEmulatedExtremum(T* address, T value, Before is_before) {
   T before = __atomic_load_n(address, __ATOMIC_SEQ_CST);
-  while (value < before && !__atomic_compare_exchange_n(address, &before, value,
-      false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
+  while (is_before(value, before) && !__atomic_compare_exchange_n(address, &before,
+      value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
   return before;
 }
 template <typename T>
+T atomicMin(T* address, std::common_type_t<T> value) {
+  return CaffeEmulatedExtremum(address, value, std::less<T>());
+}
+template <typename T>
 T atomicMax(T* address, std::common_type_t<T> value) {
-  T before = __atomic_load_n(address, __ATOMIC_SEQ_CST);
-  while (before < value && !__atomic_compare_exchange_n(address, &before, value,
-      false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
-  return before;
+  return CaffeEmulatedExtremum(address, value, std::greater<T>());
 }
 
 inline unsigned __float_as_uint(float x) {

@@ -41,15 +41,18 @@ string Convolution(const string& name, const string& bottom, int outputs,
 }
 
 // Maps that two layers read, in place and not, in blocks and in Caffe's order.
-string Layers() {
+string OfAnySize() {
   return Convolution("a", "data", 16) + Described("ra", "a", "a", "type: 'ReLU'")
       + Convolution("b", "a", 32, "pad: 2 dilation: 2")
       + Described("rb", "b", "b", "type: 'ReLU'")
       + Described("pool", "b", "pool", "type: 'Pooling' pooling_param "
           "{ kernel_size: 2 stride: 2 }")
       + Convolution("c", "pool", 32) + Convolution("d", "c", 32)
-      + Described("sum", "c' bottom: 'd", "sum", "type: 'Eltwise'")
-      + Described("flat", "sum", "flat", "type: 'Flatten'")
+      + Described("sum", "c' bottom: 'd", "sum", "type: 'Eltwise'");
+}
+
+string Layers() {
+  return OfAnySize() + Described("flat", "sum", "flat", "type: 'Flatten'")
       + Described("last", "flat", "last", "type: 'InnerProduct' "
           "inner_product_param { num_output: 3 weight_filler "
           "{ type: 'gaussian' std: 0.1 } }");
@@ -87,6 +90,14 @@ class OneDNNMapArenaTest : public MultiDeviceTest<TypeParam> {
 
   virtual void SetUp() { Caffe::set_random_seed(1701); }
 
+  // Two nets with the same weights.
+  void MakeBoth(const string& layers, const vector<int>& shape,
+      shared_ptr<Net<Dtype> >* net, shared_ptr<Net<Dtype> >* other) {
+    *net = Made<Dtype>(layers, shape);
+    *other = Made<Dtype>(layers, shape);
+    (*other)->ShareTrainedLayersWith(net->get());
+  }
+
   // A net that lets maps go gives what one that keeps them gives.
   void ExpectSame(Net<Dtype>* net, Net<Dtype>* other, const vector<int>& shape) {
     for (Net<Dtype>* one : {net, other}) {
@@ -110,11 +121,8 @@ TYPED_TEST_CASE(OneDNNMapArenaTest, TestDtypesAndDevices);
 
 TYPED_TEST(OneDNNMapArenaTest, SameResultsWhateverTheSizes) {
   typedef typename TypeParam::Dtype Dtype;
-  // without the last layer, which takes one size
-  const string layers = Layers().substr(0, Layers().find("layer { name: 'flat'"));
-  shared_ptr<Net<Dtype> > net = Made<Dtype>(layers, {1, 5, 12, 16});
-  shared_ptr<Net<Dtype> > other = Made<Dtype>(layers, {1, 5, 12, 16});
-  other->ShareTrainedLayersWith(net.get());
+  shared_ptr<Net<Dtype> > net, other;
+  this->MakeBoth(OfAnySize(), {1, 5, 12, 16}, &net, &other);
   net->ShareMaps();
   const vector<int> shapes[] = {{1, 5, 12, 16}, {1, 5, 40, 31}, {2, 5, 7, 9},
       {1, 5, 12, 16}, {3, 5, 60, 60}};
@@ -144,9 +152,8 @@ TYPED_TEST(OneDNNMapArenaTest, MapsAreGoneAndInputsAndOutputsAreNot) {
 
 TYPED_TEST(OneDNNMapArenaTest, WhatNumPyHoldsStays) {
   typedef typename TypeParam::Dtype Dtype;
-  shared_ptr<Net<Dtype> > net = Made<Dtype>(Layers(), {1, 5, 12, 16});
-  shared_ptr<Net<Dtype> > other = Made<Dtype>(Layers(), {1, 5, 12, 16});
-  other->ShareTrainedLayersWith(net.get());
+  shared_ptr<Net<Dtype> > net, other;
+  this->MakeBoth(Layers(), {1, 5, 12, 16}, &net, &other);
   net->ShareMaps();
   const shared_ptr<Blob<Dtype> > held = net->blob_by_name("c");
   held->data()->Expose();
@@ -342,10 +349,8 @@ TYPED_TEST(OneDNNMapArenaTest, WhatIsAskedForWithinAPassStays) {
 
 TYPED_TEST(OneDNNMapArenaTest, WhatWasAskedForStaysWhereItGrows) {
   typedef typename TypeParam::Dtype Dtype;
-  const string layers = Layers().substr(0, Layers().find("layer { name: 'flat'"));
-  shared_ptr<Net<Dtype> > net = Made<Dtype>(layers, {1, 5, 12, 16});
-  shared_ptr<Net<Dtype> > other = Made<Dtype>(layers, {1, 5, 12, 16});
-  other->ShareTrainedLayersWith(net.get());
+  shared_ptr<Net<Dtype> > net, other;
+  this->MakeBoth(OfAnySize(), {1, 5, 12, 16}, &net, &other);
   net->blob_by_name("c")->data()->Expose();
   net->ShareMaps();
   for (const vector<int>& shape : {vector<int>{1, 5, 12, 16}, {1, 5, 40, 31}}) {
@@ -430,10 +435,8 @@ TYPED_TEST(OneDNNMapArenaTest, HasTheWorkAreas) {
 #ifndef CPU_ONLY
 TYPED_TEST(OneDNNMapArenaTest, ModeMayChange) {
   typedef typename TypeParam::Dtype Dtype;
-  const string layers = Layers().substr(0, Layers().find("layer { name: 'flat'"));
-  shared_ptr<Net<Dtype> > net = Made<Dtype>(layers, {1, 5, 12, 16});
-  shared_ptr<Net<Dtype> > other = Made<Dtype>(layers, {1, 5, 12, 16});
-  other->ShareTrainedLayersWith(net.get());
+  shared_ptr<Net<Dtype> > net, other;
+  this->MakeBoth(OfAnySize(), {1, 5, 12, 16}, &net, &other);
   net->ShareMaps();
   for (Caffe::Brew mode : {Caffe::CPU, Caffe::GPU, Caffe::CPU, Caffe::GPU}) {
     Caffe::set_mode(mode);
@@ -515,9 +518,8 @@ TEST_F(OneDNNConvolutionInPiecesTest, ConvolutionsInPieces) {
       + Convolution("many", "pool", 512) + Convolution("channels", "many", 1024)
       + Convolution("parts", "channels", 512, "pad: 2 dilation: 2");
   const vector<int> shape = {1, 128, 230, 251};
-  shared_ptr<Net<float> > net = Made<float>(layers, shape);
-  shared_ptr<Net<float> > other = Made<float>(layers, shape);
-  other->ShareTrainedLayersWith(net.get());
+  shared_ptr<Net<float> > net, other;
+  this->MakeBoth(layers, shape, &net, &other);
   net->ShareMaps();
   this->ExpectSame(net.get(), other.get(), {1, 128, 187, 200});
   this->ExpectSame(net.get(), other.get(), shape);
