@@ -80,12 +80,12 @@ RENET_INLINE void MoveValue(MapValue* map, BlockValue* block) {
  *        registers at a time: horizontal sweeps over patches one pixel wide.
  *
  * rows: where the lanes' rows of the map start; NULL for a lane without one,
- * which gathers zeros.
+ * which gathers zeros. next: how far the next channel's rows lie.
  */
 template <typename Dtype, Transfer kTransfer, typename MapValue,
     typename BlockValue>
 RENET_INLINE void MoveTransposed(MapValue* const* rows, int begin, int end,
-    size_t step_stride, BlockValue* block) {
+    size_t next, size_t step_stride, BlockValue* block) {
   constexpr int kLanes = Width<Dtype>::kLanes;
   typedef typename Simd<Dtype>::Vector Vector;
   int t = begin;
@@ -95,6 +95,7 @@ RENET_INLINE void MoveTransposed(MapValue* const* rows, int begin, int end,
     for (int i = 0; i < kLanes; ++i) {
       if constexpr (kTransfer == GATHER) {
         square[i] = rows[i] ? Load<Dtype>(rows[i] + t) : Vector{};
+        if (rows[i]) __builtin_prefetch(rows[i] + next + t);
       } else {
         square[i] = Load<Dtype>(column + i * step_stride);
       }
@@ -134,15 +135,18 @@ void Move(const Map<MapValue>& map, const Tile<Dtype>& tile, int begin,
     int end, BlockValue* block) {
   constexpr int kLanes = Width<Dtype>::kLanes;
   const int lanes = tile.lanes;
-  const int inputs = map.channels * map.patch_height * map.patch_width;
+  const int inputs_of_channel = map.patch_height * map.patch_width;
+  const int inputs = map.channels * inputs_of_channel;
   const size_t step_stride = static_cast<size_t>(inputs) * lanes;
   const size_t plane = static_cast<size_t>(map.height) * map.width;
   for (int p = 0; p < inputs; ++p) {
     const int dx = p % map.patch_width;
     const int dy = p / map.patch_width % map.patch_height;
-    MapValue* channel =
-        map.data + p / (map.patch_width * map.patch_height) * plane;
+    MapValue* channel = map.data + p / inputs_of_channel * plane;
     BlockValue* rows = block + static_cast<size_t>(p) * lanes;
+    // How far the channel lies whose values are fetched into the cache meanwhile:
+    // planes are too far apart for a processor to foresee it.
+    const size_t next = p + inputs_of_channel < inputs ? plane : 0;
     if (!map.vertical && map.patch_width == 1) {
       for (int group = 0; group < lanes; group += kLanes) {
         MapValue* starts[kLanes];
@@ -153,7 +157,7 @@ void Move(const Map<MapValue>& map, const Tile<Dtype>& tile, int begin,
               channel + tile.image[lane] * map.image_stride +
               static_cast<size_t>(y) * map.width;
         }
-        MoveTransposed<Dtype, kTransfer>(starts, begin, end, step_stride,
+        MoveTransposed<Dtype, kTransfer>(starts, begin, end, next, step_stride,
             rows + group);
       }
       continue;
@@ -181,6 +185,9 @@ void Move(const Map<MapValue>& map, const Tile<Dtype>& tile, int begin,
           MapValue* pixel = channel + image * map.image_stride +
               static_cast<size_t>(y) * map.width + x;
           if (stride == 1) {
+            for (int i = 0; i < inside; i += kLanes) {
+              __builtin_prefetch(pixel + next + i, kTransfer != GATHER);
+            }
             for (int i = 0; i < inside; ++i) {
               MoveValue<kTransfer>(pixel + i, row + i);
             }
