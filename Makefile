@@ -255,17 +255,26 @@ test: caffe-tests mpi ## every test: lint, Caffe's and our C++ tests, pycaffe's,
 	echo "== C++ tests: Caffe's own and ours"
 	# Caffe's tests leave thousands of files: those of each test, and a log for each process that is to die
 	scratch=$$(mktemp -d)
-	trap 'rm -rf "$$scratch"' EXIT
-	# they find their own from the source's root; idle threads sleep, as tests may share the processors
-	(cd build/caffe-source && TMPDIR=$$scratch OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ../cpu/bin/caffe-tests --gtest_filter='-*GPU*') \
-	  >$(LOGS)/test-cpp.log 2>&1 || { status=1; echo "C++ tests failed; the log is $(LOGS)/test-cpp.log"; }
-	sed -n '/^\[==========\] .* ran/,$$p' $(LOGS)/test-cpp.log
+	trap 'kill $$(jobs -p) 2>/dev/null || true; rm -rf "$$scratch"' EXIT
+	# `cpp_tests LOG FILTER VARIABLE...`, shared out to processes, as most tests keep one processor busy. They find their files
+	# from the source's root; idle threads sleep, as all share the processors.
+	cpp_tests() {
+	  local name=$$1 filter=$$2 shard processes=() failed=0; shift 2
+	  for ((shard = 0; shard < $(TEST_PROCESSES); ++shard)); do
+	    (cd build/caffe-source && exec env TMPDIR=$$scratch OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive GTEST_SHARD_INDEX=$$shard \
+	      GTEST_TOTAL_SHARDS=$(TEST_PROCESSES) "$$@" ../cpu/bin/caffe-tests --gtest_filter="$$filter") >$(LOGS)/$$name-$$shard.log 2>&1 &
+	    processes+=($$!)
+	  done
+	  for shard in $${!processes[@]}; do
+	    wait $${processes[shard]} || { failed=1; echo "C++ tests failed; the log is $(LOGS)/$$name-$$shard.log"; }
+	    sed -n '/^\[==========\] .* ran/,$$p' $(LOGS)/$$name-$$shard.log
+	  done
+	  return $$failed
+	}
+	cpp_tests test-cpp '-*GPU*' || status=1
 	for limit in DNNL_MAX_CPU_ISA=AVX2 CAFFE_WINOGRAD=0; do
 	  echo "== C++ tests of the layers on oneDNN with $$limit"
-	  (cd build/caffe-source && env TMPDIR=$$scratch $$limit OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive ../cpu/bin/caffe-tests \
-	    --gtest_filter='*OneDNN*-*GPU*') >$(LOGS)/test-$${limit%=*}.log 2>&1 \
-	    || { status=1; echo "they failed; the log is $(LOGS)/test-$${limit%=*}.log"; }
-	  tail -n 1 $(LOGS)/test-$${limit%=*}.log
+	  cpp_tests test-$${limit%=*} '*OneDNN*-*GPU*' $$limit || status=1
 	done
 	echo "== pycaffe's tests"
 	TMPDIR=$$scratch $(PYTHON) -m unittest discover -s build/caffe-source/python/caffe/test \
