@@ -12,6 +12,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,6 +108,13 @@ TRAINING_INPUTS = "data:2,3,48,64 label:2,1,48,64:8"
 USE_INPUTS = "data:1,3,96,128"
 # Of networks that do not take all sizes: values go back to where a pooling found them, or labels shrink.
 SIZED = re.compile(r'upsample_param|unpooling_param|name: "label_shrink"')
+# Where a network goes beyond its tolerances, what Caffe's own layers differ from oneDNN's tells how much rounding
+# decides: in DeconvNet's training which values are maxima, and so gradients by a quarter of the largest.
+OTHER_KERNELS = {"CAFFE_ONEDNN": "0"}
+ROUNDING_FACTOR = 3
+PARAMETER = re.compile(r"^(.*)\.param\d+\.(data|diff)\.f32$")
+# A gradient that is so much less than another of its layer is rounding alone: of a bias before batch normalisation.
+NOISE = 1e-3
 NETWORKS_AT_ONCE = 8
 COMPARED = 1 << 18  # values of each result at most, evenly spread
 
@@ -141,17 +149,24 @@ def network_differences(gpu: Dumped, cpu: Dumped) -> tuple[float, float]:
         ValueError: the two did not begin with equal inputs and parameters.
     """
     outputs = gradients = 0.0
+    parameters = {name: found for name in cpu.shapes if (found := PARAMETER.search(name))}
+    largest: dict[str, float] = {}
+    for name, found in parameters.items():
+        if found.group(2) == "diff":
+            values = [*map(abs, cpu.some_values(name)), largest.get(found.group(1), 0.0)]
+            largest[found.group(1)] = max(values)
     for name, shape in cpu.shapes.items():
         if gpu.shapes.get(name) != shape:
             raise ValueError(f"{name}: shape {gpu.shapes.get(name)} on the GPU, {shape} on the processor")
-        parameter = re.search(r"^(.*)\.param\d+\.(data|diff)\.f32$", name)
+        parameter = parameters.get(name)
         if parameter and cpu.types[parameter.group(1)] == "BatchNorm":
             parameter = None  # the mean and the variance of what it has met are results
         if (parameter and parameter.group(2) == "data") or name in ("data.data.f32", "label.data.f32"):
             if gpu.content(name) != cpu.content(name):
                 raise ValueError(f"{name}: the two sides did not begin with equal values")
         elif parameter:
-            gradients = max(gradients, largest_difference(gpu.some_values(name), cpu.some_values(name)))
+            least = NOISE * largest[parameter.group(1)]
+            gradients = max(gradients, largest_difference(gpu.some_values(name), cpu.some_values(name), least))
         elif name.endswith(".data.f32"):
             outputs = max(outputs, largest_difference(gpu.some_values(name), cpu.some_values(name)))
     return outputs, gradients
@@ -185,12 +200,13 @@ def fitting_inputs(text: str, inputs: str) -> str:
 
 
 class Checked(NamedTuple):
-    """What a network came to: its differences (outputs, gradients) at each precision, what failed, and whether the
-    time was up."""
+    """What a network came to: its differences (outputs, gradients) at each precision, what failed, whether the time was
+    up, and where it went beyond its tolerances, what the processor's other kernels differ by."""
 
     differences: dict[str, tuple[float, float]]
     failures: dict[str, str]
     late: bool
+    rounding: tuple[float, float] | None = None
 
 
 def check_network(machine: Machine, file: Path, deadline: float) -> Checked:
@@ -207,7 +223,8 @@ def check_network(machine: Machine, file: Path, deadline: float) -> Checked:
             cpu = dumped(machine, text, options, Path(scratch) / "cpu", deadline)
         except RuntimeError as error:
             return Checked({}, {"": str(error)}, time.monotonic() >= deadline)
-        branching = BRANCHING_TOLERANCE[FLOAT32] if BRANCHING & {*cpu.types.values()} else 0.0
+        branches = bool(BRANCHING & {*cpu.types.values()})
+        rounding: tuple[float, float] | None = None
         for case in PRECISIONS:
             as_precise = with_precision(text, case)
             if case != FLOAT32 and as_precise == text:
@@ -218,13 +235,30 @@ def check_network(machine: Machine, file: Path, deadline: float) -> Checked:
             except (RuntimeError, ValueError) as error:
                 failures[case] = str(error)
                 continue
-            allowed = NETWORK_TOLERANCES[case][0], max(NETWORK_TOLERANCES[case][1], branching)
+            allowed = list(NETWORK_TOLERANCES[case])
+            if branches:
+                allowed[1] = max(allowed[1], BRANCHING_TOLERANCE[FLOAT32])
+            if branches and not (outputs <= allowed[0] and gradients <= allowed[1]):
+                try:
+                    rounding = rounding or other_kernels(machine, text, options, cpu, Path(scratch) / "other", deadline)
+                except (RuntimeError, ValueError) as error:
+                    failures[case] = str(error)
+                    continue
+                allowed = [max(limit, ROUNDING_FACTOR * each) for limit, each in zip(allowed, rounding)]
             if not (outputs <= allowed[0] and gradients <= allowed[1]):
                 failures[case] = (
                     f"outputs differ by {outputs:.1e} ({allowed[0]:.0e} allowed), gradients by {gradients:.1e}"
                     f" ({allowed[1]:.0e} allowed) of the largest value"
                 )
-    return Checked(differences, failures, bool(failures) and time.monotonic() >= deadline)
+    return Checked(differences, failures, bool(failures) and time.monotonic() >= deadline, rounding)
+
+
+def other_kernels(
+    machine: Machine, text: str, options: Sequence[str], cpu: Dumped, folder: Path, deadline: float
+) -> tuple[float, float]:
+    """How far the processor's results are apart where other kernels sum in other orders."""
+    other = replace(machine, variables={**machine.variables, **OTHER_KERNELS})
+    return network_differences(dumped(other, text, options, folder, deadline), cpu)
 
 
 def networks(machine: Machine, deadline: float) -> Outcome:
@@ -232,6 +266,7 @@ def networks(machine: Machine, deadline: float) -> Outcome:
     metadata: dict[str, Any] = {}
     failures: dict[str, str] = {}
     worst = dict.fromkeys(PRECISIONS, 0.0)
+    rounded: list[str] = []
     late = False
     folder = machine.bundle / "prototxt"
 
@@ -241,7 +276,12 @@ def networks(machine: Machine, deadline: float) -> Outcome:
         name = str(file.relative_to(folder))
         for precision, (outputs, gradients) in checked.differences.items():
             metadata[f"{name}, {precision}"] = {"outputs": outputs, "gradients": gradients}
-            worst[precision] = max(worst[precision], outputs, gradients)
+            if not checked.rounding:
+                worst[precision] = max(worst[precision], outputs, gradients)
+        if checked.rounding:
+            rounded.append(name)
+            outputs, gradients = checked.rounding
+            metadata[f"{name}, other kernels of the processor"] = {"outputs": outputs, "gradients": gradients}
         for case, words in checked.failures.items():
             failures[f"{name}, {case}" if case else name] = words
         machine.keep({"differences": metadata, "failures": failures})
@@ -250,6 +290,8 @@ def networks(machine: Machine, deadline: float) -> Outcome:
     files = different_networks(folder)
     side_by_side(machine, lambda file: check_network(machine, file, deadline), files, at_once, done)
     summary = "largest difference " + ", ".join(f"{worst[precision]:.0e} ({precision})" for precision in PRECISIONS)
+    if rounded:
+        summary += f"; no further apart than the processor's other kernels: {', '.join(rounded)}"
     if failures:
         first = next(iter(failures))
         summary = f"{len(failures)} failed; {first}: {failures[first]}"

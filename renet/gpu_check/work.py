@@ -38,12 +38,14 @@ def parse_inputs(text: str) -> list[Input]:
     return [Input(name, tuple(map(int, shape.split(","))), *map(int, classes)) for name, shape, *classes in items]
 
 
-def largest_difference(ours: Sequence[float], reference: Sequence[float]) -> float:
-    """The largest difference, relative to the largest value of `reference`; infinite for NaN and for other counts."""
+def largest_difference(ours: Sequence[float], reference: Sequence[float], least_scale: float = 0.0) -> float:
+    """The largest difference, relative to the largest value of `reference`, which counts as `least_scale` where it is
+    less; infinite for NaN and for other counts."""
     differences = [abs(a - b) for a, b in zip(ours, reference)]
     if len(ours) != len(reference) or any(each != each for each in differences):
         return float("inf")
     worst, scale = max(differences, default=0.0), max(map(abs, reference), default=0.0)
+    scale = max(scale, least_scale)
     return worst / scale if scale else (0.0 if worst == 0 else float("inf"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,11 @@ def test_differences_of_networks(processor_as_gpu: Machine) -> None:
         changed(other, name, factor)
         difference = stages.network_differences(other, first)[place]
         assert difference == pytest.approx(abs(factor - 1), rel=1e-5)
+    # as of a bias before batch normalisation: next to nothing, beside the layer's other gradients
+    for side, value in ((first, 1e-9), (other, -2e-9)):
+        zeros = side.values("renet.param2.diff.f32")
+        (side.folder / "renet.param2.diff.f32").write_bytes(array.array("f", [value] * len(zeros)).tobytes())
+    assert 0 < stages.network_differences(other, first)[1] < 1e-3
     changed(other, "data.data.f32", 2)
     with pytest.raises(ValueError, match=r"data\.data\.f32: the two sides did not begin with equal values"):
         stages.network_differences(other, first)
@@ -82,21 +88,35 @@ def test_what_batch_norm_has_met_is_a_result(processor_as_gpu: Machine) -> None:
 
 
 def test_gradients_may_branch(processor_as_gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below a ReLU, not elsewhere, and outputs nowhere."""
+    """Below a ReLU, not elsewhere, and outputs nowhere, but where the processor's own rounding decides more."""
     monkeypatch.setattr(stages, "PRECISIONS", (FLOAT32,))
     monkeypatch.setattr(stages, "TRAINING_INPUTS", "data:2,3,6,5 label:2,1,6,5:4")
     file = processor_as_gpu.bundle / "train_val.prototxt"
-    for text, differences, failed in (
-        (NORMALISED, (1e-5, 5e-2), False),
-        (NORMALISED, (1e-5, 5e-1), True),
-        (NORMALISED, (1e-2, 0.0), True),
-        (NORMALISED.replace('type: "ReLU"', 'type: "TanH"'), (1e-5, 1e-2), True),
+    smooth = NORMALISED.replace('type: "ReLU"', 'type: "TanH"')
+    for text, differences, rounding, failed in (
+        (NORMALISED, (1e-5, 5e-2), (0.0, 0.0), False),
+        (NORMALISED, (1e-5, 5e-1), (0.0, 0.0), True),
+        (NORMALISED, (1e-2, 0.0), (0.0, 0.0), True),
+        (NORMALISED, (1e-2, 5e-1), (5e-3, 0.4), False),
+        (NORMALISED, (2e-2, 5e-1), (5e-3, 0.4), True),
+        (smooth, (1e-5, 1e-2), (0.0, 0.0), True),
+        (smooth, (1e-5, 1e-2), (5e-3, 0.4), True),
     ):
-        monkeypatch.setattr(stages, "network_differences", lambda *_, differences=differences: differences)
+        found = {"gpu": differences, "other": rounding}
+        monkeypatch.setattr(stages, "network_differences", lambda side, _, found=found: found[side.folder.name])
         file.write_text(text)
         checked = stages.check_network(processor_as_gpu, file, later(60))
         assert checked.differences == {FLOAT32: differences}
         assert bool(checked.failures) == failed
+
+
+def test_other_kernels_sum_in_other_orders(processor_as_gpu: Machine, tmp_path: Path) -> None:
+    text = NORMALISED.replace("num_output: 4 kernel_size: 1", "num_output: 40 kernel_size: 3 pad: 1")
+    options = ("-pass", FORWARD_BACKWARD, "-inputs", "data:2,3,6,5 label:2,1,6,5:40")
+    usual = dumped(processor_as_gpu, "usual", text, *options)
+    outputs, gradients = stages.other_kernels(processor_as_gpu, text, options, usual, tmp_path / "other", later(60))
+    assert 0 < outputs < 1e-5
+    assert 0 < gradients < 1e-3
 
 
 def test_networks_that_do_not_take_all_sizes_get_their_own() -> None:
