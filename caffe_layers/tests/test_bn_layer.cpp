@@ -66,7 +66,7 @@ void FillNoise(double mean, bool diff, Blob<Dtype>* blob) {
 /// The definition, with sums in double.
 struct Reference {
   template <typename Dtype>
-  Reference(const Blob<Dtype>& x, double eps_given)
+  Reference(const Blob<Dtype>& x, float eps_given)  // as a parameter of the layer is
       : num(x.shape(0)), channels(x.shape(1)), plane(x.count(2)),
         eps(eps_given), mean(channels, 0.), variance(channels, 0.),
         of_batch(true) {
@@ -428,7 +428,7 @@ class BNKernelTest : public ::testing::Test {
     const BNOutputs<Dtype> outputs = { mean_.data(), variance_.data(),
         running_.data(), running_.data() + bn.channels, 0.75 };
     EmulatedDevice device;
-    LaunchBNStatistics(&device, bn, 1e-3, x_.cpu_data(), outputs,
+    LaunchBNStatistics(&device, bn, 1e-3f, x_.cpu_data(), outputs,
         sums_.data(), statistics_.data());
     const size_t count = x_.count();
     const double* const read = statistics_.data();
