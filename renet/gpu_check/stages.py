@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import json
+import math
 import os
 import re
 import tempfile
@@ -256,9 +257,17 @@ def check_network(machine: Machine, file: Path, deadline: float) -> Checked:
 def other_kernels(
     machine: Machine, text: str, options: Sequence[str], cpu: Dumped, folder: Path, deadline: float
 ) -> tuple[float, float]:
-    """How far the processor's results are apart where other kernels sum in other orders."""
+    """How far the processor's results are apart where other kernels sum in other orders.
+
+    Raises:
+        RuntimeError: it failed there.
+        ValueError: what it computes is no measure: not finite, or of other values.
+    """
     other = replace(machine, variables={**machine.variables, **OTHER_KERNELS})
-    return network_differences(dumped(other, text, options, folder, deadline), cpu)
+    found = network_differences(dumped(other, text, options, folder, deadline), cpu)
+    if not all(map(math.isfinite, found)):
+        raise ValueError("the processor's own results are not finite")
+    return found
 
 
 def networks(machine: Machine, deadline: float) -> Outcome:

@@ -117,6 +117,9 @@ def test_other_kernels_sum_in_other_orders(processor_as_gpu: Machine, tmp_path: 
     outputs, gradients = stages.other_kernels(processor_as_gpu, text, options, usual, tmp_path / "other", later(60))
     assert 0 < outputs < 1e-5
     assert 0 < gradients < 1e-3
+    (usual.folder / "loss.data.f32").write_bytes(array.array("f", [float("nan")]).tobytes())
+    with pytest.raises(ValueError, match="the processor's own results are not finite"):
+        stages.other_kernels(processor_as_gpu, text, options, usual, tmp_path / "other", later(60))
 
 
 def test_networks_that_do_not_take_all_sizes_get_their_own() -> None:
