@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 JOBS ?= $(shell nproc)
 PYTEST_ARGS ?=
-# processes that pytest's files are shared out to; more would want more memory than most machines have
+# processes that pytest's files and the C++ tests are shared out to; more would want more memory than most machines have
 TEST_PROCESSES ?= $(shell echo $$(($(JOBS) < 4 ? $(JOBS) : 4)))
 DEMO_ARGS ?=
 BENCH_ARGS ?=

@@ -30,7 +30,6 @@ class ListDataLayerTest : public MultiDeviceTest<TypeParam> {
     ::testing::FLAGS_gtest_death_test_style = "threadsafe";
     MakeTempDir(&folder_);
     list_ = folder_ + "/list.txt";
-    Caffe::set_random_seed(1701);
   }
   virtual void TearDown() {
     layer_.reset();  // its threads read the files

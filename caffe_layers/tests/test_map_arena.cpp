@@ -88,8 +88,6 @@ class OneDNNMapArenaTest : public MultiDeviceTest<TypeParam> {
  protected:
   typedef typename TypeParam::Dtype Dtype;
 
-  virtual void SetUp() { Caffe::set_random_seed(1701); }
-
   // Two nets with the same weights.
   void MakeBoth(const string& layers, const vector<int>& shape,
       shared_ptr<Net<Dtype> >* net, shared_ptr<Net<Dtype> >* other) {

@@ -198,7 +198,6 @@ class OneDNNLayersTest : public CPUDeviceTest<float> {
  protected:
   virtual void SetUp() {
     CHECK(onednn::Allowed()) << "these tests are of what CAFFE_ONEDNN=0 leaves out";
-    Caffe::set_random_seed(1701);
   }
 };
 

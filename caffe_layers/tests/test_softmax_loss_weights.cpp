@@ -28,7 +28,6 @@ class SoftmaxLossWeightsTest : public MultiDeviceTest<TypeParam> {
  protected:
   SoftmaxLossWeightsTest() : scores_(2, 3, 4, 5), labels_(2, 1, 4, 5) {
     ::testing::FLAGS_gtest_death_test_style = "threadsafe";  // a forked process cannot use the GPU
-    Caffe::set_random_seed(1701);
     FillerParameter filler_param;
     filler_param.set_std(2);
     GaussianFiller<Dtype>(filler_param).Fill(&scores_);
