@@ -279,6 +279,23 @@ TEST_F(OneDNNLayersTest, LargeConvolutionsThatLearnEqualDoublePrecision) {
   }
 }
 
+// Transformed weights of 72 MiB, and 20 MiB of tiles: a map of few positions may not
+// have as much, one of some more may.
+TEST_F(OneDNNLayersTest, MapsOfFewPositionsGoInSmallerPieces) {
+  if (!onednn::WinogradAllowed()
+      || dnnl::get_effective_cpu_isa() < dnnl::cpu_isa::avx512_core) {
+    return;
+  }
+  for (int height : {36, 40}) {
+    const vector<int> shape = {1, 1024, height, 40};
+    const string text =
+        Text(Convolution("a", "data", 512, "kernel_size: 3 pad: 1"), shape, TRAIN);
+    EXPECT_EQ(height == 36 ? "Winograd in pieces" : "Winograd",
+        ConvolutionOf(*Made<float>(text), "a")->Describe(
+            OneDNNConvolutionLayer::FORWARD, shape));
+  }
+}
+
 TEST_F(OneDNNLayersTest, DeconvolutionsEqualDoublePrecision) {
   const Case kDeconvolutions[] = {
     {"kernel_size: 4 stride: 2", 16, 16, 5, 7},
