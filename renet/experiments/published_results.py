@@ -22,6 +22,7 @@ from renet.common.text_layout import markdown
 from renet.evaluation.image_counts import mean_of_numbers
 from renet.evaluation.paper_results import paper_experiment, paper_results
 from renet.evaluation.scores import Evaluation
+from renet.evaluation.sizes import band_names
 from renet.experiments.page import NONE
 from renet.experiments.results import MEASURES
 from renet.networks.models import MODELS
@@ -35,6 +36,24 @@ FILE, PAGE = "results.json", "results.md"
 KIND = "results"  # of the page's blocks
 FULL = "full"
 LOSS, SECONDS = "loss", "seconds_an_image"
+_OF_FEW = ("mean_iou_by_size", "compared_with", "differences")  # left out of the file where there are none
+_COMPARED = ("pixel_accuracy", "class_accuracy", "mean_iou", "boundary_f")
+_COMPARED_BY_SIZE = "size_mean_iou"
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Difference of a measure between two predictions of the same images.
+
+    Attributes:
+        value: this minus the other.
+        low: of the 95% interval by bootstrap over the images.
+        high: of it.
+    """
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -55,6 +74,9 @@ class Figure:
         class_accuracy: see `Scores`, as all of these.
         mean_iou: see there.
         iou: by class.
+        mean_iou_by_size: of the truth's regions, by the names of `band_names`.
+        compared_with: the run whose predictions of the same images it is compared with.
+        differences: from those, by the names of measures, and of bands for the mean IoU of their regions.
         loss: of the test.
         size: `FULL`, or the scale at which the dataset was prepared or predicted.
         flip: predictions are averaged with those of the mirrored image.
@@ -81,6 +103,9 @@ class Figure:
     class_accuracy: float | None = None
     mean_iou: float | None = None
     iou: dict[str, float | None] = field(default_factory=dict)
+    mean_iou_by_size: dict[str, float | None] = field(default_factory=dict)
+    compared_with: str | None = None
+    differences: dict[str, PairedDifference] = field(default_factory=dict)
     loss: float | None = None
     size: str | float | None = None
     flip: bool | None = None
@@ -101,29 +126,40 @@ class Figure:
 
 @dataclass(frozen=True)
 class Column:
-    """Column of a table: a measure, or the IoU of a class or the mean of several classes' IoU.
+    """Column of a table: a measure, one class's IoU or several classes' mean, the mean IoU of regions of a size, or a
+    difference with its interval.
 
     Attributes:
         measure: a score's name of `Figure`.
         iou: the classes, in place of a measure.
+        regions: a band's name, in place of a measure.
+        difference: a name of `Figure.differences`, in place of a measure.
         title: in place of the usual.
         bold: print the highest in bold.
     """
 
     measure: str = ""
     iou: list[str] = field(default_factory=list)
+    regions: str = ""
+    difference: str = ""
     title: str = ""
     bold: bool = False
 
     @property
     def heading(self) -> str:
         """Write the column's title."""
-        return self.title or MEASURES.get(self.measure) or self.measure or ", ".join(self.iou)
+        known = self.measure or self.difference or self.regions or ", ".join(self.iou)
+        return self.title or MEASURES.get(known) or known
 
     def value(self, figure: Figure) -> float | None:
         """Read a figure's value; None where it has none."""
         if self.measure:
             return getattr(figure, self.measure)
+        if self.difference:
+            found = figure.differences.get(self.difference)
+            return None if found is None else found.value
+        if self.regions:
+            return figure.mean_iou_by_size.get(self.regions)
         known = [figure.iou.get(name) for name in self.iou]
         return None if None in known else float(mean_of_numbers(known))
 
@@ -178,7 +214,7 @@ class Results:
                 name: Table(**{**table, "columns": tuple(Column(**column) for column in table["columns"])})
                 for name, table in content["tables"].items()
             }
-            figures = tuple(Figure(**figure) for figure in content["figures"])
+            figures = tuple(map(_read_figure, content["figures"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{file}: no tables and figures of results ({error})") from None
         for figure in figures:
@@ -189,7 +225,7 @@ class Results:
     def write(self, file: Path) -> None:
         """Write the file, whole or not at all: a line for each table and figure, so that changes can be read."""
         tables = [f"  {_line(name)}: {_line(_given(table))}" for name, table in self.tables.items()]
-        figures = [f"  {_line(asdict(figure))}" for figure in self.figures]
+        figures = [f"  {_line(_told(figure))}" for figure in self.figures]
         parts = (' "tables": {', ",\n".join(tables), " },", ' "figures": [', ",\n".join(figures), " ]")
         text = "\n".join(["{", *parts, "}", ""])
         write_atomically(file, text.encode())
@@ -244,6 +280,15 @@ class Results:
         return markdown([list(row) for row in zip(*cells)] if table.classes_down else cells)
 
 
+def _read_figure(content: Mapping[str, Any]) -> Figure:
+    differences = content.get("differences", {})
+    return Figure(**{**content, "differences": {name: PairedDifference(**each) for name, each in differences.items()}})
+
+
+def _told(figure: Figure) -> dict[str, Any]:
+    return {name: value for name, value in asdict(figure).items() if value or name not in _OF_FEW}
+
+
 def _line(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False)
 
@@ -274,11 +319,19 @@ def _mean(column: Column, figures: Sequence[Figure]) -> float | None:
 
 
 def _cell(column: Column, figures: Sequence[Figure]) -> str:
+    if column.difference:
+        found = [each.differences[column.difference] for each in figures if column.difference in each.differences]
+        return ", ".join(map(_difference_text, found)) or NONE
     value, singles = _mean(column, figures), _singles(column, figures)
     if value is None:
         return NONE
     each = f" ({', '.join(_text(column, single) for single in singles)})" if len(singles) > 1 else ""
     return _text(column, value) + each
+
+
+def _difference_text(difference: PairedDifference) -> str:
+    value, low, high = (f"{100 * each:+.1f}" for each in (difference.value, difference.low, difference.high))
+    return f"{value} ({low} to {high})"
 
 
 def _as_printed(percent: float | None) -> str:
@@ -315,7 +368,8 @@ def figure_of_run(run: Path, table: str | None, row: str, evaluation: Path | Non
         table: of the page.
         row: its row there.
         evaluation: what `evaluate.py --json` wrote, named as the folder of the predictions beside it is
-            (evaluation_crf.json, predictions_crf); None: the run's evaluation.json.
+            (evaluation_crf.json, predictions_crf); None: the run's evaluation.json. Of one with `--compare`
+            the differences count, too.
 
     Raises:
         UserError: no run, no evaluation, or one of them is damaged; names the file.
@@ -350,6 +404,9 @@ def figure_of_run(run: Path, table: str | None, row: str, evaluation: Path | Non
         class_accuracy=scored.class_accuracy,
         mean_iou=scored.mean_iou,
         iou=scored.class_iou,
+        mean_iou_by_size=_by_size(content),
+        compared_with=_compared_with(content),
+        differences=_differences(content),
         size=FULL if scale == 1 else scale,
         flip=settings.get("flip"),
         scales=settings.get("scales"),
@@ -361,6 +418,33 @@ def figure_of_run(run: Path, table: str | None, row: str, evaluation: Path | Non
         commit=metadata.get("commit"),
         command=_command(metadata.get("command"), metadata.get("name"), metadata.get("switches") or {}),
     )
+
+
+def _by_size(content: Mapping[str, Any]) -> dict[str, float | None]:
+    sizes = content.get("sizes")
+    return dict(zip(band_names(sizes["shares"]), sizes["size_mean_iou"])) if sizes else {}
+
+
+def _compared_with(content: Mapping[str, Any]) -> str | None:
+    """The other run's name: the folder of its predictions, or of its evaluation."""
+    comparison = content.get("comparison")
+    return Path(comparison["other"]).parent.name if comparison else None
+
+
+def _differences(content: Mapping[str, Any]) -> dict[str, PairedDifference]:
+    comparison = content.get("comparison") or {}
+    found = {
+        name: (comparison[name]["difference"], comparison[name]["interval"]) for name in _COMPARED if name in comparison
+    }
+    if _COMPARED_BY_SIZE in comparison:
+        of_bands = comparison[_COMPARED_BY_SIZE]
+        bands = band_names(content["sizes"]["shares"])
+        found |= dict(zip(bands, zip(of_bands["difference"], of_bands["interval"] or [None] * len(bands))))
+    return {
+        name: PairedDifference(value, *interval)
+        for name, (value, interval) in found.items()
+        if value is not None and interval is not None and None not in interval
+    }
 
 
 def _network_text(run: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from segmentation_helpers import CLASSES, call_tool, only_line
+from segmentation_helpers import CLASSES, call_tool, only_line, save_labels, write_dataset_json
 
 from renet.common.errors import UserError
 from renet.evaluation.scores import Evaluation, ImageResult
@@ -24,6 +24,7 @@ DESCRIPTION = {
             "paper": {ROW: ["table4", "b"]},
             "paper_title": "the paper's",
         },
+        "gains": {"columns": [{"difference": "pixel_accuracy", "title": "gain"}, {"regions": "16% and more"}]},
         "second": {"columns": [{"measure": "loss"}, {"measure": "class_accuracy"}], "classes_down": True},
     },
     "figures": [
@@ -38,6 +39,9 @@ BLOCKS = """\
 # Page
 
 <!-- results: first -->
+<!-- end of results -->
+
+<!-- results: gains -->
 <!-- end of results -->
 
 Text.
@@ -162,10 +166,38 @@ def test_a_run_is_added_once(documents: Path, run: Path) -> None:
     assert done.returncode == 0 and (documents / PAGE).read_text() == page
 
 
+def test_a_comparison_is_added_with_its_intervals(documents: Path, run: Path) -> None:
+    """The second image is right in one run and wrong in the other; regions of 1/4 and of 3/4 of an image."""
+    truth = np.zeros((8, 8), np.uint8)
+    truth[:, :2] = 1
+    other = run.with_name("fcn_deeper")
+    predictions = run / "predictions", other / "predictions"
+    for folder, second in zip((documents / "truth", *predictions), (truth, truth, np.zeros_like(truth))):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, labels in (("one", truth), ("two", second)):
+            save_labels(folder / f"{name}.png", labels)
+    evaluation = run / "evaluation_over_fcn_deeper.json"
+    write_dataset_json(documents)
+    words = ("--predictions", predictions[0], "--labels", documents / "truth", "--dataset", documents)
+    words += ("--compare", predictions[1], "--by-size", "--json", evaluation)
+    done = call_tool("evaluate.py", *words, cwd=documents)
+    assert done.returncode == 0, done.stderr
+    done = add(documents, run, "--table", "gains", "--row", ROW, "--evaluation", evaluation)
+    assert done.returncode == 0, done.stderr
+    figure = Results.read(documents / FILE).figures[-1]
+    assert (figure.compared_with, figure.mean_iou) == ("fcn_deeper", 1.0)
+    assert figure.mean_iou_by_size == {"below 1%": None, "1 to 4%": None, "4 to 16%": None, "16% and more": 1.0}
+    assert set(figure.differences) == {"pixel_accuracy", "class_accuracy", "mean_iou", "16% and more"}
+    found = figure.differences["pixel_accuracy"]
+    assert (found.value, found.low, found.high) == (pytest.approx(0.125), 0.0, 0.25)
+    table = "|  | gain | 16% and more |\n| --- | ---: | ---: |\n| ours | +12.5 (+0.0 to +25.0) | 100.0 |\n"
+    assert table in (documents / PAGE).read_text()
+
+
 def test_bad_input_is_one_line_and_changes_nothing(documents: Path, run: Path) -> None:
     before = (documents / FILE).read_text(), (documents / PAGE).read_text()
     for words, message in (
-        (("--table", "third", "--row", ROW), "no table 'third' in results.json; there are first, second"),
+        (("--table", "third", "--row", ROW), "no table 'third' in results.json; there are first, gains, second"),
         (("--table", "first"), "--add needs --row"),
         (("--row", ROW, "--evaluation", run / "none.json"), "none.json: no such file; tools/evaluate.py --json"),
     ):
@@ -195,6 +227,6 @@ def test_damaged_json_is_told(documents: Path, change: dict[str, Any], message: 
 def test_a_page_without_a_table_is_told(documents: Path) -> None:
     (documents / PAGE).write_text(BLOCKS.replace("results: second", "results: secnd"))
     done = call_tool("results.py", "--documents", documents, cwd=documents)
-    assert "results.md: one block each of first, second expected; look at secnd, second" in only_line(
+    assert "results.md: one block each of first, gains, second expected; look at secnd, second" in only_line(
         done, "results.py"
     )
