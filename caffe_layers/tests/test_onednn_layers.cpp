@@ -296,6 +296,30 @@ TEST_F(OneDNNLayersTest, MapsOfFewPositionsGoInSmallerPieces) {
   }
 }
 
+// By tiles all that can round, by vectors what gains by it.
+TEST_F(OneDNNLayersTest, VectorsRoundWhereTheyGain) {
+  if (!Bfloat16Convolution::Available() || !onednn::WinogradAllowed()
+      || dnnl::get_effective_cpu_isa() < dnnl::cpu_isa::avx512_core) {
+    return;
+  }
+  const struct { const char* convolution; int channels; bool by_vectors; } kLayers[] = {
+    {"kernel_size: 1", 64, true}, {"kernel_size: 5 pad: 2", 48, true},
+    {"kernel_size: 3 stride: 2", 32, true}, {"kernel_size: 3 dilation: 15 pad: 15", 32, true},
+    {"kernel_size: 3 pad: 1", 64, false},
+    {"kernel_size: 1", 16, false}, {"kernel_size: 1", 40, false},
+  };
+  for (const auto& each : kLayers) {
+    const vector<int> shape = {1, each.channels, 40, 40};
+    shared_ptr<Net<float> > net = Made<float>(
+        Text(Convolution("a", "data", 64, each.convolution), shape, TEST));
+    OneDNNConvolutionLayer* const layer = ConvolutionOf(*net, "a");
+    layer->AllowRounding(true);
+    EXPECT_EQ(each.by_vectors || Bfloat16Convolution::HasTiles(),
+        layer->Describe(OneDNNConvolutionLayer::FORWARD, shape) == "bfloat16")
+        << each.convolution << ", " << each.channels;
+  }
+}
+
 TEST_F(OneDNNLayersTest, DeconvolutionsEqualDoublePrecision) {
   const Case kDeconvolutions[] = {
     {"kernel_size: 4 stride: 2", 16, 16, 5, 7},
@@ -547,11 +571,11 @@ TEST_F(OneDNNLayersTest, LayersInPlaceAreComputedAlongAndWeightsStay) {
 }
 
 TEST_F(OneDNNLayersTest, RoundedConvolutionsFollowWhatChanges) {
-  const string layers = Convolution("a", "data", 20, "kernel_size: 3 pad: 2 dilation: 2")
+  const string layers = Convolution("a", "data", 28, "kernel_size: 3 pad: 2 dilation: 2")
       + BatchNorm("bn", "a", "a") + Scale("scale", "a", "a") + ReLU("relu", "a")
-      + Convolution("b", "a", 40, "kernel_size: 1") + ReLU("relu_b", "b")
+      + Convolution("b", "a", 50, "kernel_size: 1") + ReLU("relu_b", "b")
       + Convolution("c", "b", 9, "kernel_size: 3 stride: 2 bias_term: false");
-  Pair pair(layers, {2, 18, 9, 10}, TEST);
+  Pair pair(layers, {2, 26, 9, 10}, TEST);
   FillStatistics(*pair.net);
   FillStatistics(*pair.reference);
   for (const char* name : {"a", "b", "c"}) {
@@ -561,11 +585,11 @@ TEST_F(OneDNNLayersTest, RoundedConvolutionsFollowWhatChanges) {
       && dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core;
   typedef OneDNNConvolutionLayer Layer;
   Layer* const first = ConvolutionOf(*pair.net, "a");
-  EXPECT_EQ(rounds, first->Describe(Layer::FORWARD, {2, 18, 9, 10}) == "bfloat16");
+  EXPECT_EQ(rounds, first->Describe(Layer::FORWARD, {2, 26, 9, 10}) == "bfloat16");
   // gradients hang on the signs before a ReLU, some of which rounding changes
   const double kSigns = 10;
   pair.Run(0.02, kSigns);
-  pair.Reshape({1, 18, 17, 40});
+  pair.Reshape({1, 26, 17, 40});
   pair.Run(0.02, kSigns);
   for (const shared_ptr<Blob<float> >& parameter : pair.net->params()) {
     if (parameter->count() == 1) { continue; }
@@ -586,11 +610,11 @@ TEST_F(OneDNNLayersTest, RoundedConvolutionsFollowWhatChanges) {
 
 // Not with few channels, nor back with a stride.
 TEST_F(OneDNNLayersTest, RoundedConvolutionsLearn) {
-  const string layers = Convolution("a", "data", 20, "kernel_size: 3 pad: 2 dilation: 2")
-      + Convolution("b", "a", 40, "kernel_size: 1")
-      + Convolution("c", "b", 19, "kernel_size: 3 stride: 2 bias_term: false")
+  const string layers = Convolution("a", "data", 28, "kernel_size: 3 pad: 2 dilation: 2")
+      + Convolution("b", "a", 50, "kernel_size: 1")
+      + Convolution("c", "b", 25, "kernel_size: 3 stride: 2 bias_term: false")
       + Convolution("d", "c", 9, "kernel_size: 3 pad: 1");
-  Pair pair(layers, {2, 18, 9, 20}, TRAIN);
+  Pair pair(layers, {2, 26, 9, 25}, TRAIN);
   for (const char* name : {"a", "b", "c", "d"}) {
     ConvolutionOf(*pair.net, name)->AllowRounding(true);
   }
@@ -598,12 +622,12 @@ TEST_F(OneDNNLayersTest, RoundedConvolutionsLearn) {
       && dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core;
   typedef OneDNNConvolutionLayer Layer;
   const struct { const char* name; int channels; bool back, to_weights; } kLayers[] = {
-    {"a", 18, true, true}, {"b", 20, true, true}, {"c", 40, false, false},
-    {"d", 19, false, false},
+    {"a", 26, true, true}, {"b", 28, true, true}, {"c", 50, false, false},
+    {"d", 25, false, false},
   };
   for (const auto& each : kLayers) {
     Layer* const layer = ConvolutionOf(*pair.net, each.name);
-    const vector<int> shape = {2, each.channels, 9, 20};
+    const vector<int> shape = {2, each.channels, 9, 25};
     EXPECT_EQ(rounds, layer->Describe(Layer::FORWARD, shape) == "bfloat16");
     EXPECT_EQ(rounds && each.back,
         layer->Describe(Layer::BACKWARD_DATA, shape) == "bfloat16") << each.name;
@@ -611,7 +635,7 @@ TEST_F(OneDNNLayersTest, RoundedConvolutionsLearn) {
         layer->Describe(Layer::BACKWARD_WEIGHTS, shape) == "bfloat16") << each.name;
   }
   pair.Run(0.02);
-  pair.Reshape({1, 18, 17, 40});
+  pair.Reshape({1, 26, 17, 40});
   pair.Run(0.02);
   // as a solver changes them, and through a pointer in somebody's hands
   for (const shared_ptr<Blob<float> >& parameter : pair.net->params()) {

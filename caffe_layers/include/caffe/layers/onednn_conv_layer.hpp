@@ -37,9 +37,10 @@ namespace caffe {
  * scales and shifts what it writes, without a copy. A ReLU is part of Winograd's
  * code.
  *
- * Where AllowBfloat16() lets them, passes go to AMX's tiles (Bfloat16Convolution),
+ * Where AllowBfloat16() lets them, passes round to bfloat16 (Bfloat16Convolution),
  * in about half of the time: without groups, with 16 channels or more (of what is
- * summed over; to the weights, of both), and back with a stride of 1.
+ * summed over; to the weights, of both), and back with a stride of 1. By AMX's tiles
+ * all of these do; by AVX512_BF16's vectors those that are not Winograd's.
  */
 class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
     public FusingLayer {
@@ -99,6 +100,10 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
     dnnl::memory::desc scratch;  // the primitive's work area
     SubImages bottom_parts, top_parts;  // of a piece
     Plan() : made(false), available(false), in_pieces(false) {}
+    bool is_winograd() const {
+      return available
+          && method.algorithm == dnnl::algorithm::convolution_winograd;
+    }
   };
   struct Plans { Plan passes[PASSES]; };
 
@@ -132,7 +137,7 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
   dnnl::memory WeightsFor(const Plan& plan, const Parameters& parameters,
       int channel);
   /// Whether a pass over bottoms of a shape rounds to bfloat16.
-  bool Rounds(Pass pass, const vector<int>& shape) const;
+  bool Rounds(Pass pass, const vector<int>& shape);
   /// The convolution of bottoms of a shape.
   Bfloat16Convolution Rounded(const vector<int>& shape) const;
   void ForwardRounded(const Followers& followers, Blob<float>* bottom,

@@ -51,6 +51,7 @@ const int kWidestBlock = 16;
 // Channels of a tile that rounds to bfloat16; below as many it would be empty for
 // the most part.
 const int kTileRows = 16;
+const int kVectorDepth = 32;  // products that vectors sum up at a time
 // A small map's positions go to such tiles as one line, where the kernel is 1x1.
 const int kOneLine = 1024;
 
@@ -132,6 +133,13 @@ memory Take(const memory& map, const memory::desc& order, const SubImages& parts
     parts.Split(AtChannel(map, parts, channel), onednn::Values(piece));
   }
   return piece;
+}
+
+/// Whether vectors of bfloat16, which multiply twice as much as those of float32 but no
+/// more than Winograd's saves, are full for the most part with so many products to sum.
+bool FillsVectors(int products) {
+  const int of_vectors = (products + kVectorDepth - 1) / kVectorDepth * kVectorDepth;
+  return 4 * products >= 3 * of_vectors;
 }
 
 /// The same convolution on its positions side by side, where that is the same: tiles
@@ -399,9 +407,7 @@ const OneDNNConvolutionLayer::Plan& OneDNNConvolutionLayer::PlanFor(Pass pass,
     // of a NaN where it rectifies, and so would hide that a training has diverged;
     // Winograd's does not scale.
     const Plan& alone = PlanFor(FORWARD, shape);
-    const bool winograd =
-        alone.method.algorithm == algorithm::convolution_winograd;
-    if (alone.available && winograd == (pass == FORWARD_RECTIFIED)) {
+    if (alone.available && alone.is_winograd() == (pass == FORWARD_RECTIFIED)) {
       Try(pass, shape, alone.method, plan);
     }
     return *plan;
@@ -418,9 +424,7 @@ std::string OneDNNConvolutionLayer::Describe(Pass pass,
   if (Rounds(pass, bottom_shape)) { return "bfloat16"; }
   const Plan& plan = PlanFor(pass, bottom_shape);
   if (!plan.available) { return "as in Caffe"; }
-  const bool winograd =
-      plan.method.algorithm == algorithm::convolution_winograd;
-  return std::string(winograd ? "Winograd" : "direct")
+  return std::string(plan.is_winograd() ? "Winograd" : "direct")
       + (plan.method.dilation > 1 ? " on sub-images" : "")
       + (plan.in_pieces ? " in pieces" : "");
 }
@@ -575,12 +579,12 @@ void OneDNNConvolutionLayer::ForwardPlan(const Plan& plan,
   writer.Finish(rectified);
 }
 
-bool OneDNNConvolutionLayer::Rounds(Pass pass, const vector<int>& shape) const {
+bool OneDNNConvolutionLayer::Rounds(Pass pass, const vector<int>& shape) {
   if (!may_round_) { return false; }
   static const bool available = Bfloat16Convolution::Available();
   if (!available) {
     LOG_FIRST_N(WARNING, 1) << "CAFFE_ALLOW_BF16: convolutions in bfloat16 need "
-        "a processor with AMX: they are float32's.";
+        "a processor with AMX or, from AMD, AVX512_BF16: they are float32's.";
     return false;
   }
   if (this->group_ != 1 || this->num_spatial_axes_ != 2 || this->channel_axis_ != 1
@@ -590,13 +594,16 @@ bool OneDNNConvolutionLayer::Rounds(Pass pass, const vector<int>& shape) const {
   }
   const bool fills_bottom = shape[1] >= kTileRows;
   const bool fills_top = this->num_output_ >= kTileRows;
-  switch (pass) {
-    case BACKWARD_DATA: return fills_top && Rounded(shape).HasBackward();
-    case BACKWARD_WEIGHTS:
-      return fills_top && fills_bottom
-          && InOneLine(Rounded(shape)).HasWeightGradient();
-    default: return fills_bottom;
-  }
+  const bool forward = IsForward(pass);
+  const Bfloat16Convolution convolution = InOneLine(Rounded(shape));
+  const bool can_round = forward ? fills_bottom
+      : pass == BACKWARD_DATA ? fills_top && Rounded(shape).HasBackward()
+      : fills_top && fills_bottom && convolution.HasWeightGradient();
+  if (!can_round || Bfloat16Convolution::HasTiles()) { return can_round; }
+  const int summed = forward ? shape[1]
+      : pass == BACKWARD_DATA ? this->num_output_ : convolution.out_width;
+  return FillsVectors(summed)
+      && !PlanFor(forward ? FORWARD : pass, shape).is_winograd();
 }
 
 Bfloat16Convolution OneDNNConvolutionLayer::Rounded(

@@ -5,6 +5,7 @@
 #include "caffe/common.hpp"
 #include "caffe/onednn/bfloat16_convolution.hpp"
 #include "caffe/onednn/bfloat16_tiles.hpp"
+#include "caffe/onednn/bfloat16_vectors.hpp"
 
 namespace caffe {
 
@@ -56,7 +57,7 @@ using tiles::FinishWriting;
 
 /// A line of a block of 16 channels, rounded, as pairs of positions, channel by
 /// channel side by side, from position -pad + parity on.
-WITH_TILES void RoundPairs(const float* line, int width, int pad, int parity,
+WITH_BFLOAT16 void RoundPairs(const float* line, int width, int pad, int parity,
     int pairs, uint16_t* to) {
   alignas(64) uint16_t order[32];
   for (int i = 0; i < 32; ++i) { order[i] = i / 2 + i % 2 * 16; }
@@ -77,7 +78,7 @@ WITH_TILES void RoundPairs(const float* line, int width, int pad, int parity,
 
 /// Up to 32 positions of a block of 16 channels, rounded, channel after channel; zeros
 /// behind the last.
-WITH_TILES void TurnTile(const float* from, int positions, uint16_t* to) {
+WITH_BFLOAT16 void TurnTile(const float* from, int positions, uint16_t* to) {
   alignas(64) uint16_t rounded[kPositions * kRows];
   std::memset(rounded, 0, sizeof(rounded));
   for (int x = 0; x < positions; ++x) {
@@ -94,7 +95,7 @@ WITH_TILES void TurnTile(const float* from, int positions, uint16_t* to) {
 /// Adds an image to the sums of kA blocks of the top's channels and kB of the
 /// bottom's; for the first image they begin at zero.
 template <int kA, int kB>
-WITH_TILES void MultiplyItem(const Pieces& pieces, const char* top,
+WITH_TILES void MultiplyItemInTiles(const Pieces& pieces, const char* top,
     const char* bottom, bool first, float* sums) {
   const Bfloat16Convolution& of = pieces.of;
   const size_t other_top = pieces.top_block_bytes();
@@ -143,6 +144,60 @@ WITH_TILES void MultiplyItem(const Pieces& pieces, const char* top,
     if (kA > 1 && kB > 1) { _tile_stored(3, sums + 3 * kTileValues, 64); }
     FinishWriting();
   }
+}
+
+/// The same without tiles, a few of the top's channels at a time.
+template <int kA, int kB>
+WITH_BFLOAT16 void MultiplyItemInVectors(const Pieces& pieces, const char* top,
+    const char* bottom, bool first, float* sums) {
+  const Bfloat16Convolution& of = pieces.of;
+  const int kChannels = 8;
+  const size_t a_row = kPositions * sizeof(uint16_t);
+  for (int tap = 0; tap < pieces.taps; ++tap, sums += 4 * kTileValues) {
+    const int row = tap / of.kernel_width * of.dilation_height;
+    const int shift = tap % of.kernel_width * of.dilation_width;
+    const char* const pairs = bottom
+        + shift % 2 * pieces.blocks * pieces.bottom_block_bytes()
+        + shift / 2 * size_t(64);
+    for (int channel = 0; channel < kA * kRows; channel += kChannels) {
+      float* const at = sums + channel / kRows * 2 * kTileValues
+          + channel % kRows * kRows;
+      __m512 of_channels[kChannels][kB];
+#pragma GCC unroll 8
+      for (int m = 0; m < kChannels; ++m) {
+#pragma GCC unroll 2
+        for (int n = 0; n < kB; ++n) {
+          of_channels[m][n] = first ? _mm512_setzero_ps()
+              : _mm512_loadu_ps(at + n * kTileValues + m * kRows);
+        }
+      }
+      for (int y = 0; y < of.out_height; ++y) {
+        const char* a = top + channel / kRows * pieces.top_block_bytes()
+            + y * pieces.top_line_bytes() + channel % kRows * a_row;
+        const char* b = pairs + (y + row) * pieces.pair_line_bytes();
+        for (int chunk = 0; chunk < pieces.chunks; ++chunk) {
+          vectors::AddProducts(
+              of_channels, a, a_row, b, pieces.bottom_block_bytes());
+          a += tiles::kBytes;
+          b += tiles::kBytes;
+        }
+      }
+#pragma GCC unroll 8
+      for (int m = 0; m < kChannels; ++m) {
+#pragma GCC unroll 2
+        for (int n = 0; n < kB; ++n) {
+          _mm512_storeu_ps(at + n * kTileValues + m * kRows, of_channels[m][n]);
+        }
+      }
+    }
+  }
+}
+
+template <int kA, int kB>
+void MultiplyItem(const Pieces& pieces, const char* top, const char* bottom,
+    bool first, float* sums) {
+  (Bfloat16Convolution::HasTiles() ? MultiplyItemInTiles<kA, kB>
+      : MultiplyItemInVectors<kA, kB>)(pieces, top, bottom, first, sums);
 }
 
 /// Adds an item's sums to the gradient, in Caffe's order.
@@ -224,7 +279,7 @@ void Bfloat16Convolution::AddWeightGradient(const float* bottom,
           }
         }
       }
-      tiles::BeginTiles();
+      if (HasTiles()) { tiles::BeginTiles(); }
 #pragma omp for
       for (int item = 0; item < pieces.items(); ++item) {
         const int out_block = 2 * (item / across), block = 2 * (item % across);
@@ -236,7 +291,7 @@ void Bfloat16Convolution::AddWeightGradient(const float* bottom,
             rounded_bottom + block * pieces.bottom_block_bytes(), n == 0,
             sums + item * pieces.item_values());
       }
-      tiles::EndTiles();
+      if (HasTiles()) { tiles::EndTiles(); }
     }
   }
 #pragma omp parallel for
@@ -245,7 +300,7 @@ void Bfloat16Convolution::AddWeightGradient(const float* bottom,
         2 * (item % across), weights_diff);
   }
 #else
-  LOG(FATAL) << "no tiles on this processor";
+  LOG(FATAL) << "no products of bfloat16 on this processor";
 #endif
 }
 
