@@ -46,11 +46,12 @@ def run(tmp_path: Path, network: str, **environment: str) -> tuple[np.ndarray, s
     return np.array(json.loads(done.stdout.splitlines()[-1])), done.stderr
 
 
-def test_convolutions_are_rounded_a_little_and_only_when_allowed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("instructions", ["avx512_bf16", "amx"])
+def test_convolutions_are_rounded_a_little_and_only_when_allowed(tmp_path: Path, instructions: str) -> None:
     plain, said = run(tmp_path, CONVOLUTION)
     assert "CAFFE_ALLOW_BF16" not in said
     assert np.array_equal(plain, run(tmp_path, CONVOLUTION, CAFFE_ALLOW_BF16="0")[0])
-    rounded, said = run(tmp_path, CONVOLUTION, CAFFE_ALLOW_BF16="1")
+    rounded, said = run(tmp_path, CONVOLUTION, CAFFE_ALLOW_BF16="1", RENET_INSTRUCTION_SET=instructions)
     difference = np.abs(rounded - plain).max() / np.abs(plain).max()
     if multiplies_bfloat16():
         assert 1e-5 < difference < 0.01 and "CAFFE_ALLOW_BF16" not in said
