@@ -276,6 +276,8 @@ test: caffe-tests mpi ## every test: lint, Caffe's and our C++ tests, pycaffe's,
 	  echo "== C++ tests of the layers on oneDNN with $$limit"
 	  cpp_tests test-$${limit%=*} '*OneDNN*-*GPU*' $$limit || status=1
 	done
+	echo "== C++ tests of convolutions in bfloat16 without a processor's tiles"
+	cpp_tests test-vectors '*Bfloat16Convolution*:OneDNN*Round*' RENET_INSTRUCTION_SET=avx512_bf16 || status=1
 	echo "== pycaffe's tests"
 	TMPDIR=$$scratch $(PYTHON) -m unittest discover -s build/caffe-source/python/caffe/test \
 	  >$(LOGS)/test-pycaffe.log 2>&1 || { status=1; echo "pycaffe's tests failed; the log is $(LOGS)/test-pycaffe.log"; }

@@ -56,13 +56,13 @@ def processor_name() -> str:
 
 
 def multiplies_bfloat16() -> bool:
-    """Tell whether layers that are told to round to it do so on this processor (docs/layers.md)."""
+    """Tell whether layers that may round to it have products of it on this processor (docs/layers.md)."""
     is_amd = _of_processor("vendor_id") == "AuthenticAMD"
     return has_matrix_tiles() or ("avx512_bf16" in _of_processor("flags").split() and is_amd)
 
 
 def has_matrix_tiles() -> bool:
-    """Tell whether the processor has AMX's tiles, to which all convolutions go with `CAFFE_ALLOW_BF16=1`."""
+    """Tell whether the processor has AMX's tiles, to which every convolution goes that may round (docs/layers.md)."""
     return "amx_bf16" in _of_processor("flags").split()
 
 

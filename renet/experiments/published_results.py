@@ -75,7 +75,7 @@ class Figure:
         mean_iou: see there.
         iou: by class.
         mean_iou_by_size: of the truth's regions, by the names of `band_names`.
-        compared_with: the run whose predictions of the same images it is compared with.
+        compared_with: the run and its predictions of the same images that it is compared with.
         differences: from those, by the names of measures, and of bands for the mean IoU of their regions.
         loss: of the test.
         size: `FULL`, or the scale at which the dataset was prepared or predicted.
@@ -368,8 +368,8 @@ def figure_of_run(run: Path, table: str | None, row: str, evaluation: Path | Non
         table: of the page.
         row: its row there.
         evaluation: what `evaluate.py --json` wrote, named as the folder of the predictions beside it is
-            (evaluation_crf.json, predictions_crf); None: the run's evaluation.json. Of one with `--compare`
-            the differences count, too.
+            (evaluation_crf.json, predictions_crf), with `_over_` and a name behind where it is a comparison;
+            None: the run's evaluation.json.
 
     Raises:
         UserError: no run, no evaluation, or one of them is damaged; names the file.
@@ -383,9 +383,17 @@ def figure_of_run(run: Path, table: str | None, row: str, evaluation: Path | Non
         raise UserError(f"{evaluation}: no such file; tools/evaluate.py --json writes it")
     try:
         scored = Evaluation.from_json(content)
-    except ValueError as error:
+        more = {
+            "mean_iou_by_size": _by_size(content),
+            "compared_with": _compared_with(content),
+            "differences": _differences(content),
+        }
+    except KeyError as error:
+        raise UserError(f"{evaluation}: not an evaluation: {error} is missing") from None
+    except (ValueError, TypeError) as error:
         raise UserError(f"{evaluation}: {error}") from None
-    folder = evaluation.with_name(evaluation.stem.replace(Path(EVALUATION).stem, PREDICTIONS))
+    of_predictions = evaluation.stem.split("_over_")[0]
+    folder = evaluation.with_name(of_predictions.replace(Path(EVALUATION).stem, PREDICTIONS))
     record = read_json_object(folder / RECORD) or {}
     settings: Mapping[str, Any] = record.get("settings") or {}
     model, folds = metadata.get("model") or "", re.findall(r"/(fold\d+)/", _network_text(run))
@@ -404,9 +412,7 @@ def figure_of_run(run: Path, table: str | None, row: str, evaluation: Path | Non
         class_accuracy=scored.class_accuracy,
         mean_iou=scored.mean_iou,
         iou=scored.class_iou,
-        mean_iou_by_size=_by_size(content),
-        compared_with=_compared_with(content),
-        differences=_differences(content),
+        **more,
         size=FULL if scale == 1 else scale,
         flip=settings.get("flip"),
         scales=settings.get("scales"),
@@ -426,9 +432,9 @@ def _by_size(content: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def _compared_with(content: Mapping[str, Any]) -> str | None:
-    """The other run's name: the folder of its predictions, or of its evaluation."""
+    """The other run's name, and that of the predictions in it."""
     comparison = content.get("comparison")
-    return Path(comparison["other"]).parent.name if comparison else None
+    return "/".join(Path(comparison["other"]).parts[-2:]) if comparison else None
 
 
 def _differences(content: Mapping[str, Any]) -> dict[str, PairedDifference]:

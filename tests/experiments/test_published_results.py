@@ -185,7 +185,8 @@ def test_a_comparison_is_added_with_its_intervals(documents: Path, run: Path) ->
     done = add(documents, run, "--table", "gains", "--row", ROW, "--evaluation", evaluation)
     assert done.returncode == 0, done.stderr
     figure = Results.read(documents / FILE).figures[-1]
-    assert (figure.compared_with, figure.mean_iou) == ("fcn_deeper", 1.0)
+    assert (figure.compared_with, figure.mean_iou) == ("fcn_deeper/predictions", 1.0)
+    assert (figure.iteration, figure.flip, figure.seconds_an_image) == (20, True, 0.25)  # of the predictions
     assert figure.mean_iou_by_size == {"below 1%": None, "1 to 4%": None, "4 to 16%": None, "16% and more": 1.0}
     assert set(figure.differences) == {"pixel_accuracy", "class_accuracy", "mean_iou", "16% and more"}
     found = figure.differences["pixel_accuracy"]
@@ -205,6 +206,11 @@ def test_bad_input_is_one_line_and_changes_nothing(documents: Path, run: Path) -
     assert "not a run folder" in only_line(add(documents, documents, "--row", ROW), "results.py")
     (run / "evaluation.json").write_text("{}")
     assert "evaluation.json: not an evaluation" in only_line(add(documents, run, "--row", ROW), "results.py")
+    content = json.loads((run / "evaluation_crf.json").read_text()) | {"sizes": {"shares": [0.5]}}
+    (run / "evaluation.json").write_text(json.dumps(content))
+    assert "evaluation.json: not an evaluation: 'size_mean_iou' is missing" in only_line(
+        add(documents, run, "--row", ROW), "results.py"
+    )
     alone = call_tool("results.py", "--documents", documents, "--row", ROW, cwd=documents)
     assert "go with --add" in only_line(alone, "results.py")
     assert ((documents / FILE).read_text(), (documents / PAGE).read_text()) == before

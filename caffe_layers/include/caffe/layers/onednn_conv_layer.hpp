@@ -37,10 +37,11 @@ namespace caffe {
  * scales and shifts what it writes, without a copy. A ReLU is part of Winograd's
  * code.
  *
- * Where AllowBfloat16() lets them, passes round to bfloat16 (Bfloat16Convolution),
- * in about half of the time: without groups, with 16 channels or more (of what is
- * summed over; to the weights, of both), and back with a stride of 1. By AMX's tiles
- * all of these do; by AVX512_BF16's vectors those that are not Winograd's.
+ * Where AllowBfloat16() lets them, passes round to bfloat16 (Bfloat16Convolution):
+ * without groups, with 16 channels or more (of what is summed over; to the weights,
+ * of both), and back with a stride of 1. By AMX's tiles all of these do, in about
+ * half of the time; by AVX512_BF16's vectors those that are not Winograd's and fill
+ * three quarters of the vectors.
  */
 class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
     public FusingLayer {

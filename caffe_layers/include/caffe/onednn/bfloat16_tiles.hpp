@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -23,14 +22,6 @@ const int kRows = 16, kDepth = 32;
 const size_t kBytes = 1024;
 
 inline int Groups(int count, int size) { return (count + size - 1) / size; }
-
-/// x to the nearest bfloat16, ties to even; a NaN stays one.
-inline uint16_t Rounded(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof(bits));
-  if ((bits & 0x7FFFFFFF) > 0x7F800000) { return (bits >> 16) | 0x40; }
-  return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-}
 
 #if defined(__x86_64__)
 #define WITH_TILES \

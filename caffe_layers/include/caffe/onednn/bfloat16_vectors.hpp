@@ -12,8 +12,22 @@
 
 namespace caffe {
 
-/// What the vector units of AVX512_BF16 do where there are no tiles.
+/// What the vector units of AVX512_BF16 do: all where there are no tiles.
 namespace vectors {
+
+/// Rounds two vectors and writes them side by side: the first's first value, the
+/// second's first, the first's second, ..
+WITH_BFLOAT16 inline __attribute__((always_inline)) void RoundSideBySide(
+    __m512 first, __m512 second, void* to) {
+  alignas(64) static const uint16_t kOrder[32] = {
+      0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
+      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512bh both = _mm512_cvtne2ps_pbh(second, first);
+  __m512i values;
+  std::memcpy(&values, &both, sizeof(values));
+  values = _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), values);
+  std::memcpy(to, &values, sizeof(values));
+}
 
 /**
  * @brief sums(m, n) += sum over k of a(m, k) b(k, n), with factors as tiles have

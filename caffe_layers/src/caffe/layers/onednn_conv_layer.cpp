@@ -785,8 +785,8 @@ void OneDNNConvolutionLayer::Backward_cpu(const vector<Blob<float>*>& top,
       || (this->bias_term_ && this->param_propagate_down_[1]);
   const bool to_bottom = std::find(propagate_down.begin(),
       propagate_down.end(), true) != propagate_down.end();
-  const bool rounds = Rounds(BACKWARD_DATA, shape);
-  const bool rounds_to_weights = Rounds(BACKWARD_WEIGHTS, shape);
+  const bool rounds = to_bottom && Rounds(BACKWARD_DATA, shape);
+  const bool rounds_to_weights = to_weights && Rounds(BACKWARD_WEIGHTS, shape);
   if ((to_weights && !rounds_to_weights
           && !PlanFor(BACKWARD_WEIGHTS, shape).available)
       || (to_bottom && !rounds && !PlanFor(BACKWARD_DATA, shape).available)) {

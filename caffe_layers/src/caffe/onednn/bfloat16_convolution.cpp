@@ -318,20 +318,13 @@ WITH_BFLOAT16 void PackTile(const PlainWeights& weights, int outputs, int channe
     char* tile) {
   const float* const from = weights.values;
   if (weights.of_output < weights.of_channel) {
-    // a row of the tile: two channels of each output, side by side
-    alignas(64) uint16_t order[32];
-    for (int i = 0; i < 32; ++i) { order[i] = i / 2 + i % 2 * 16; }
-    const __m512i interleave = _mm512_load_si512(order);
+    // a row of the tile: two channels of each output
     for (int c = 0; c < kDepth; c += 2, tile += 64) {
-      const __m512bh two = _mm512_cvtne2ps_pbh(
-          Take(from + (c + 1) * weights.of_channel, weights.of_output,
-              c + 1 < channels ? outputs : 0),
+      vectors::RoundSideBySide(
           Take(from + c * weights.of_channel, weights.of_output,
-              c < channels ? outputs : 0));
-      __m512i values;
-      std::memcpy(&values, &two, sizeof(values));
-      values = _mm512_permutexvar_epi16(interleave, values);
-      std::memcpy(tile, &values, sizeof(values));
+              c < channels ? outputs : 0),
+          Take(from + (c + 1) * weights.of_channel, weights.of_output,
+              c + 1 < channels ? outputs : 0), tile);
     }
     return;
   }

@@ -59,20 +59,13 @@ using tiles::FinishWriting;
 /// channel side by side, from position -pad + parity on.
 WITH_BFLOAT16 void RoundPairs(const float* line, int width, int pad, int parity,
     int pairs, uint16_t* to) {
-  alignas(64) uint16_t order[32];
-  for (int i = 0; i < 32; ++i) { order[i] = i / 2 + i % 2 * 16; }
-  const __m512i interleave = _mm512_load_si512(order);
   const __m512 zero = _mm512_setzero_ps();
   for (int pair = 0; pair < pairs; ++pair, to += 32) {
     const int x = 2 * pair + parity - pad;
     const __m512 first = x >= 0 && x < width ? _mm512_loadu_ps(line + x * 16) : zero;
     const __m512 second =
         x + 1 >= 0 && x + 1 < width ? _mm512_loadu_ps(line + (x + 1) * 16) : zero;
-    const __m512bh both = _mm512_cvtne2ps_pbh(second, first);
-    __m512i values;
-    std::memcpy(&values, &both, sizeof(values));
-    values = _mm512_permutexvar_epi16(interleave, values);
-    std::memcpy(to, &values, sizeof(values));
+    vectors::RoundSideBySide(first, second, to);
   }
 }
 
