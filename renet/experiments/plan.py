@@ -530,10 +530,13 @@ def capacity(settings: Settings) -> Experiment:
         ("baseline FCN", "", "fcn"),
         ("FCN with as many parameters as H-ReNet", "", "fcn_deeper"),
         ("H-ReNet", "", "h_renet"),
+        ("FCN with as many parameters, BN", "", "fcn_deeper_bn"),
+        ("H-ReNet, BN", "", "h_renet_bn"),
     )
     notes = (
-        "The second network has a 3 x 3 convolution of as many parameters in the place of H-ReNet's recurrent group. "
-        "What H-ReNet gains over it is for the context, not for its size.",
+        "The second and fourth networks have a 3 x 3 convolution of as many parameters in the place of H-ReNet's "
+        "recurrent group. What H-ReNet gains over them is for the context, not for its size or (BN) for batch "
+        "normalisation.",
         "`tools/evaluate.py --by-size --compare` tells how sure the differences are.",
     )
     title = "Context or capacity: H-ReNet beside an FCN of its size"

@@ -120,11 +120,13 @@ def convolution_parameters(inputs: int, channels: int) -> int:
     return (9 * inputs + 1) * channels
 
 
-def fcn_deeper(network: Network, options: Options) -> None:
+def fcn_deeper(network: Network, options: Options, normalised: bool = False) -> None:
     """Add the baseline with one more convolution before conv8, as large as H-ReNet's group there: what H-ReNet gains
-    over it is not for its size."""
+    over it is not for its size; `normalised`: nor for batch normalisation of conv7."""
     vgg16_of_table_2(network, options)
     head(network, options, Head())
+    if normalised:
+        batch_norm(network, options, "conv7")
     channels = channels_of_equal_size(CHANNELS["conv7"], UNITS)
     comment = (
         f"In the place of H-ReNet's recurrent layer group, and as large: {convolution_parameters(1024, channels):,}"

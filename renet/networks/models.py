@@ -177,6 +177,13 @@ H_RENETS = {
         "The baseline FCN with a convolution of as many parameters in the place of H-ReNet's recurrent group.",
         PLAIN_ITERATIONS,
     ),
+    "fcn_deeper_bn": _fine_tuned(
+        partial(h_renet.fcn_deeper, normalised=True),
+        "The baseline FCN with batch normalisation, and a convolution of as many parameters in the place of H-ReNet's\n"
+        "recurrent group.",
+        PLAIN_ITERATIONS,
+        batch_norm=True,
+    ),
     **{
         name: _fine_tuned(
             variant,

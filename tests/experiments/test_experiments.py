@@ -95,7 +95,7 @@ EXPECTED = {
         *("h_renet_bn_mlfb_256x320", "h_renet_bn_mlfb_320x400", "h_renet_bn_mlfb"),
     ],
     "irnn": ["h_renet_bn", "h_renet_bn_irnn", "h_renet_bn_gru"],
-    "capacity": ["fcn", "fcn_deeper", "h_renet"],
+    "capacity": ["fcn", "fcn_deeper", "h_renet", "fcn_deeper_bn", "h_renet_bn"],
     "figure2": ["n_renet_fold0"],
     "figure4": ["fcn", "h_renet_bn_mlfb"],
     "figure5": ["h_renet_bn_mlfb"],

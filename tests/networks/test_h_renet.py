@@ -153,7 +153,8 @@ def test_receptive_fields(repository: Path) -> None:
     """Table 2's is 428 pixels; the text's 604 needs a dilated conv7; a recurrent group sees everything."""
     assert receptive_fields(network(repository, "fcn"))["conv8"].size == 428
     assert receptive_fields(network(repository, "fcn_rf604"))["conv8"].size == 604
-    assert receptive_fields(network(repository, "fcn_deeper"))["conv8"].size == 444
+    for model in ("fcn_deeper", "fcn_deeper_bn"):
+        assert receptive_fields(network(repository, model))["conv8"].size == 444
     for model in VARIANTS:
         assert receptive_fields(network(repository, model))["conv8"].size == WHOLE_IMAGE
     assert receptive_fields(network(repository, "h_renet"))["conv7"].size == 428
@@ -180,6 +181,8 @@ def expected_parameters(model: str, classes: int) -> int:
         return vgg + head + conv(1024, classes, 1)
     if model == "fcn_deeper":
         return vgg + head + conv(1024, 157) + conv(157, classes, 1)
+    if model == "fcn_deeper_bn":
+        return expected_parameters("fcn_deeper", classes) + 4 * 1024 + 1
 
     def group(channels: int, d: int, gates: int = 4) -> int:
         return 2 * gates * d * (channels + d + 1) + 2 * gates * d * (2 * d + d + 1)
@@ -232,8 +235,12 @@ def test_other_units_keep_the_number_of_parameters() -> None:
 
 
 def test_the_deeper_fcn_is_as_large_as_h_renet() -> None:
-    counts = {name: expected_parameters(name, 21) for name in ("fcn", "fcn_deeper", "h_renet")}
-    assert counts == {"fcn": 28_894_037, "fcn_deeper": 30_322_899, "h_renet": 30_323_333}
+    names = ("fcn", "fcn_deeper", "h_renet", "fcn_deeper_bn", "h_renet_bn")
+    assert {name: expected_parameters(name, 21) for name in names} == {
+        "fcn": 28_894_037,
+        **{"fcn_deeper": 30_322_899, "h_renet": 30_323_333},
+        **{"fcn_deeper_bn": 30_326_996, "h_renet_bn": 30_327_430},
+    }
     sizes = {channels: conv(1024, channels) for channels in range(1, 400)}
     assert min(sizes, key=lambda channels: abs(sizes[channels] - 1_445_760)) == 157
 
