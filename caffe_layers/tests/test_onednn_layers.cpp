@@ -570,6 +570,76 @@ TEST_F(OneDNNLayersTest, LayersInPlaceAreComputedAlongAndWeightsStay) {
   ExpectFused(32, "kernel_size: 3 pad: 1 group: 2");
 }
 
+// Forward and backward on noise, layer by layer or not: every map's values and every
+// parameter's gradient.
+vector<float> LearningPass(const shared_ptr<Net<float> >& net, bool by_layers) {
+  Caffe::set_random_seed(11);
+  FillNoise(net->input_blobs()[0]);
+  net->ClearParamDiffs();
+  const int last = net->layers().size() - 1;
+  for (int i = 0; by_layers && i <= last; ++i) { net->ForwardFromTo(i, i); }
+  if (!by_layers) { net->Forward(); }
+  Blob<float>* const output = net->output_blobs()[0];
+  caffe_copy(output->count(), output->cpu_data(), output->mutable_cpu_diff());
+  net->Backward();
+  vector<float> seen;
+  const auto append = [&seen](int count, const float* values) {
+    seen.insert(seen.end(), values, values + count);
+  };
+  for (const shared_ptr<Blob<float> >& map : net->blobs()) {
+    append(map->count(), map->cpu_data());
+  }
+  for (const shared_ptr<Blob<float> >& parameter : net->params()) {
+    append(parameter->count(), parameter->cpu_diff());
+  }
+  return seen;
+}
+
+TEST_F(OneDNNLayersTest, BatchNormOfABatchDoesScaleAndReLUAlong) {
+  const string convolution = Convolution("a", "data", 21, "kernel_size: 1");
+  const string normalised = convolution + BatchNorm("bn", "a", "a");
+  const string end = Convolution("b", "a", 8, "kernel_size: 1");
+  const string scale = Scale("scale", "a", "a"), relu = ReLU("relu", "a");
+  const struct { string layers; int fused; } kCases[] = {
+    {normalised + scale + relu + end, 2},
+    {normalised + scale + end, 1},
+    {normalised + relu + end, 1},
+    // each has to keep a bottom of its own
+    {normalised + scale + Scale("again", "a", "a") + relu + end, 1},
+    {convolution + Scale("first", "a", "a") + relu + end, 0},
+  };
+  for (const auto& each : kCases) {
+    SCOPED_TRACE(each.layers);
+    const shared_ptr<Net<float> > net = Made<float>(Text(each.layers, {2, 3, 5, 7}, TRAIN));
+    const shared_ptr<Net<float> > apart = Made<float>(Text(each.layers, {2, 3, 5, 7}, TRAIN));
+    for (size_t i = 0; i < net->params().size(); ++i) {
+      apart->params()[i]->CopyFrom(*net->params()[i]);
+    }
+    net->Forward();
+    apart->ForwardFromTo(0, 1);  // statistics of as many batches
+    apart->Forward();
+    for (size_t i = 0; i < net->params().size(); ++i) {
+      apart->params()[i]->CopyFrom(*net->params()[i]);
+    }
+    EXPECT_EQ(each.fused, FuseFollowers(*net, 2, 5));
+    EXPECT_EQ(std::min(each.fused, 1), FuseFollowers(*net, 2, 3));
+    // sizes that change, and passes of either kind by the same net
+    for (const vector<int>& shape : {vector<int>{2, 3, 5, 7}, vector<int>{3, 3, 9, 4},
+            vector<int>{1, 3, 2, 3}, vector<int>{3, 3, 9, 4}}) {
+      for (bool by_layers : {false, true, false}) {
+        net->input_blobs()[0]->Reshape(shape);
+        apart->input_blobs()[0]->Reshape(shape);
+        EXPECT_EQ(LearningPass(apart, true), LearningPass(net, by_layers));
+      }
+    }
+  }
+  // with given statistics nothing is kept, so Scale does it by itself
+  const shared_ptr<Net<float> > given = Made<float>(Text(convolution
+      + "layer { name: 'bn' type: 'BatchNorm' bottom: 'a' top: 'a' batch_norm_param { "
+        "use_global_stats: true } } " + scale + end, {2, 3, 5, 7}, TRAIN));
+  EXPECT_EQ(0, FuseFollowers(*given, 2, 4));
+}
+
 TEST_F(OneDNNLayersTest, RoundedConvolutionsFollowWhatChanges) {
   const string layers = Convolution("a", "data", 28, "kernel_size: 3 pad: 2 dilation: 2")
       + BatchNorm("bn", "a", "a") + Scale("scale", "a", "a") + ReLU("relu", "a")

@@ -11,8 +11,9 @@ namespace caffe {
 /**
  * @brief BatchNormLayer for the CPU in single precision on maps as they lie
  *        (ChannelOrder), by all threads. With given statistics, which a TEST net
- *        has, the layer before it may do its work (FusingLayer), and it
- *        does that of layers in place behind it.
+ *        has, the layer before it may do its work (FusingLayer). It does that of
+ *        layers in place behind it; of the batch's statistics, in training, that of
+ *        a Scale and a ReLU, and the Scale then has no copy of its own.
  */
 class OneDNNBatchNormLayer : public BatchNormLayer<float>,
     public AffineLayer, public FusingLayer {
@@ -23,8 +24,9 @@ class OneDNNBatchNormLayer : public BatchNormLayer<float>,
   virtual bool IsAffine(const vector<int>& shape) const;
   virtual void Append(vector<float>* a, vector<float>* b) const;
   virtual bool CanFuse(const Followers& /*followers*/) const {
-    return use_global_stats_;
+    return use_global_stats_ || this->phase_ == TRAIN;
   }
+  virtual bool FusesInTraining() const { return !use_global_stats_; }
 
  protected:
   virtual void Forward_cpu(const vector<Blob<float>*>& bottom,

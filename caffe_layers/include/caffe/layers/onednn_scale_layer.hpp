@@ -13,18 +13,25 @@ namespace caffe {
  *        (ChannelOrder), by all threads, where it has a learnt factor for each
  *        channel; else as in Caffe. See OneDNNBatchNormLayer.
  *
- * In place, a TRAIN net's layer keeps a copy of its bottom for backward. In a
- * TEST net, which seldom goes back, the bottom is computed from the top: the
- * factor's gradient is 0 where the factor is.
+ * In place, a TRAIN net's layer keeps a copy of its bottom for backward; behind
+ * BatchNorm, which keeps the same, that is one copy for both. In a TEST net, which
+ * seldom goes back, the bottom is computed from the top: the factor's gradient is 0
+ * where the factor is.
  */
 class OneDNNScaleLayer : public ScaleLayer<float>,
     public AffineLayer, public FusingLayer {
  public:
   explicit OneDNNScaleLayer(const LayerParameter& param)
-      : ScaleLayer<float>(param) {}
+      : ScaleLayer<float>(param), shares_bottom_(false) {}
 
   virtual bool IsAffine(const vector<int>& shape) const;
   virtual void Append(vector<float>* a, vector<float>* b) const;
+  virtual bool Learns() const { return true; }
+  virtual void TakeBottom(const Blob<float>& bottom) {
+    temp_.ReshapeLike(bottom);
+    temp_.ShareData(bottom);
+    shares_bottom_ = true;
+  }
   virtual bool CanFuse(const Followers& followers) const;
 
  protected:
@@ -32,6 +39,9 @@ class OneDNNScaleLayer : public ScaleLayer<float>,
       const vector<Blob<float>*>& top);
   virtual void Backward_cpu(const vector<Blob<float>*>& top,
       const vector<bool>& propagate_down, const vector<Blob<float>*>& bottom);
+
+ private:
+  bool shares_bottom_;  // whether what is kept of the bottom is another layer's, too
 };
 
 }  // namespace caffe

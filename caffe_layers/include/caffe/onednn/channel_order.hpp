@@ -33,6 +33,13 @@ void ScaleAndShift(const ChannelOrder& order, const float* from,
     const std::vector<float>& scale, const std::vector<float>& shift,
     bool rectify, float* to);
 
+/// kept = scale[c] * from + shift[c]; to = other_scale[c] * kept + other_shift[c], then
+/// rectified as above. `to` may be `from`.
+void ScaleAndShiftTwice(const ChannelOrder& order, const float* from,
+    const std::vector<float>& scale, const std::vector<float>& shift, float* kept,
+    const std::vector<float>& other_scale, const std::vector<float>& other_shift,
+    bool rectify, float* to);
+
 /// to = scale[c] * a + other_scale[c] * b + shift[c].
 void ScaleSumAndShift(const ChannelOrder& order, const float* a,
     const std::vector<float>& scale, const float* b,

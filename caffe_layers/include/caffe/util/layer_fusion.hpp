@@ -10,18 +10,20 @@ namespace caffe {
 
 template <typename Dtype>
 class Net;
+class AffineLayer;
 
 /// What layers in place do to the map of the layer before them: y = scale[c] x +
 /// shift[c], then what is negative becomes 0 if `rectify`.
 struct Followers {
   bool affine, rectify;
   std::vector<float> scale, shift;
-  Followers() : affine(false), rectify(false) {}
+  AffineLayer* learns;  // in training, whose scale and shift they are; else NULL
+  Followers() : affine(false), rectify(false), learns(NULL) {}
 };
 
 /**
- * @brief A layer of a TEST net that multiplies each channel by a number and adds
- *        one, as BatchNorm with given statistics and Scale do.
+ * @brief A layer that multiplies each channel by a number and adds one, as Scale and
+ *        BatchNorm with given statistics do.
  */
 class AffineLayer {
  public:
@@ -30,6 +32,11 @@ class AffineLayer {
   virtual bool IsAffine(const std::vector<int>& shape) const = 0;
   /// Makes x' -> scale (a x' + b) + shift of x' -> a x' + b.
   virtual void Append(std::vector<float>* a, std::vector<float>* b) const = 0;
+  /// Whether a layer before it may do its work in training, too, and then keeps its
+  /// bottom for its backward pass.
+  virtual bool Learns() const { return false; }
+  /// Its bottom in this pass, which stays until its backward pass is over.
+  virtual void TakeBottom(const Blob<float>& /*bottom*/) {}
 };
 
 /// @brief A layer that can do along what follows in place on its only top.
@@ -40,6 +47,9 @@ class FusingLayer {
   virtual bool CanFuse(const Followers& followers) const = 0;
   /// Where its forward pass does so: on the processor, or on a GPU.
   virtual Caffe::Brew FusesIn() const { return Caffe::CPU; }
+  /// Whether it does so in a TRAIN net: what an affine layer behind it needs for
+  /// backward, it then hands to that (TakeBottom()).
+  virtual bool FusesInTraining() const { return false; }
   /// For the next forward pass alone.
   void Fuse(const Followers& followers) { followers_ = followers; }
 
@@ -56,8 +66,8 @@ class FusingLayer {
 };
 
 /**
- * @brief Lets a layer of a TEST net do along what layers up to number `end` do in
- *        place on its only top, one after the other.
+ * @brief Lets a layer do along what layers up to number `end` do in place on its
+ *        only top, one after the other: of a TEST net, and BatchNorm in training.
  *
  * Their blobs are what they would be: nobody reads a map between layers in place.
  *

@@ -58,8 +58,10 @@ void OneDNNBatchNormLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
     onednn::AffinePass(scale, shift, TakeFollowers(), *bottom[0], top[0]);
     return;
   }
+  const Followers followers = TakeFollowers();
   if (!onednn::HasChannels(shape)) {
     BatchNormLayer<float>::Forward_cpu(bottom, top);
+    if (followers.rectify) { Rectify(top[0]->count(), top[0]->mutable_cpu_data()); }
     return;
   }
   SyncedMemory* const map = bottom[0]->data().get();
@@ -73,13 +75,15 @@ void OneDNNBatchNormLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   const ChannelOrder order(shape, width);
   // layers in place behind this one change the top before backward comes
   onednn::Writer kept(x_norm_.data().get(), shape, lies);
-  ScaleAndShift(order, from, batch_factor_, shift, false,
-      onednn::Values(kept.memory()));
-  kept.Finish();
   onednn::Writer writer(top[0]->data().get(), shape, lies);
-  ScaleAndShift(order, from, batch_factor_, shift, false,
+  const vector<float> ones(channels_, 1), zeros(channels_, 0);
+  ScaleAndShiftTwice(order, from, batch_factor_, shift, onednn::Values(kept.memory()),
+      followers.affine ? followers.scale : ones,
+      followers.affine ? followers.shift : zeros, followers.rectify,
       onednn::Values(writer.memory()));
-  writer.Finish();
+  kept.Finish();
+  writer.Finish(followers.rectify);
+  if (followers.learns != NULL) { followers.learns->TakeBottom(x_norm_); }
 }
 
 void OneDNNBatchNormLayer::Backward_cpu(const vector<Blob<float>*>& top,

@@ -38,6 +38,11 @@ void OneDNNScaleLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   }
   const vector<float> ones(scale_dim_, 1), zeros(scale_dim_, 0);
   if (bottom[0] == top[0] && this->phase_ == TRAIN) {
+    if (shares_bottom_) {
+      const Blob<float> own(shape);
+      temp_.ShareData(own);
+      shares_bottom_ = false;
+    }
     onednn::AffinePass(ones, zeros, Followers(), *bottom[0], &temp_);
   }
   vector<float> scale = ones, shift = zeros;

@@ -226,6 +226,19 @@ void ScaleAndShift(const ChannelOrder& order, const float* from,
   });
 }
 
+void ScaleAndShiftTwice(const ChannelOrder& order, const float* from,
+    const std::vector<float>& scale, const std::vector<float>& shift, float* kept,
+    const std::vector<float>& other_scale, const std::vector<float>& other_shift,
+    bool rectify, float* to) {
+  ForEachLine(order, [&](size_t first, int count, int block) {
+    ScaleLine(count, from + first, OfBlock(scale, block, order.width).values,
+        OfBlock(shift, block, order.width).values, kept + first);
+    (rectify ? ScaleAndRectifyLine : ScaleLine)(count, kept + first,
+        OfBlock(other_scale, block, order.width).values,
+        OfBlock(other_shift, block, order.width).values, to + first);
+  });
+}
+
 void ScaleSumAndShift(const ChannelOrder& order, const float* a,
     const std::vector<float>& scale, const float* b,
     const std::vector<float>& other_scale, const std::vector<float>& shift,

@@ -16,7 +16,8 @@ int FuseFollowers<float>(const Net<float>& net, int layer, int end) {
   FusingLayer* const fuses =
       dynamic_cast<FusingLayer*>(net.layers()[layer].get());
   const vector<Blob<float>*>& map = net.top_vecs()[layer];
-  if (fuses == NULL || net.phase() != TEST || map.size() != 1
+  const bool learns = net.phase() == TRAIN;
+  if (fuses == NULL || (learns && !fuses->FusesInTraining()) || map.size() != 1
       || Caffe::mode() != fuses->FusesIn()) {
     return 0;
   }
@@ -29,8 +30,10 @@ int FuseFollowers<float>(const Net<float>& net, int layer, int end) {
       break;
     }
     const LayerParameter& param = follower->layer_param();
-    const AffineLayer* const affine = dynamic_cast<AffineLayer*>(follower);
-    if (affine != NULL && affine->IsAffine(map[0]->shape())) {
+    AffineLayer* const affine = dynamic_cast<AffineLayer*>(follower);
+    if (affine != NULL && affine->IsAffine(map[0]->shape())
+        && (!learns || (affine->Learns() && !found.affine))) {
+      if (learns) { found.learns = affine; }
       if (!found.affine) {
         found.scale.assign(map[0]->shape(1), 1);
         found.shift.assign(map[0]->shape(1), 0);
