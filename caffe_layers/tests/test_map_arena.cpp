@@ -412,6 +412,32 @@ TYPED_TEST(OneDNNMapArenaTest, TakesLessThanTheSumOfTheMaps) {
   EXPECT_LT(sizes[1], sum);
 }
 
+// Where the last reader takes a map in another order than it lies in, both lie in the
+// arena: the second one is not asked of the system in each pass.
+TYPED_TEST(OneDNNMapArenaTest, HasWhatTheLastReaderConverts) {
+  typedef typename TypeParam::Dtype Dtype;
+  if (!onednn::Allowed()) { return; }
+  // Deconvolution as Caffe's own reads Caffe's order
+  const string layers = Convolution("a", "data", 64) + Described("b", "a", "b",
+      "type: 'Deconvolution' convolution_param { kernel_size: 1 num_output: 2 "
+      "weight_filler { type: 'msra' } engine: CAFFE }");
+  shared_ptr<Net<Dtype> > net = Made<Dtype>(layers, {2, 5, 40, 64});
+  MapArena<Dtype> arena(*net);
+  bool converts = false;
+  for (int pass = 0; pass < 3; ++pass) {
+    Fill(net->input_blobs()[0]);
+    for (size_t layer = 0; layer < net->layers().size(); ++layer) {
+      arena.BeforeForward(layer);
+      net->ForwardFromTo(layer, layer);
+      const SyncedMemory& map = *net->blob_by_name("a")->data();
+      converts |= map.layout() != NULL;
+      arena.AfterForward(layer);
+    }
+  }
+  const size_t bytes = net->blob_by_name("a")->data()->size();
+  EXPECT_GE(arena.size(), converts ? 2 * bytes : bytes);
+}
+
 TYPED_TEST(OneDNNMapArenaTest, HasTheWorkAreas) {
   typedef typename TypeParam::Dtype Dtype;
   const string layers = Labels() + Layers() + Loss("loss", "last");
@@ -520,6 +546,11 @@ TEST_F(OneDNNConvolutionInPiecesTest, ConvolutionsInPieces) {
   this->MakeBoth(layers, shape, &net, &other);
   net->ShareMaps();
   this->ExpectSame(net.get(), other.get(), {1, 128, 187, 200});
+  // several images: all at once, one by one, and each of them in bands
+  for (const vector<int>& several : {vector<int>{2, 128, 60, 70},
+          vector<int>{3, 128, 120, 130}, vector<int>{2, 128, 187, 200}}) {
+    this->ExpectSame(net.get(), other.get(), several);
+  }
   this->ExpectSame(net.get(), other.get(), shape);
   if (!onednn::Allowed() || !onednn::WinogradAllowed()
       || dnnl::get_effective_cpu_isa() < dnnl::cpu_isa::avx512_core) {

@@ -93,9 +93,9 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
     // would take (the same without sub-images), and of its weights
     dnnl::memory::desc bottom, top, source, target, weights;
     // What the primitive computes at a time, so many channels of the top (of the
-    // bottom, if backward to it) and so many of the top's rows (on sub-images of
-    // theirs), and its orders.
-    int channels, rows;
+    // bottom, if backward to it), or so many images, of one of them so many of the
+    // top's rows (on sub-images of theirs), and its orders.
+    int channels, images, rows;
     bool in_pieces;  // whether that is not all
     dnnl::memory::desc piece_source, piece_target, piece_weights, bias;
     dnnl::memory::desc scratch;  // the primitive's work area
@@ -148,6 +148,10 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
   /// The channels of a top from `channel` on, or a band of its rows.
   void ForwardPiece(const Plan& plan, const Parameters& parameters, int channel,
       const dnnl::memory& source, const dnnl::memory& target);
+  /// Image by image, or a few, each in bands of rows where that is the plan.
+  void ForwardImages(const Plan& plan, const Parameters& parameters,
+      const Blob<float>& bottom, const Blob<float>& top, const dnnl::memory& source,
+      const dnnl::memory& target);
   void ForwardPlan(const Plan& plan, const Parameters& parameters, bool rectified,
       Blob<float>* bottom, Blob<float>* top);
   void BackwardData(const Plan& plan, Blob<float>* top, Blob<float>* bottom);

@@ -330,18 +330,27 @@ void MapArena<Dtype>::After(int step) {
     const bool is_unwritten = !was_written
         && std::find(lent_for_new_values_.begin(), lent_for_new_values_.end(),
             memory) != lent_for_new_values_.end();
-    if (is_unwritten || sharing.last_use <= step) {
-      memory->Release();
-      for (Order order : ORDERS) { Close(memory, order, step); }
-      continue;
-    }
-    memory->ReleaseStale();
+    const bool ends = sharing.last_use <= step;
+    if (!ends && !is_unwritten) { memory->ReleaseStale(); }
     const bool is_current[] = {memory->plain_is_current(),
         memory->layout() != NULL,
         mode_ == Caffe::GPU && memory->device_is_current()};
     bool is_known = was_written;
     for (Order order : ORDERS) {
       is_known |= open_.count(std::make_pair(memory, order)) > 0;
+    }
+    if (is_unwritten || ends) {
+      memory->Release();
+      for (Order order : ORDERS) {
+        if (open_.count(std::make_pair(memory, order)) > 0) {
+          Close(memory, order, step);
+        } else if (is_current[order] && is_known && !is_unwritten) {
+          // for the last reader alone, which takes another order
+          const Use use = {values, order, step, step};
+          seen_.push_back(use);
+        }
+      }
+      continue;
     }
     if ((is_current[PLAIN] || is_current[LAYOUT] || is_current[DEVICE])
         && !is_known) {

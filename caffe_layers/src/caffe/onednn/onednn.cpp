@@ -192,7 +192,7 @@ void Accumulate(const memory& from, const memory& to) {
 namespace {
 
 // Weights as large as this are worth the care.
-const size_t kLargeWeights = 32 << 20;
+const size_t kLargeWeights = 4 << 20;
 // Outputs that are packed at a time: whole blocks in every order.
 const int kOutputs = 64;
 
