@@ -17,8 +17,9 @@ EXAMPLES = """examples:
       --table ablation --row "(e) baseline FCN, DenseCRF"
 
 Of a run, the seed, commit, command, machine and seconds come from run.json, the scores from evaluation.json, and how it
-was predicted from predictions/prediction.json. Runs of one row with several seeds become its mean, each in brackets;
-a run that is there already is replaced. docs/results.json describes the tables; the text around them is the page's."""
+was predicted from predictions/prediction.json. Runs of one row with several seeds or folds become its mean, each in
+brackets; a run that is there already is replaced. docs/results.json describes the tables; the text around them is the
+page's."""
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -62,7 +62,7 @@ class Figure:
 
     Attributes:
         table: of the page; None: in no table.
-        row: its row there; rows of several seeds are one.
+        row: its row there; rows of several seeds or folds are one.
         run: the run's name.
         model: of `MODELS`.
         dataset: the prepared dataset's name.
@@ -119,9 +119,9 @@ class Figure:
     command: str | None = None
 
     @property
-    def place(self) -> tuple[str | None, str, str]:
+    def place(self) -> tuple[str | None, str, str | None, str]:
         """Tell it from others."""
-        return self.table, self.row, str(self.seed)
+        return self.table, self.row, self.fold, str(self.seed)
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ class Results:
         write_atomically(file, text.encode())
 
     def with_figure(self, figure: Figure) -> Results:
-        """Add a figure; one of the same table, row and seed goes.
+        """Add a figure; one of the same table, row, fold and seed goes.
 
         Raises:
             UserError: there is no such table.

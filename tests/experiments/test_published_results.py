@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,14 @@ def test_a_run_is_added_once(documents: Path, run: Path) -> None:
     assert results.filled(page) == page and "Text." in page
     done = call_tool("results.py", "--documents", documents, cwd=documents)
     assert done.returncode == 0 and (documents / PAGE).read_text() == page
+
+
+def test_folds_of_a_row_become_its_mean(documents: Path, run: Path) -> None:
+    """A fold is told by the split that a network was tested on; all folds may have one seed."""
+    results = Results.read(documents / FILE)
+    for fold, score in (("fold0", 0.5), ("fold2", 0.25), ("fold2", 0.75)):
+        results = results.with_figure(replace(figure_of_run(run, "first", ROW), fold=fold, mean_iou=score))
+    assert f"| {ROW} | **62.5** (50.0, 75.0) | 0.0 (0.0, 0.0) | 70.0 |" in results.table_text("first")
 
 
 def test_a_comparison_is_added_with_its_intervals(documents: Path, run: Path) -> None:
