@@ -418,7 +418,9 @@ TYPED_TEST(OneDNNMapArenaTest, HasWhatTheLastReaderConverts) {
   typedef typename TypeParam::Dtype Dtype;
   if (!onednn::Allowed()) { return; }
   // Deconvolution as Caffe's own reads Caffe's order
-  const string layers = Convolution("a", "data", 64) + Described("b", "a", "b",
+  const string layers = Described("a", "data", "a", "type: 'Convolution' "
+      "convolution_param { kernel_size: 1 num_output: 64 weight_filler "
+      "{ type: 'msra' } }") + Described("b", "a", "b",
       "type: 'Deconvolution' convolution_param { kernel_size: 1 num_output: 2 "
       "weight_filler { type: 'msra' } engine: CAFFE }");
   shared_ptr<Net<Dtype> > net = Made<Dtype>(layers, {2, 5, 40, 64});
@@ -547,9 +549,13 @@ TEST_F(OneDNNConvolutionInPiecesTest, ConvolutionsInPieces) {
   net->ShareMaps();
   this->ExpectSame(net.get(), other.get(), {1, 128, 187, 200});
   // several images: all at once, one by one, and each of them in bands
-  for (const vector<int>& several : {vector<int>{2, 128, 60, 70},
-          vector<int>{3, 128, 120, 130}, vector<int>{2, 128, 187, 200}}) {
+  const vector<int> all = {2, 128, 60, 70}, single = {3, 128, 160, 180},
+      bands = {2, 128, 230, 251};
+  for (const vector<int>& several : {all, single, bands}) {
     this->ExpectSame(net.get(), other.get(), several);
+    const Blob<float>& actual = *net->output_blobs()[0];
+    EXPECT_TRUE(std::equal(actual.cpu_data(), actual.cpu_data() + actual.count(),
+        other->output_blobs()[0]->cpu_data())) << several[2] << " rows: other bits";
   }
   this->ExpectSame(net.get(), other.get(), shape);
   if (!onednn::Allowed() || !onednn::WinogradAllowed()
@@ -568,9 +574,17 @@ TEST_F(OneDNNConvolutionInPiecesTest, ConvolutionsInPieces) {
       if (one == other.get()) {
         EXPECT_FALSE(in_pieces) << name << ": " << method;
       } else if (name != string("rows")) {
-        // of rows, oneDNN transforms a part at a time where the processor's cache
-        // is large enough for it: then there is nothing to save
         EXPECT_TRUE(in_pieces) << name << ": " << method;
+      } else if (in_pieces) {
+        // oneDNN transforms a part at a time where the processor's cache is large
+        // enough for it: then there is nothing to save
+        OneDNNConvolutionLayer* const rows =
+            dynamic_cast<OneDNNConvolutionLayer*>(one->layer_by_name(name).get());
+        EXPECT_EQ("Winograd", rows->Describe(OneDNNConvolutionLayer::FORWARD, all));
+        for (const vector<int>& several : {single, bands}) {
+          EXPECT_EQ("Winograd in pieces",
+              rows->Describe(OneDNNConvolutionLayer::FORWARD, several));
+        }
       }
     }
   }

@@ -615,24 +615,35 @@ TEST_F(OneDNNLayersTest, BatchNormOfABatchDoesScaleAndReLUAlong) {
     for (size_t i = 0; i < net->params().size(); ++i) {
       apart->params()[i]->CopyFrom(*net->params()[i]);
     }
-    net->Forward();
-    apart->ForwardFromTo(0, 1);  // statistics of as many batches
-    apart->Forward();
-    for (size_t i = 0; i < net->params().size(); ++i) {
-      apart->params()[i]->CopyFrom(*net->params()[i]);
-    }
     EXPECT_EQ(each.fused, FuseFollowers(*net, 2, 5));
     EXPECT_EQ(std::min(each.fused, 1), FuseFollowers(*net, 2, 3));
-    // sizes that change, and passes of either kind by the same net
-    for (const vector<int>& shape : {vector<int>{2, 3, 5, 7}, vector<int>{3, 3, 9, 4},
-            vector<int>{1, 3, 2, 3}, vector<int>{3, 3, 9, 4}}) {
-      for (bool by_layers : {false, true, false}) {
-        net->input_blobs()[0]->Reshape(shape);
-        apart->input_blobs()[0]->Reshape(shape);
-        EXPECT_EQ(LearningPass(apart, true), LearningPass(net, by_layers));
+    // sizes that change, and passes of either kind by the same net; in blocks, then in
+    // Caffe's order
+    const vector<int> small = {1, 3, 2, 3}, large = {3, 3, 9, 4};
+    const struct { vector<int> shape; bool by_layers; } kPasses[] = {
+      {small, false}, {large, false}, {large, true}, {large, false}, {small, true},
+      {large, true}, {small, false}, {large, false},
+    };
+    for (bool exposed : {false, true}) {
+      for (const shared_ptr<Net<float> >& one : {net, apart}) {
+        if (exposed) { one->blob_by_name("a")->data()->Expose(); }
+      }
+      for (const auto& pass : kPasses) {
+        net->input_blobs()[0]->Reshape(pass.shape);
+        apart->input_blobs()[0]->Reshape(pass.shape);
+        EXPECT_EQ(LearningPass(apart, true), LearningPass(net, pass.by_layers));
       }
     }
   }
+  // what overflows is told
+  const shared_ptr<Net<float> > overflows =
+      Made<float>(Text(normalised + scale + relu + end, {2, 3, 5, 7}, TRAIN));
+  overflows->layer_by_name("scale")->blobs()[1]->mutable_cpu_data()[4] =
+      -std::numeric_limits<float>::infinity();
+  FillNoise(overflows->input_blobs()[0]);
+  overflows->Forward();
+  EXPECT_TRUE(std::isnan(overflows->blob_by_name("a")->data_at(0, 4, 0, 0)));
+  EXPECT_FALSE(std::isnan(overflows->blob_by_name("a")->data_at(0, 3, 0, 0)));
   // with given statistics nothing is kept, so Scale does it by itself
   const shared_ptr<Net<float> > given = Made<float>(Text(convolution
       + "layer { name: 'bn' type: 'BatchNorm' bottom: 'a' top: 'a' batch_norm_param { "

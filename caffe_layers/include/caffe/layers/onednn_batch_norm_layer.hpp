@@ -24,9 +24,11 @@ class OneDNNBatchNormLayer : public BatchNormLayer<float>,
   virtual bool IsAffine(const vector<int>& shape) const;
   virtual void Append(vector<float>* a, vector<float>* b) const;
   virtual bool CanFuse(const Followers& /*followers*/) const {
-    return use_global_stats_ || this->phase_ == TRAIN;
+    return use_global_stats_ || FusesInTraining();
   }
-  virtual bool FusesInTraining() const { return !use_global_stats_; }
+  virtual bool FusesInTraining() const {
+    return this->phase_ == TRAIN && !use_global_stats_;
+  }
 
  protected:
   virtual void Forward_cpu(const vector<Blob<float>*>& bottom,

@@ -54,8 +54,8 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
     return this->layer_param_.top_size() == 1;
   }
 
-  /// From the next new shape on, takes less memory for its forward passes on
-  /// single images, and up to a sixth longer.
+  /// From the next new shape on, takes less memory for its forward passes, and up to
+  /// a sixth longer.
   void SaveMemory() { saves_memory_ = true; }
 
   /// Whether passes may round the factors of products to bfloat16, in the place of
@@ -145,7 +145,7 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float>,
       Blob<float>* top);
   void BackwardDataRounded(Blob<float>* top, Blob<float>* bottom);
   void BackwardWeightsRounded(Blob<float>* top, Blob<float>* bottom);
-  /// The channels of a top from `channel` on, or a band of its rows.
+  /// The channels of a top from `channel` on, some of its images, or a band of rows.
   void ForwardPiece(const Plan& plan, const Parameters& parameters, int channel,
       const dnnl::memory& source, const dnnl::memory& target);
   /// Image by image, or a few, each in bands of rows where that is the plan.

@@ -22,15 +22,14 @@ class OneDNNScaleLayer : public ScaleLayer<float>,
     public AffineLayer, public FusingLayer {
  public:
   explicit OneDNNScaleLayer(const LayerParameter& param)
-      : ScaleLayer<float>(param), shares_bottom_(false) {}
+      : ScaleLayer<float>(param) {}
 
   virtual bool IsAffine(const vector<int>& shape) const;
   virtual void Append(vector<float>* a, vector<float>* b) const;
   virtual bool Learns() const { return true; }
   virtual void TakeBottom(const Blob<float>& bottom) {
-    temp_.ReshapeLike(bottom);
-    temp_.ShareData(bottom);
-    shares_bottom_ = true;
+    taken_bottom_ = bottom.data();
+    temp_.data()->Release();
   }
   virtual bool CanFuse(const Followers& followers) const;
 
@@ -41,7 +40,8 @@ class OneDNNScaleLayer : public ScaleLayer<float>,
       const vector<bool>& propagate_down, const vector<Blob<float>*>& bottom);
 
  private:
-  bool shares_bottom_;  // whether what is kept of the bottom is another layer's, too
+  // The bottom of the latest pass, where the layer before keeps it; else it is in temp_.
+  shared_ptr<SyncedMemory> taken_bottom_;
 };
 
 }  // namespace caffe

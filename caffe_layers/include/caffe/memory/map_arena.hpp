@@ -36,7 +36,7 @@ class Net;
  * are read although no layer writes them, as zeros. All other maps read as zeros
  * after their last use. In a TEST net convolutions are told to save memory, too,
  * and weights that are at hand in the order of a library lose their plain copy.
- * Does nothing in GPU mode.
+ * On a GPU its memory is shared so; maps that the host has, too, stay.
  */
 template <typename Dtype>
 class MapArena {

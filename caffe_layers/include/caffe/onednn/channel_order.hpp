@@ -34,7 +34,7 @@ void ScaleAndShift(const ChannelOrder& order, const float* from,
     bool rectify, float* to);
 
 /// kept = scale[c] * from + shift[c]; to = other_scale[c] * kept + other_shift[c], then
-/// rectified as above. `to` may be `from`.
+/// rectified as ReLULayer does it: -infinity becomes NaN. `to` may be `from`.
 void ScaleAndShiftTwice(const ChannelOrder& order, const float* from,
     const std::vector<float>& scale, const std::vector<float>& shift, float* kept,
     const std::vector<float>& other_scale, const std::vector<float>& other_shift,

@@ -47,7 +47,7 @@ class FusingLayer {
   virtual bool CanFuse(const Followers& followers) const = 0;
   /// Where its forward pass does so: on the processor, or on a GPU.
   virtual Caffe::Brew FusesIn() const { return Caffe::CPU; }
-  /// Whether it does so in a TRAIN net: what an affine layer behind it needs for
+  /// Whether it does so in training: what an affine layer behind it needs for
   /// backward, it then hands to that (TakeBottom()).
   virtual bool FusesInTraining() const { return false; }
   /// For the next forward pass alone.

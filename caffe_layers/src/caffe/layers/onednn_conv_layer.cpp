@@ -21,8 +21,9 @@ namespace {
 // Above this size they are transformed anew in each pass, which costs a few
 // percent of its time.
 const size_t kLargestTransformed = 16 << 20;
-// Above this one, too, where that is no more than such a part of the time: FCN has 23
-// MB less then, and takes 1% longer on 240 x 320, on larger images nothing that shows.
+// Above this one, too, where that is no more than such a part of the time, and does not
+// take more than kLargestScratch by halves of the channels: FCN has 23 MB less then, and
+// takes 1% longer on 240 x 320, on larger images nothing that shows.
 const size_t kSmallTransformed = 4 << 20;
 const double kSmallPart = 0.07;
 
@@ -343,9 +344,12 @@ bool OneDNNConvolutionLayer::Try(Pass pass, const vector<int>& shape,
         take_channels(plan->channels / 2, false);
         description = describe();
       }
+      const std::string code_of_all = description.impl_info_str();
       while (!by_channels && saves_memory && winograd && d == 1
           && description.scratchpad_desc().get_size() > largest_scratch
           && (plan->images > 1 || plan->rows > 16)) {
+        const Forward::primitive_desc before = description;
+        const int images = plan->images, rows = plan->rows;
         vector<int> source_piece(source_shape), target_piece(target_shape);
         if (plan->images > 1) {
           do { --plan->images; } while (shape[0] % plan->images != 0);
@@ -359,8 +363,15 @@ bool OneDNNConvolutionLayer::Try(Pass pass, const vector<int>& shape,
         piece_source = onednn::BlockedOrder(source_piece);
         piece_target = onednn::BlockedOrder(target_piece);
         description = describe();
-        plan->weights = description.weights_desc();
+        // F(2x2) in the place of F(4x4), or the other way round, has other bits
+        if (description.impl_info_str() != code_of_all) {
+          description = before;
+          plan->images = images;
+          plan->rows = rows;
+          break;
+        }
       }
+      if (!by_channels) { plan->weights = description.weights_desc(); }
       code = description.impl_info_str();
       plan->primitive = Forward(description);
       plan->scratch = description.scratchpad_desc();

@@ -38,11 +38,7 @@ void OneDNNScaleLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   }
   const vector<float> ones(scale_dim_, 1), zeros(scale_dim_, 0);
   if (bottom[0] == top[0] && this->phase_ == TRAIN) {
-    if (shares_bottom_) {
-      const Blob<float> own(shape);
-      temp_.ShareData(own);
-      shares_bottom_ = false;
-    }
+    taken_bottom_.reset();
     onednn::AffinePass(ones, zeros, Followers(), *bottom[0], &temp_);
   }
   vector<float> scale = ones, shift = zeros;
@@ -60,8 +56,8 @@ void OneDNNScaleLayer::Backward_cpu(const vector<Blob<float>*>& top,
   const bool in_place = bottom[0] == top[0];
   const bool from_top = in_place && this->phase_ == TEST;
   SyncedMemory* const diff = top[0]->diff().get();
-  SyncedMemory* const data = in_place && !from_top ? temp_.data().get()
-      : bottom[0]->data().get();
+  SyncedMemory* const data = !in_place || from_top ? bottom[0]->data().get()
+      : taken_bottom_ ? taken_bottom_.get() : temp_.data().get();
   const int width =
       std::max(onednn::WidthOf(diff, shape), onednn::WidthOf(data, shape));
   const dnnl::memory::desc lies = onednn::OrderOfWidth(shape, width);

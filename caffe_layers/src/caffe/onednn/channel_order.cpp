@@ -16,6 +16,10 @@ const int kPositions = 1024;
 const size_t kValues = 1 << 14;
 
 float Rectified(float value) { return value < 0 ? 0 : value; }
+// As ReLULayer, which makes NaN of -infinity, by which a training that overflows is told.
+float RectifiedToLearn(float value) {
+  return Rectified(value) + 0 * (0 < value ? 0 : value);
+}
 
 // The coefficients of a block's channels; zeros where it is filled up.
 struct OfBlock {
@@ -52,6 +56,20 @@ void ScaleAndRectifyLine(int count, const float* from, const float* scale,
   }
   for (int j = 0; i + j < count; ++j) {
     to[i + j] = Rectified(scale[j] * from[i + j] + shift[j]);
+  }
+}
+
+FOR_EACH_PROCESSOR
+void ScaleAndRectifyToLearnLine(int count, const float* from, const float* scale,
+    const float* shift, float* to) {
+  int i = 0;
+  for (; i + 16 <= count; i += 16) {
+    for (int j = 0; j < 16; ++j) {
+      to[i + j] = RectifiedToLearn(scale[j] * from[i + j] + shift[j]);
+    }
+  }
+  for (int j = 0; i + j < count; ++j) {
+    to[i + j] = RectifiedToLearn(scale[j] * from[i + j] + shift[j]);
   }
 }
 
@@ -233,7 +251,7 @@ void ScaleAndShiftTwice(const ChannelOrder& order, const float* from,
   ForEachLine(order, [&](size_t first, int count, int block) {
     ScaleLine(count, from + first, OfBlock(scale, block, order.width).values,
         OfBlock(shift, block, order.width).values, kept + first);
-    (rectify ? ScaleAndRectifyLine : ScaleLine)(count, kept + first,
+    (rectify ? ScaleAndRectifyToLearnLine : ScaleLine)(count, kept + first,
         OfBlock(other_scale, block, order.width).values,
         OfBlock(other_shift, block, order.width).values, to + first);
   });

@@ -16,11 +16,11 @@ int FuseFollowers<float>(const Net<float>& net, int layer, int end) {
   FusingLayer* const fuses =
       dynamic_cast<FusingLayer*>(net.layers()[layer].get());
   const vector<Blob<float>*>& map = net.top_vecs()[layer];
-  const bool learns = net.phase() == TRAIN;
-  if (fuses == NULL || (learns && !fuses->FusesInTraining()) || map.size() != 1
-      || Caffe::mode() != fuses->FusesIn()) {
+  if (fuses == NULL || map.size() != 1 || Caffe::mode() != fuses->FusesIn()) {
     return 0;
   }
+  const bool learns = fuses->FusesInTraining();
+  if (net.phase() == TRAIN && !learns) { return 0; }
   Followers found, fused;
   int count = 0;
   for (int next = layer + 1; next <= end; ++next) {
