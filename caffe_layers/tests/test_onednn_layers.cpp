@@ -570,29 +570,36 @@ TEST_F(OneDNNLayersTest, LayersInPlaceAreComputedAlongAndWeightsStay) {
   ExpectFused(32, "kernel_size: 3 pad: 1 group: 2");
 }
 
-// Forward and backward on noise, layer by layer or not: every map's values and every
-// parameter's gradient.
-vector<float> LearningPass(const shared_ptr<Net<float> >& net, bool by_layers) {
+// Forward and backward on noise, layer by layer or not: every map's values, and the
+// gradients of every parameter and of the input.
+struct Learnt { vector<float> values, gradients; };
+
+Learnt LearningPass(const shared_ptr<Net<float> >& net, bool forward_by_layers,
+    bool backward_by_layers) {
   Caffe::set_random_seed(11);
   FillNoise(net->input_blobs()[0]);
   net->ClearParamDiffs();
   const int last = net->layers().size() - 1;
-  for (int i = 0; by_layers && i <= last; ++i) { net->ForwardFromTo(i, i); }
-  if (!by_layers) { net->Forward(); }
-  Blob<float>* const output = net->output_blobs()[0];
-  caffe_copy(output->count(), output->cpu_data(), output->mutable_cpu_diff());
-  net->Backward();
-  vector<float> seen;
-  const auto append = [&seen](int count, const float* values) {
-    seen.insert(seen.end(), values, values + count);
+  for (int i = 0; forward_by_layers && i <= last; ++i) { net->ForwardFromTo(i, i); }
+  if (!forward_by_layers) { net->Forward(); }
+  Learnt learnt;
+  const auto append = [](int count, const float* values, vector<float>* seen) {
+    seen->insert(seen->end(), values, values + count);
   };
   for (const shared_ptr<Blob<float> >& map : net->blobs()) {
-    append(map->count(), map->cpu_data());
+    append(map->count(), map->cpu_data(), &learnt.values);
   }
+  Blob<float>* const output = net->output_blobs()[0];
+  FillNoise(output);
+  caffe_copy(output->count(), output->cpu_data(), output->mutable_cpu_diff());
+  for (int i = last; backward_by_layers && i >= 0; --i) { net->BackwardFromTo(i, i); }
+  if (!backward_by_layers) { net->Backward(); }
+  append(net->input_blobs()[0]->count(), net->input_blobs()[0]->cpu_diff(),
+      &learnt.gradients);
   for (const shared_ptr<Blob<float> >& parameter : net->params()) {
-    append(parameter->count(), parameter->cpu_diff());
+    append(parameter->count(), parameter->cpu_diff(), &learnt.gradients);
   }
-  return seen;
+  return learnt;
 }
 
 TEST_F(OneDNNLayersTest, BatchNormOfABatchDoesScaleAndReLUAlong) {
@@ -617,12 +624,18 @@ TEST_F(OneDNNLayersTest, BatchNormOfABatchDoesScaleAndReLUAlong) {
     }
     EXPECT_EQ(each.fused, FuseFollowers(*net, 2, 5));
     EXPECT_EQ(std::min(each.fused, 1), FuseFollowers(*net, 2, 3));
+    net->Forward();
+    apart->Forward();  // statistics of as many batches
+    EXPECT_EQ(each.layers.find("'scale'") != string::npos, FuseBackward(*net, 3, 0));
+    EXPECT_FALSE(FuseBackward(*net, 3, 3)) << "BatchNorm is not to go back";
     // sizes that change, and passes of either kind by the same net; in blocks, then in
     // Caffe's order
     const vector<int> small = {1, 3, 2, 3}, large = {3, 3, 9, 4};
-    const struct { vector<int> shape; bool by_layers; } kPasses[] = {
-      {small, false}, {large, false}, {large, true}, {large, false}, {small, true},
-      {large, true}, {small, false}, {large, false},
+    const struct { vector<int> shape; bool forward_by_layers, backward_by_layers; }
+        kPasses[] = {
+      {small, false, false}, {large, false, false}, {large, true, false},
+      {large, false, true}, {small, true, true}, {large, true, true},
+      {small, false, false}, {large, false, false},
     };
     for (bool exposed : {false, true}) {
       for (const shared_ptr<Net<float> >& one : {net, apart}) {
@@ -631,7 +644,16 @@ TEST_F(OneDNNLayersTest, BatchNormOfABatchDoesScaleAndReLUAlong) {
       for (const auto& pass : kPasses) {
         net->input_blobs()[0]->Reshape(pass.shape);
         apart->input_blobs()[0]->Reshape(pass.shape);
-        EXPECT_EQ(LearningPass(apart, true), LearningPass(net, pass.by_layers));
+        const Learnt expected = LearningPass(apart, true, true);
+        const Learnt actual =
+            LearningPass(net, pass.forward_by_layers, pass.backward_by_layers);
+        EXPECT_EQ(expected.values, actual.values);
+        ASSERT_EQ(expected.gradients.size(), actual.gradients.size());
+        // those behind a convolution's bias and BatchNorm are 0 and roundings
+        for (size_t i = 0; i < expected.gradients.size(); ++i) {
+          ASSERT_NEAR(expected.gradients[i], actual.gradients[i],
+              2e-5 * (1 + std::abs(expected.gradients[i]))) << i;
+        }
       }
     }
   }

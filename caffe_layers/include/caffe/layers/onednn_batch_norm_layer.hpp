@@ -13,13 +13,14 @@ namespace caffe {
  *        (ChannelOrder), by all threads. With given statistics, which a TEST net
  *        has, the layer before it may do its work (FusingLayer). It does that of
  *        layers in place behind it; of the batch's statistics, in training, that of
- *        a Scale and a ReLU, and the Scale then has no copy of its own.
+ *        a Scale and a ReLU, and the Scale then has no copy of its own and does
+ *        nothing backward: what both need of the gradient is summed up once.
  */
 class OneDNNBatchNormLayer : public BatchNormLayer<float>,
     public AffineLayer, public FusingLayer {
  public:
   explicit OneDNNBatchNormLayer(const LayerParameter& param)
-      : BatchNormLayer<float>(param) {}
+      : BatchNormLayer<float>(param), scale_(NULL), scales_backward_(false) {}
 
   virtual bool IsAffine(const vector<int>& shape) const;
   virtual void Append(vector<float>* a, vector<float>* b) const;
@@ -28,6 +29,10 @@ class OneDNNBatchNormLayer : public BatchNormLayer<float>,
   }
   virtual bool FusesInTraining() const {
     return this->phase_ == TRAIN && !use_global_stats_;
+  }
+  virtual bool FuseBackward(AffineLayer* layer) {
+    scales_backward_ = layer == scale_;
+    return scales_backward_;
   }
 
  protected:
@@ -40,6 +45,8 @@ class OneDNNBatchNormLayer : public BatchNormLayer<float>,
   /// Statistics of the batch, and what is kept of all.
   void Measure(int width, const float* bottom, const vector<int>& shape);
 
+  AffineLayer* scale_;  // that the latest forward pass has computed along; else NULL
+  bool scales_backward_;  // whether the next backward pass does its
   vector<float> batch_mean_, batch_factor_;  // factor: 1 / sqrt(variance + eps)
 };
 

@@ -14,7 +14,7 @@ namespace caffe {
  *        channel; else as in Caffe. See OneDNNBatchNormLayer.
  *
  * In place, a TRAIN net's layer keeps a copy of its bottom for backward; behind
- * BatchNorm, which keeps the same, that is one copy for both. In a TEST net, which
+ * BatchNorm, which keeps the same and goes back for both, that is one copy for both. In a TEST net, which
  * seldom goes back, the bottom is computed from the top: the factor's gradient is 0
  * where the factor is.
  */
@@ -31,6 +31,7 @@ class OneDNNScaleLayer : public ScaleLayer<float>,
     taken_bottom_ = bottom.data();
     temp_.data()->Release();
   }
+  virtual void AddGradients(const vector<float>& sums, const vector<float>& products);
   virtual bool CanFuse(const Followers& followers) const;
 
  protected:

@@ -37,6 +37,10 @@ class AffineLayer {
   virtual bool Learns() const { return false; }
   /// Its bottom in this pass, which stays until its backward pass is over.
   virtual void TakeBottom(const Blob<float>& /*bottom*/) {}
+  /// Adds to the gradients of its factors and terms, for each channel, from the sums of
+  /// the top's gradient and of its products with the bottom.
+  virtual void AddGradients(const std::vector<float>& /*sums*/,
+      const std::vector<float>& /*products*/) {}
 };
 
 /// @brief A layer that can do along what follows in place on its only top.
@@ -50,6 +54,9 @@ class FusingLayer {
   /// Whether it does so in training: what an affine layer behind it needs for
   /// backward, it then hands to that (TakeBottom()).
   virtual bool FusesInTraining() const { return false; }
+  /// Whether the next backward pass, which starts from the gradient behind that layer,
+  /// does the layer's, too: where the latest forward pass did so.
+  virtual bool FuseBackward(AffineLayer* /*layer*/) { return false; }
   /// For the next forward pass alone.
   void Fuse(const Followers& followers) { followers_ = followers; }
 
@@ -75,6 +82,17 @@ class FusingLayer {
  */
 template <typename Dtype>
 int FuseFollowers(const Net<Dtype>& net, int layer, int end);
+
+/**
+ * @brief Lets the layer before number `layer` do this one's backward pass along, in a
+ *        backward pass down to layer `end`.
+ *
+ * The gradient between both is then not there: nobody reads it, in place.
+ *
+ * @return whether this one has nothing left to do.
+ */
+template <typename Dtype>
+bool FuseBackward(const Net<Dtype>& net, int layer, int end);
 
 }  // namespace caffe
 

@@ -59,6 +59,8 @@ void OneDNNBatchNormLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
     return;
   }
   const Followers followers = TakeFollowers();
+  scale_ = followers.learns;
+  scales_backward_ = false;
   if (!onednn::HasChannels(shape)) {
     BatchNormLayer<float>::Forward_cpu(bottom, top);
     if (followers.rectify) { Rectify(top[0]->count(), top[0]->mutable_cpu_data()); }
@@ -83,7 +85,7 @@ void OneDNNBatchNormLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
       onednn::Values(writer.memory()));
   kept.Finish();
   writer.Finish(followers.rectify);
-  if (followers.learns != NULL) { followers.learns->TakeBottom(x_norm_); }
+  if (scale_ != NULL) { scale_->TakeBottom(x_norm_); }
 }
 
 void OneDNNBatchNormLayer::Backward_cpu(const vector<Blob<float>*>& top,
@@ -110,21 +112,28 @@ void OneDNNBatchNormLayer::Backward_cpu(const vector<Blob<float>*>& top,
     writer.Finish();
     return;
   }
-  // dx = (dy - mean(dy) - mean(dy y) y) / sqrt(variance + eps)
+  // dx = (dy - mean(dy) - mean(dy y) y) / sqrt(variance + eps), where dy is the scale
+  // times the gradient behind a Scale that is computed along
   const float* const y = onednn::Values(
       onednn::Read(normalized, shape, lies, WORK_OTHER_SOURCE));
   const vector<float> zeros(channels_, 0);
   vector<float> sums, products;
   ChannelSums(order, from, y, zeros, zeros, &sums, &products);
+  vector<float> factor = batch_factor_, shift = zeros;
+  if (scales_backward_) {
+    scale_->AddGradients(sums, products);
+    scale_->Append(&factor, &shift);
+    scales_backward_ = false;
+  }
   AverageOverBatch(this->layer_param_, channels_, products.data());
   AverageOverBatch(this->layer_param_, channels_, sums.data());
   const float count = static_cast<float>(order.num) * order.positions;
   for (int c = 0; c < channels_; ++c) {
-    sums[c] *= -batch_factor_[c] / count;
-    products[c] *= -batch_factor_[c] / count;
+    sums[c] *= -factor[c] / count;
+    products[c] *= -factor[c] / count;
   }
   onednn::Writer writer(bottom[0]->diff().get(), shape, lies);
-  ScaleSumAndShift(order, from, batch_factor_, y, products, sums,
+  ScaleSumAndShift(order, from, factor, y, products, sums,
       onednn::Values(writer.memory()));
   writer.Finish();
 }

@@ -46,6 +46,17 @@ void OneDNNScaleLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   onednn::AffinePass(scale, shift, TakeFollowers(), *bottom[0], top[0]);
 }
 
+void OneDNNScaleLayer::AddGradients(const vector<float>& sums,
+    const vector<float>& products) {
+  const auto add = [this](int parameter, const vector<float>& values) {
+    if (!this->param_propagate_down_[parameter]) { return; }
+    float* const gradient = this->blobs_[parameter]->mutable_cpu_diff();
+    for (int c = 0; c < scale_dim_; ++c) { gradient[c] += values[c]; }
+  };
+  add(0, products);
+  if (bias_layer_) { add(bias_param_id_, sums); }
+}
+
 void OneDNNScaleLayer::Backward_cpu(const vector<Blob<float>*>& top,
     const vector<bool>& propagate_down, const vector<Blob<float>*>& bottom) {
   const vector<int>& shape = bottom[0]->shape();
@@ -66,29 +77,18 @@ void OneDNNScaleLayer::Backward_cpu(const vector<Blob<float>*>& top,
       onednn::Values(onednn::Read(diff, shape, lies, WORK_SOURCE));
   const float* const scale = this->blobs_[0]->cpu_data();
   const vector<float> zeros(scale_dim_, 0);
-  const bool to_bias =
-      bias_layer_ && this->param_propagate_down_[bias_param_id_];
-  if (this->param_propagate_down_[0] || to_bias) {
+  if (this->param_propagate_down_[0]
+      || (bias_layer_ && this->param_propagate_down_[bias_param_id_])) {
     const float* const x = onednn::Values(
         onednn::Read(data, shape, lies, WORK_OTHER_SOURCE));
     vector<float> sums, products;
     ChannelSums(order, from, x, zeros, zeros, &sums, &products);
-    if (this->param_propagate_down_[0]) {
-      const float* const bias =
-          bias_layer_ ? this->blobs_[bias_param_id_]->cpu_data() : zeros.data();
-      float* const gradient = this->blobs_[0]->mutable_cpu_diff();
-      for (int c = 0; c < scale_dim_; ++c) {
-        if (!from_top) {
-          gradient[c] += products[c];
-        } else if (scale[c] != 0) {
-          gradient[c] += (products[c] - bias[c] * sums[c]) / scale[c];
-        }
-      }
+    for (int c = 0; from_top && c < scale_dim_; ++c) {
+      const float bias =
+          bias_layer_ ? this->blobs_[bias_param_id_]->cpu_data()[c] : 0;
+      products[c] = scale[c] != 0 ? (products[c] - bias * sums[c]) / scale[c] : 0;
     }
-    if (to_bias) {
-      float* const gradient = this->blobs_[bias_param_id_]->mutable_cpu_diff();
-      for (int c = 0; c < scale_dim_; ++c) { gradient[c] += sums[c]; }
-    }
+    AddGradients(sums, products);
   }
   if (propagate_down[0]) {
     onednn::Writer writer(bottom[0]->diff().get(), shape, lies);

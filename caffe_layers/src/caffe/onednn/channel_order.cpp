@@ -17,9 +17,7 @@ const size_t kValues = 1 << 14;
 
 float Rectified(float value) { return value < 0 ? 0 : value; }
 // As ReLULayer, which makes NaN of -infinity, by which a training that overflows is told.
-float RectifiedToLearn(float value) {
-  return Rectified(value) + 0 * (0 < value ? 0 : value);
-}
+float RectifiedToLearn(float value) { return value > 0 ? value : 0 * value + 0; }
 
 // The coefficients of a block's channels; zeros where it is filled up.
 struct OfBlock {

@@ -53,4 +53,19 @@ int FuseFollowers<float>(const Net<float>& net, int layer, int end) {
   return count;
 }
 
+template <>
+bool FuseBackward<double>(const Net<double>& /*net*/, int /*layer*/, int /*end*/) {
+  return false;
+}
+
+template <>
+bool FuseBackward<float>(const Net<float>& net, int layer, int end) {
+  if (layer <= end || !net.layer_need_backward()[layer - 1]) { return false; }
+  AffineLayer* const affine = dynamic_cast<AffineLayer*>(net.layers()[layer].get());
+  FusingLayer* const before =
+      dynamic_cast<FusingLayer*>(net.layers()[layer - 1].get());
+  return affine != NULL && before != NULL && Caffe::mode() == before->FusesIn()
+      && before->FuseBackward(affine);
+}
+
 }  // namespace caffe
