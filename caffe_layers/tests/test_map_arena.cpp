@@ -262,6 +262,15 @@ vector<string> TrainingNets() {
           + Convolution("h", "scale", 32)
           + Described("plus", "h' bottom: 'scale", "plus", "type: 'Eltwise'")
           + Scores("last", "plus") + Loss("loss", "last"),
+      // the same in place, behind a map of its own and not
+      Labels() + Convolution("f", "data", 16)
+          + Described("norm", "f", "norm", "type: 'BatchNorm'")
+          + Described("scale", "norm", "norm", "type: 'Scale' scale_param { bias_term: true }")
+          + Described("rg", "norm", "norm", "type: 'ReLU'")
+          + Convolution("g", "norm", 32) + Described("gn", "g", "g", "type: 'BatchNorm'")
+          + Described("gs", "g", "g", "type: 'Scale' scale_param { bias_term: true }")
+          + Described("rgs", "g", "g", "type: 'ReLU'")
+          + Scores("last", "g") + Loss("loss", "last"),
   };
 }
 

@@ -613,6 +613,9 @@ TEST_F(OneDNNLayersTest, BatchNormOfABatchDoesScaleAndReLUAlong) {
     {normalised + relu + end, 1},
     // each has to keep a bottom of its own
     {normalised + scale + Scale("again", "a", "a") + relu + end, 1},
+    {normalised + Scale("scale", "a", "a", false) + relu + end, 2},
+    {convolution + BatchNorm("bn", "a", "n") + Scale("scale", "n", "n") + ReLU("relu", "n")
+        + Convolution("b", "n", 8, "kernel_size: 1"), 2},
     {convolution + Scale("first", "a", "a") + relu + end, 0},
   };
   for (const auto& each : kCases) {
@@ -656,6 +659,21 @@ TEST_F(OneDNNLayersTest, BatchNormOfABatchDoesScaleAndReLUAlong) {
         }
       }
     }
+  }
+  // a Scale that runs again by itself, on other values, goes back by itself
+  {
+    const string text = Text(normalised + scale + end, {2, 3, 5, 7}, TRAIN);
+    const shared_ptr<Net<float> > net = Made<float>(text);
+    net->Forward();
+    ASSERT_TRUE(FuseBackward(*net, 3, 0));
+    Blob<float>* const map = net->blob_by_name("a").get();
+    caffe_set(map->count(), 2.f, map->mutable_cpu_data());
+    net->ForwardFrom(3);
+    EXPECT_FALSE(FuseBackward(*net, 3, 0));
+    caffe_set(map->count(), 1.f, map->mutable_cpu_diff());
+    net->ClearParamDiffs();
+    net->BackwardFromTo(3, 3);
+    EXPECT_NEAR(2 * 2 * 5 * 7, net->layer_by_name("scale")->blobs()[0]->cpu_diff()[0], 1e-3);
   }
   // what overflows is told
   const shared_ptr<Net<float> > overflows =

@@ -312,10 +312,10 @@ def _singles(column: Column, figures: Sequence[Figure]) -> list[float]:
 
 
 def _mean(column: Column, figures: Sequence[Figure]) -> float | None:
-    """The mean that is given as such (single figures may be rounded), else that of the single figures."""
-    given = (column.value(figure) for figure in figures if isinstance(figure.seed, list))
-    singles = _singles(column, figures)
-    return next((value for value in given if value is not None), mean(singles) if singles else None)
+    """The mean of those that are given as such (single figures may be rounded), else that of the single figures."""
+    given = [column.value(figure) for figure in figures if isinstance(figure.seed, list)]
+    values = [value for value in given if value is not None] or _singles(column, figures)
+    return mean(values) if values else None
 
 
 def _cell(column: Column, figures: Sequence[Figure]) -> str:

@@ -168,7 +168,7 @@ def test_a_run_is_added_once(documents: Path, run: Path) -> None:
 
 
 def test_folds_of_a_row_become_its_mean(documents: Path, run: Path) -> None:
-    """A fold is told by the split that a network was tested on; all folds may have one seed."""
+    """All folds may have one seed; a fold that is there already is replaced."""
     results = Results.read(documents / FILE)
     for fold, score in (("fold0", 0.5), ("fold2", 0.25), ("fold2", 0.75)):
         results = results.with_figure(replace(figure_of_run(run, "first", ROW), fold=fold, mean_iou=score))

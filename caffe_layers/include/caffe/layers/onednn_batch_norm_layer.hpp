@@ -13,8 +13,8 @@ namespace caffe {
  *        (ChannelOrder), by all threads. With given statistics, which a TEST net
  *        has, the layer before it may do its work (FusingLayer). It does that of
  *        layers in place behind it; of the batch's statistics, in training, that of
- *        a Scale and a ReLU, and the Scale then has no copy of its own and does
- *        nothing backward: what both need of the gradient is summed up once.
+ *        a Scale and a ReLU: the Scale then has no copy of its own, and what both
+ *        need of the gradient is summed up once (FuseBackward()).
  */
 class OneDNNBatchNormLayer : public BatchNormLayer<float>,
     public AffineLayer, public FusingLayer {
@@ -31,7 +31,7 @@ class OneDNNBatchNormLayer : public BatchNormLayer<float>,
     return this->phase_ == TRAIN && !use_global_stats_;
   }
   virtual bool FuseBackward(AffineLayer* layer) {
-    scales_backward_ = layer == scale_;
+    scales_backward_ = layer == scale_ && layer->HasTaken(x_norm_);
     return scales_backward_;
   }
 

@@ -14,9 +14,9 @@ namespace caffe {
  *        channel; else as in Caffe. See OneDNNBatchNormLayer.
  *
  * In place, a TRAIN net's layer keeps a copy of its bottom for backward; behind
- * BatchNorm, which keeps the same and goes back for both, that is one copy for both. In a TEST net, which
- * seldom goes back, the bottom is computed from the top: the factor's gradient is 0
- * where the factor is.
+ * BatchNorm, which keeps the same and may go back for both, that is one copy for both.
+ * In a TEST net, which seldom goes back, the bottom is computed from the top: the
+ * factor's gradient is 0 where the factor is.
  */
 class OneDNNScaleLayer : public ScaleLayer<float>,
     public AffineLayer, public FusingLayer {
@@ -30,6 +30,9 @@ class OneDNNScaleLayer : public ScaleLayer<float>,
   virtual void TakeBottom(const Blob<float>& bottom) {
     taken_bottom_ = bottom.data();
     temp_.data()->Release();
+  }
+  virtual bool HasTaken(const Blob<float>& bottom) const {
+    return taken_bottom_ == bottom.data();
   }
   virtual void AddGradients(const vector<float>& sums, const vector<float>& products);
   virtual bool CanFuse(const Followers& followers) const;

@@ -37,6 +37,8 @@ class AffineLayer {
   virtual bool Learns() const { return false; }
   /// Its bottom in this pass, which stays until its backward pass is over.
   virtual void TakeBottom(const Blob<float>& /*bottom*/) {}
+  /// Whether that is still so: no forward pass of its own came since.
+  virtual bool HasTaken(const Blob<float>& /*bottom*/) const { return false; }
   /// Adds to the gradients of its factors and terms, for each channel, from the sums of
   /// the top's gradient and of its products with the bottom.
   virtual void AddGradients(const std::vector<float>& /*sums*/,

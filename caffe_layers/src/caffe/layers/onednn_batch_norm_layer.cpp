@@ -90,6 +90,8 @@ void OneDNNBatchNormLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
 
 void OneDNNBatchNormLayer::Backward_cpu(const vector<Blob<float>*>& top,
     const vector<bool>& propagate_down, const vector<Blob<float>*>& bottom) {
+  AffineLayer* const scale = scales_backward_ ? scale_ : NULL;
+  scales_backward_ = false;
   const vector<int>& shape = bottom[0]->shape();
   if (!onednn::HasChannels(shape)) {
     BatchNormLayer<float>::Backward_cpu(top, propagate_down, bottom);
@@ -120,10 +122,9 @@ void OneDNNBatchNormLayer::Backward_cpu(const vector<Blob<float>*>& top,
   vector<float> sums, products;
   ChannelSums(order, from, y, zeros, zeros, &sums, &products);
   vector<float> factor = batch_factor_, shift = zeros;
-  if (scales_backward_) {
-    scale_->AddGradients(sums, products);
-    scale_->Append(&factor, &shift);
-    scales_backward_ = false;
+  if (scale != NULL) {
+    scale->AddGradients(sums, products);
+    scale->Append(&factor, &shift);
   }
   AverageOverBatch(this->layer_param_, channels_, products.data());
   AverageOverBatch(this->layer_param_, channels_, sums.data());
