@@ -30,10 +30,7 @@ class OneDNNBatchNormLayer : public BatchNormLayer<float>,
   virtual bool FusesInTraining() const {
     return this->phase_ == TRAIN && !use_global_stats_;
   }
-  virtual bool FuseBackward(AffineLayer* layer) {
-    scales_backward_ = layer == scale_ && layer->HasTaken(x_norm_);
-    return scales_backward_;
-  }
+  virtual bool FuseBackward(AffineLayer* layer, const Blob<float>& top);
 
  protected:
   virtual void Forward_cpu(const vector<Blob<float>*>& bottom,
@@ -42,11 +39,14 @@ class OneDNNBatchNormLayer : public BatchNormLayer<float>,
       const vector<bool>& propagate_down, const vector<Blob<float>*>& bottom);
 
  private:
+  /// Sums over the top's gradient, and over its products with what was normalised.
+  void SumGradient(const Blob<float>& top);
   /// Statistics of the batch, and what is kept of all.
   void Measure(int width, const float* bottom, const vector<int>& shape);
 
   AffineLayer* scale_;  // that the latest forward pass has computed along; else NULL
   bool scales_backward_;  // whether the next backward pass does its
+  vector<float> sums_, products_;
   vector<float> batch_mean_, batch_factor_;  // factor: 1 / sqrt(variance + eps)
 };
 

@@ -57,8 +57,12 @@ class FusingLayer {
   /// backward, it then hands to that (TakeBottom()).
   virtual bool FusesInTraining() const { return false; }
   /// Whether the next backward pass, which starts from the gradient behind that layer,
-  /// does the layer's, too: where the latest forward pass did so.
-  virtual bool FuseBackward(AffineLayer* /*layer*/) { return false; }
+  /// does the layer's, too: where the latest forward pass did so. The layer's parameters
+  /// have their gradients then.
+  /// @param top where that gradient is.
+  virtual bool FuseBackward(AffineLayer* /*layer*/, const Blob<float>& /*top*/) {
+    return false;
+  }
   /// For the next forward pass alone.
   void Fuse(const Followers& followers) { followers_ = followers; }
 

@@ -88,6 +88,29 @@ void OneDNNBatchNormLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   if (scale_ != NULL) { scale_->TakeBottom(x_norm_); }
 }
 
+void OneDNNBatchNormLayer::SumGradient(const Blob<float>& top) {
+  const vector<int>& shape = top.shape();
+  SyncedMemory* const diff = top.diff().get();
+  SyncedMemory* const normalized = x_norm_.data().get();
+  const int width =
+      std::max(onednn::WidthOf(diff, shape), onednn::WidthOf(normalized, shape));
+  const dnnl::memory::desc lies = onednn::OrderOfWidth(shape, width);
+  const vector<float> zeros(channels_, 0);
+  ChannelSums(ChannelOrder(shape, width),
+      onednn::Values(onednn::Read(diff, shape, lies, WORK_SOURCE)),
+      onednn::Values(onednn::Read(normalized, shape, lies, WORK_OTHER_SOURCE)), zeros,
+      zeros, &sums_, &products_);
+}
+
+bool OneDNNBatchNormLayer::FuseBackward(AffineLayer* layer, const Blob<float>& top) {
+  scales_backward_ = layer == scale_ && layer->HasTaken(x_norm_);
+  if (scales_backward_) {
+    SumGradient(top);
+    layer->AddGradients(sums_, products_);
+  }
+  return scales_backward_;
+}
+
 void OneDNNBatchNormLayer::Backward_cpu(const vector<Blob<float>*>& top,
     const vector<bool>& propagate_down, const vector<Blob<float>*>& bottom) {
   AffineLayer* const scale = scales_backward_ ? scale_ : NULL;
@@ -119,13 +142,13 @@ void OneDNNBatchNormLayer::Backward_cpu(const vector<Blob<float>*>& top,
   const float* const y = onednn::Values(
       onednn::Read(normalized, shape, lies, WORK_OTHER_SOURCE));
   const vector<float> zeros(channels_, 0);
-  vector<float> sums, products;
-  ChannelSums(order, from, y, zeros, zeros, &sums, &products);
   vector<float> factor = batch_factor_, shift = zeros;
   if (scale != NULL) {
-    scale->AddGradients(sums, products);
     scale->Append(&factor, &shift);
+  } else {
+    SumGradient(*top[0]);
   }
+  vector<float> sums = sums_, products = products_;
   AverageOverBatch(this->layer_param_, channels_, products.data());
   AverageOverBatch(this->layer_param_, channels_, sums.data());
   const float count = static_cast<float>(order.num) * order.positions;

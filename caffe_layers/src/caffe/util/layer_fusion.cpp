@@ -65,7 +65,7 @@ bool FuseBackward<float>(const Net<float>& net, int layer, int end) {
   FusingLayer* const before =
       dynamic_cast<FusingLayer*>(net.layers()[layer - 1].get());
   return affine != NULL && before != NULL && Caffe::mode() == before->FusesIn()
-      && before->FuseBackward(affine);
+      && before->FuseBackward(affine, *net.top_vecs()[layer][0]);
 }
 
 }  // namespace caffe
